@@ -1,0 +1,35 @@
+/*
+ * reader.h - a reader's way to a consistent snapshot: pin an epoch, map what its view lists, read.
+ *
+ * One reader per thread (slot and mappings are its own). Pinning when the view has not changed since the last pin costs two
+ * stores and a few loads; a changed view maps what is new and unmaps what went. Nothing here locks or waits for a writer.
+ */
+#ifndef MN_ENGINE_READER_H
+#define MN_ENGINE_READER_H
+
+#include "engine/part.h"
+#include "engine/store.h"
+#include "shm/instance.h"
+
+struct mn_snapshot {
+    uint64_t gen; /* the pinned view */
+    uint64_t seq; /* versions with born <= seq < died are visible */
+    int64_t now;  /* wall clock at the pin, ns: what has expired is hidden */
+    uint32_t part_count;
+    struct mn_part *parts; /* newest first: tail chunks, then column segments */
+};
+
+struct mn_reader;
+
+/* Claims a slot and opens nothing yet. `instance` must outlive the reader. MN_BUSY when no slot is free. */
+enum mn_status mn_reader_open(struct mn_reader **reader, const struct mn_store *store,
+                              struct mn_instance *instance) MN_MUST_USE;
+void mn_reader_close(struct mn_reader *reader);
+
+/* Pins the newest view. as_of: 0 = now, else the seq to read at: MN_UNAVAILABLE when it is above what is visible or below
+ * oldest_seq. MN_NOT_READY before the first view. MN_CORRUPT when a listed file is damaged beyond use. The snapshot lives
+ * until mn_reader_unpin; one pin at a time. */
+enum mn_status mn_reader_pin(struct mn_reader *reader, uint64_t as_of, struct mn_snapshot *snapshot) MN_MUST_USE;
+void mn_reader_unpin(struct mn_reader *reader);
+
+#endif
