@@ -1,0 +1,598 @@
+/*
+ * exchange.c - requests out, replies in: the one engine under every call of libmneme.
+ *
+ * A request is framed once (rid, deadline and idem go in front of the caller's map) and kept until its reply came, so
+ * that it can be sent again. `pump` is the only place where anything happens: it sends what is due, takes what has
+ * arrived, declares lost what a broken connection or a long silence took away, and gives up on what has run out of
+ * time.
+ */
+#include "clients/c/client.h"
+#include "clients/c/scan.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MS 1000000ull
+
+enum {
+    PAUSE_FIRST_MS = 2, /* the first wait after `busy`; doubles each time */
+    PAUSE_MAX_MS = 200,
+    RECONNECT_MS = 20, /* how soon ZeroMQ tries a broken connection again, and when a lost request goes out again */
+    RECONNECT_MAX_MS = 200,
+    REPLY_MAX = 32 << 20, /* a larger reply is no reply of ours: the connection is dropped */
+};
+
+uint64_t mn_exchange_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+/* xorshift64*: spreads retries apart, nothing more. */
+static uint64_t draw(struct mneme *client)
+{
+    uint64_t x = client->random_state;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    client->random_state = x;
+    return x * 0x2545f4914f6cdd1dull;
+}
+
+/* Between half of `ms` and all of it, in nanoseconds. */
+static uint64_t jitter(struct mneme *client, uint64_t ms)
+{
+    return ms * MS / 2 + draw(client) % (ms * MS / 2 + 1);
+}
+
+/* ---- lanes --------------------------------------------------------------------------------------------------------
+ */
+
+static void close_lane(struct mn_lane *lane)
+{
+    if (lane->socket) {
+        zmq_socket_monitor(lane->socket, NULL, 0);
+        zmq_close(lane->socket);
+    }
+    if (lane->monitor)
+        zmq_close(lane->monitor);
+    lane->socket = lane->monitor = NULL;
+}
+
+static bool set_int(void *socket, int option, int value)
+{
+    return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
+}
+
+static bool set_keys(const struct mneme *client, void *socket)
+{
+    if (!client->server_key)
+        return true;
+    return zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, client->server_key, strlen(client->server_key)) == 0 &&
+           zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, client->public_key, strlen(client->public_key)) == 0 &&
+           zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, client->secret_key, strlen(client->secret_key)) == 0;
+}
+
+/* The monitor says at once when the peer is gone, where waiting for silence would take seconds. */
+static bool open_monitor(struct mneme *client, struct mn_lane *lane)
+{
+    char name[64];
+    snprintf(name, sizeof name, "inproc://mneme.%p.%llx", (void *)lane, (unsigned long long)draw(client));
+    if (zmq_socket_monitor(lane->socket, name, ZMQ_EVENT_DISCONNECTED) != 0)
+        return false;
+    lane->monitor = zmq_socket(client->context, ZMQ_PAIR);
+    return lane->monitor && set_int(lane->monitor, ZMQ_LINGER, 0) && zmq_connect(lane->monitor, name) == 0;
+}
+
+static bool open_lane(struct mneme *client, struct mn_lane *lane)
+{
+    if (lane->socket)
+        return true;
+    lane->socket = zmq_socket(client->context, ZMQ_DEALER);
+    if (!lane->socket)
+        return false;
+    int64_t reply_max = REPLY_MAX;
+    if (set_int(lane->socket, ZMQ_LINGER, 0) && set_int(lane->socket, ZMQ_RECONNECT_IVL, RECONNECT_MS) &&
+        set_int(lane->socket, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS) &&
+        zmq_setsockopt(lane->socket, ZMQ_MAXMSGSIZE, &reply_max, sizeof reply_max) == 0 &&
+        set_keys(client, lane->socket) && open_monitor(client, lane) && zmq_connect(lane->socket, lane->endpoint) == 0)
+        return true;
+    int error = errno;
+    close_lane(lane);
+    errno = error;
+    return false;
+}
+
+static unsigned lane_of(struct mneme *client, enum mneme_service service)
+{
+    if (service != MNEME_RECALL)
+        return service == MNEME_STATS ? 2 : (unsigned)service;
+    return MN_CLIENT_FIRST_RECALL + (client->recall_count ? client->recall_next % client->recall_count : 0);
+}
+
+/* ---- outcomes -----------------------------------------------------------------------------------------------------
+ */
+
+static void finish(struct mn_pending *p, enum mneme_code code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void finish(struct mn_pending *p, enum mneme_code code, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(p->error, sizeof p->error, fmt, args);
+    va_end(args);
+    p->code = code;
+    p->state = MN_PENDING_DONE;
+    free(p->frame);
+    p->frame = NULL;
+}
+
+/* Time is up. What was refused every time it was heard is known not to have happened; a lost copy of a write may have.
+ */
+static void give_up(struct mn_pending *p)
+{
+    bool heard = p->state == MN_PENDING_WAITING && !p->ever_lost;
+    if (heard && p->code != MNEME_OK) {
+        char sentence[MN_CLIENT_ERROR_SIZE];
+        memcpy(sentence, p->error, sizeof sentence);
+        finish(p, p->code, "%s", sentence);
+    } else if (p->service == MNEME_WRITE) {
+        finish(p, MNEME_UNKNOWN, "no reply within %d ms: the write may have happened; repeat it with the same idem",
+               p->timeout_ms);
+    } else {
+        finish(p, MNEME_UNAVAILABLE, "no reply within %d ms", p->timeout_ms);
+    }
+}
+
+static void lose(struct mneme *client, struct mn_pending *p, uint64_t now)
+{
+    p->ever_lost = true;
+    if (!p->resendable) {
+        finish(p, MNEME_UNAVAILABLE, "the store went away before it answered; this request is not repeated by itself");
+        return;
+    }
+    if (p->service == MNEME_RECALL)
+        p->lane = lane_of(client, MNEME_RECALL);
+    p->state = MN_PENDING_WAITING;
+    p->send_at_ns = now + jitter(client, RECONNECT_MS);
+}
+
+/* Everything that is out on a lane is lost. A recall client moves to the next worker. */
+static void lose_lane(struct mneme *client, unsigned lane, uint64_t now)
+{
+    if (client->recall_count > 1 && lane == lane_of(client, MNEME_RECALL))
+        client->recall_next++;
+    for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX; i++)
+        if (client->pending[i].state == MN_PENDING_OUT && client->pending[i].lane == lane)
+            lose(client, &client->pending[i], now);
+}
+
+/* ---- replies ------------------------------------------------------------------------------------------------------
+ */
+
+static struct mn_pending *find_ticket(struct mneme *client, uint64_t ticket)
+{
+    for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX; i++)
+        if (client->pending[i].state != MN_PENDING_FREE && client->pending[i].ticket == ticket)
+            return &client->pending[i];
+    return NULL;
+}
+
+static void copy_sentence(struct mn_pending *p, struct mn_scan reply)
+{
+    struct mn_scan value;
+    const char *text;
+    size_t size;
+    if (!mn_scan_find(reply, "error", &value) || !mn_scan_string(&value, &text, &size)) {
+        text = "the store gave no reason";
+        size = strlen(text);
+    }
+    if (size >= sizeof p->error)
+        size = sizeof p->error - 1;
+    memcpy(p->error, text, size);
+    p->error[size] = 0;
+}
+
+/* A refusal: `busy` is tried again later, and so is a write of unknown fate (its idem makes that safe). */
+static void refuse(struct mneme *client, struct mn_pending *p, struct mn_scan reply, uint64_t now)
+{
+    struct mn_scan value;
+    const char *word;
+    size_t size;
+    bool has_word = mn_scan_find(reply, "code", &value) && mn_scan_string(&value, &word, &size);
+    p->code = has_word ? mneme_code_from_word(word, size) : MNEME_INTERNAL;
+    copy_sentence(p, reply);
+    bool again = p->code == MNEME_BUSY || (p->code == MNEME_UNKNOWN && p->service == MNEME_WRITE);
+    if (p->code == MNEME_UNKNOWN)
+        p->ever_lost = true;
+    uint64_t doubled = (uint64_t)PAUSE_FIRST_MS << (p->tries < 10 ? p->tries : 10);
+    uint64_t pause = jitter(client, doubled < PAUSE_MAX_MS ? doubled : PAUSE_MAX_MS);
+    p->tries++;
+    if (again && p->resendable && now + pause < p->give_up_ns) {
+        p->state = MN_PENDING_WAITING;
+        p->send_at_ns = now + pause;
+        return;
+    }
+    p->state = MN_PENDING_DONE;
+    free(p->frame);
+    p->frame = NULL;
+}
+
+/* Takes one message over. What does not decode, or belongs to no request, is dropped: a late second reply looks like
+ * that. */
+static void take_reply(struct mneme *client, zmq_msg_t *message, uint64_t now)
+{
+    const uint8_t *bytes = zmq_msg_data(message);
+    struct mn_scan reply = {bytes, bytes + zmq_msg_size(message)}, value;
+    uint64_t rid;
+    bool ok;
+    struct mn_pending *p = NULL;
+    if (mn_scan_find(reply, "rid", &value) && mn_scan_u64(&value, &rid))
+        p = find_ticket(client, rid);
+    if (!p || p->state == MN_PENDING_DONE || !mn_scan_find(reply, "ok", &value) || !mn_scan_bool(&value, &ok)) {
+        zmq_msg_close(message);
+        return;
+    }
+    if (!ok) {
+        refuse(client, p, reply, now);
+        zmq_msg_close(message);
+        return;
+    }
+    p->reply = mn_reply_from_message(message);
+    if (p->reply)
+        finish(p, MNEME_OK, "%s", "");
+    else
+        finish(p, MNEME_NO_MEMORY, "out of memory for a reply");
+}
+
+static void drain_lane(struct mneme *client, struct mn_lane *lane, uint64_t now)
+{
+    while (lane->socket) {
+        zmq_msg_t message;
+        zmq_msg_init(&message);
+        if (zmq_msg_recv(&message, lane->socket, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(&message);
+            return;
+        }
+        if (zmq_msg_more(&message) || zmq_msg_size(&message) == 0)
+            zmq_msg_close(&message); /* a delimiter */
+        else
+            take_reply(client, &message, now);
+    }
+}
+
+/* Reads the monitor empty; true when the connection broke. Only that one kind of event is subscribed, so the content is
+ * moot. */
+static bool heard_break(struct mn_lane *lane)
+{
+    bool any = false;
+    zmq_msg_t message;
+    zmq_msg_init(&message);
+    while (zmq_msg_recv(&message, lane->monitor, ZMQ_DONTWAIT) >= 0)
+        any = true;
+    zmq_msg_close(&message);
+    return any;
+}
+
+/* ---- the pump ------------------------------------------------------------------------------------------------------
+ */
+
+static void send_pending(struct mneme *client, struct mn_pending *p, uint64_t now)
+{
+    struct mn_lane *lane = &client->lanes[p->lane];
+    if (!open_lane(client, lane)) {
+        finish(p, MNEME_SYSTEM, "could not connect to %s: %s", lane->endpoint, zmq_strerror(errno));
+        return;
+    }
+    if (zmq_send(lane->socket, p->frame, p->size, ZMQ_DONTWAIT) < 0) {
+        if (errno == EAGAIN || errno == EINTR)
+            p->send_at_ns = now + RECONNECT_MS * MS;
+        else
+            finish(p, MNEME_SYSTEM, "could not send to %s: %s", lane->endpoint, zmq_strerror(errno));
+        return;
+    }
+    p->state = MN_PENDING_OUT;
+    p->lost_ns = p->resend_ns ? now + p->resend_ns : UINT64_MAX;
+}
+
+/* Does what time demands of each request and answers when to look again. */
+static uint64_t tend(struct mneme *client, uint64_t now)
+{
+    uint64_t next = UINT64_MAX;
+    for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX; i++) {
+        struct mn_pending *p = &client->pending[i];
+        if (p->state != MN_PENDING_WAITING && p->state != MN_PENDING_OUT)
+            continue;
+        if (now >= p->give_up_ns) {
+            give_up(p);
+            continue;
+        }
+        if (p->state == MN_PENDING_OUT && now >= p->lost_ns) {
+            close_lane(&client->lanes[p->lane]);
+            lose_lane(client, p->lane, now);
+        }
+        if (p->state == MN_PENDING_WAITING && now >= p->send_at_ns)
+            send_pending(client, p, now);
+        uint64_t due = p->state == MN_PENDING_WAITING ? p->send_at_ns : p->lost_ns;
+        if (p->state == MN_PENDING_DONE)
+            due = now;
+        due = due < p->give_up_ns ? due : p->give_up_ns;
+        next = due < next ? due : next;
+    }
+    return next;
+}
+
+/* Waits until something arrives or `next`, then takes it in. */
+static void listen_lanes(struct mneme *client, uint64_t now, uint64_t next)
+{
+    zmq_pollitem_t items[2 * MN_CLIENT_LANES];
+    struct mn_lane *lanes[MN_CLIENT_LANES];
+    int open = 0;
+    for (unsigned i = 0; i < MN_CLIENT_LANES; i++) {
+        if (!client->lanes[i].socket)
+            continue;
+        lanes[open] = &client->lanes[i];
+        items[2 * open] = (zmq_pollitem_t){.socket = client->lanes[i].socket, .events = ZMQ_POLLIN};
+        items[2 * open + 1] = (zmq_pollitem_t){.socket = client->lanes[i].monitor, .events = ZMQ_POLLIN};
+        open++;
+    }
+    long wait_ms = next > now ? (long)((next - now + MS - 1) / MS) : 0;
+    if (zmq_poll(items, 2 * open, wait_ms) <= 0)
+        return;
+    now = mn_exchange_now();
+    for (int i = 0; i < open; i++) {
+        /* The order matters: what arrived before the break is a reply, not a loss. */
+        bool broken = (items[2 * i + 1].revents & ZMQ_POLLIN) && heard_break(lanes[i]);
+        drain_lane(client, lanes[i], now);
+        if (broken)
+            lose_lane(client, (unsigned)(lanes[i] - client->lanes), now);
+    }
+}
+
+static void pump(struct mneme *client)
+{
+    uint64_t now = mn_exchange_now();
+    uint64_t next = tend(client, now);
+    if (next != UINT64_MAX)
+        listen_lanes(client, now, next);
+}
+
+/* ---- framing -------------------------------------------------------------------------------------------------------
+ */
+
+/* What the caller's map says that the exchange must know. */
+struct facts {
+    uint32_t entries;
+    const uint8_t *body; /* behind the map's header */
+    const char *op;
+    size_t op_size;
+    const char *idem;
+    size_t idem_size;
+    bool has_rid, has_deadline, purge, wait;
+};
+
+static bool word_is(const char *text, size_t size, const char *word)
+{
+    return size == strlen(word) && memcmp(text, word, size) == 0;
+}
+
+static bool note_fact(struct facts *f, const char *key, size_t size, struct mn_scan value)
+{
+    if (word_is(key, size, "op"))
+        return mn_scan_string(&value, &f->op, &f->op_size);
+    if (word_is(key, size, "idem"))
+        return mn_scan_string(&value, &f->idem, &f->idem_size);
+    if (word_is(key, size, "rid"))
+        f->has_rid = true;
+    else if (word_is(key, size, "deadline_ms"))
+        f->has_deadline = true;
+    else if (word_is(key, size, "mode"))
+        f->purge = mn_scan_is(value, "purge");
+    else if (word_is(key, size, "wait"))
+        return mn_scan_bool(&value, &f->wait);
+    return true;
+}
+
+static enum mneme_code read_facts(struct mneme *client, const void *request, size_t size, struct facts *f)
+{
+    const uint8_t *bytes = request;
+    struct mn_scan scan = {bytes, bytes + size};
+    memset(f, 0, sizeof *f);
+    bool whole = mn_scan_map(&scan, &f->entries);
+    f->body = scan.at;
+    for (uint32_t i = 0; whole && i < f->entries; i++) {
+        const char *key;
+        size_t key_size;
+        whole = mn_scan_string(&scan, &key, &key_size);
+        struct mn_scan value = scan;
+        whole = whole && mn_scan_skip(&scan) && note_fact(f, key, key_size, value);
+    }
+    if (!whole || scan.at != scan.end)
+        return mn_client_fail(client, MNEME_BAD_REQUEST, "the request is not one MessagePack map with string keys");
+    if (!f->op)
+        return mn_client_fail(client, MNEME_BAD_REQUEST, "the request has no `op`");
+    if (f->has_rid)
+        return mn_client_fail(client, MNEME_BAD_REQUEST, "`rid` is added by the library: leave it out");
+    if (f->idem && (f->idem_size == 0 || f->idem_size >= MN_CLIENT_IDEM_SIZE))
+        return mn_client_fail(client, MNEME_BAD_REQUEST, "`idem` must have 1 to 64 bytes, this one has %zu",
+                              f->idem_size);
+    return MNEME_OK;
+}
+
+static uint8_t *put_key(uint8_t *at, const char *key)
+{
+    size_t n = strlen(key);
+    *at++ = (uint8_t)(0xa0 | n);
+    memcpy(at, key, n);
+    return at + n;
+}
+
+static uint8_t *put_uint(uint8_t *at, uint8_t tag, unsigned width, uint64_t value)
+{
+    *at++ = tag;
+    for (unsigned i = 0; i < width; i++)
+        *at++ = (uint8_t)(value >> (8 * (width - 1 - i)));
+    return at;
+}
+
+static void choose_idem(struct mneme *client, const struct facts *f)
+{
+    if (f->idem) {
+        memcpy(client->last_idem, f->idem, f->idem_size);
+        client->last_idem[f->idem_size] = 0;
+    } else {
+        snprintf(client->last_idem, sizeof client->last_idem, "%016llx-%llx", (unsigned long long)client->idem_prefix,
+                 (unsigned long long)client->next_ticket);
+    }
+}
+
+/* rid, deadline_ms and idem first, then the caller's entries as they are. */
+static enum mneme_code frame_request(struct mneme *client, struct mn_pending *p, const struct facts *f,
+                                     const uint8_t *end)
+{
+    size_t body = (size_t)(end - f->body);
+    uint8_t *at = p->frame = malloc(body + 128);
+    if (!p->frame)
+        return mn_client_fail(client, MNEME_NO_MEMORY, "out of memory for a request of %zu bytes", body);
+    bool own_idem = p->service == MNEME_WRITE && !f->idem;
+    at = put_uint(at, 0xdf, 4, (uint64_t)f->entries + 1 + !f->has_deadline + own_idem);
+    at = put_uint(put_key(at, "rid"), 0xcf, 8, p->ticket);
+    if (!f->has_deadline)
+        at = put_uint(put_key(at, "deadline_ms"), 0xce, 4, (uint64_t)p->timeout_ms);
+    if (own_idem) {
+        size_t n = strlen(client->last_idem);
+        at = put_uint(put_key(at, "idem"), 0xd9, 1, n);
+        memcpy(at, client->last_idem, n);
+        at += n;
+    }
+    memcpy(at, f->body, body);
+    p->size = (size_t)(at - p->frame) + body;
+    return MNEME_OK;
+}
+
+/* How long a request may take and whether it may be sent twice follows from what it asks. */
+static void set_patience(const struct mneme *client, struct mn_pending *p, const struct facts *f)
+{
+    bool quick_control = word_is(f->op, f->op_size, "info") || word_is(f->op, f->op_size, "ping") ||
+                         word_is(f->op, f->op_size, "reload");
+    bool starts_work = word_is(f->op, f->op_size, "consolidate") && !f->wait;
+    bool slow = p->service == MNEME_CONTROL ? !quick_control && !starts_work : f->purge;
+    bool may_be_long = slow || word_is(f->op, f->op_size, "forget");
+    p->timeout_ms = slow ? client->slow_timeout_ms : client->timeout_ms;
+    p->resendable = p->service != MNEME_CONTROL || quick_control || starts_work;
+    int resend_ms = client->resend_ms ? client->resend_ms : p->timeout_ms / 3;
+    p->resend_ns = may_be_long ? 0 : (uint64_t)resend_ms * MS;
+    p->give_up_ns = mn_exchange_now() + (uint64_t)p->timeout_ms * MS;
+}
+
+static struct mn_pending *free_pending(struct mneme *client)
+{
+    for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX; i++)
+        if (client->pending[i].state == MN_PENDING_FREE)
+            return &client->pending[i];
+    return NULL;
+}
+
+/* ---- public ---------------------------------------------------------------------------------------------------------
+ */
+
+enum mneme_code mneme_submit(struct mneme *client, enum mneme_service service, const void *request, size_t size,
+                             uint64_t *ticket)
+{
+    struct facts facts;
+    client->error[0] = 0;
+    *ticket = 0;
+    if ((unsigned)service >= MNEME_SERVICE_COUNT)
+        return mn_client_fail(client, MNEME_BAD_REQUEST, "there is no service %d", (int)service);
+    enum mneme_code code = read_facts(client, request, size, &facts);
+    if (code != MNEME_OK)
+        return code;
+    struct mn_pending *p = free_pending(client);
+    if (!p)
+        return mn_client_fail(client, MNEME_BUSY, "%d requests are in flight: collect one first", MNEME_IN_FLIGHT_MAX);
+    unsigned lane = lane_of(client, service);
+    if (!client->lanes[lane].endpoint)
+        return mn_client_fail(client, MNEME_UNAVAILABLE, "the store named no endpoint for this request");
+    memset(p, 0, sizeof *p);
+    p->service = service;
+    p->lane = lane;
+    p->ticket = client->next_ticket++;
+    set_patience(client, p, &facts);
+    if (service == MNEME_WRITE)
+        choose_idem(client, &facts);
+    code = frame_request(client, p, &facts, (const uint8_t *)request + size);
+    if (code != MNEME_OK)
+        return code;
+    p->state = MN_PENDING_WAITING;
+    client->in_flight++;
+    send_pending(client, p, mn_exchange_now());
+    *ticket = p->ticket;
+    return MNEME_OK;
+}
+
+static struct mn_pending *find_done(struct mneme *client, uint64_t ticket)
+{
+    for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX; i++) {
+        struct mn_pending *p = &client->pending[i];
+        if (p->state == MN_PENDING_DONE && (ticket == 0 || p->ticket == ticket))
+            return p;
+    }
+    return NULL;
+}
+
+enum mneme_code mneme_collect(struct mneme *client, uint64_t *ticket, struct mneme_reply **reply)
+{
+    struct mn_pending *p;
+    client->error[0] = 0;
+    if (reply)
+        *reply = NULL;
+    if (*ticket ? !find_ticket(client, *ticket) : client->in_flight == 0) {
+        *ticket = 0;
+        return mn_client_fail(client, MNEME_NOT_FOUND, "no such request is in flight");
+    }
+    while (!(p = find_done(client, *ticket)))
+        pump(client);
+    *ticket = p->ticket;
+    enum mneme_code code = p->code;
+    if (code != MNEME_OK)
+        memcpy(client->error, p->error, sizeof client->error);
+    if (reply)
+        *reply = p->reply;
+    else
+        mneme_reply_free(p->reply);
+    p->reply = NULL;
+    p->state = MN_PENDING_FREE;
+    client->in_flight--;
+    return code;
+}
+
+enum mneme_code mneme_call(struct mneme *client, enum mneme_service service, const void *request, size_t size,
+                           struct mneme_reply **reply)
+{
+    uint64_t ticket;
+    if (reply)
+        *reply = NULL;
+    enum mneme_code code = mneme_submit(client, service, request, size, &ticket);
+    return code == MNEME_OK ? mneme_collect(client, &ticket, reply) : code;
+}
+
+size_t mneme_in_flight(const struct mneme *client)
+{
+    return client->in_flight;
+}
+
+void mn_exchange_close(struct mneme *client)
+{
+    for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX; i++) {
+        free(client->pending[i].frame);
+        mneme_reply_free(client->pending[i].reply);
+    }
+    for (unsigned i = 0; i < MN_CLIENT_LANES; i++)
+        close_lane(&client->lanes[i]);
+}
