@@ -1,0 +1,83 @@
+/*
+ * compact.h - compaction: a prefix of the log, and column segments that have grown stale, become new column segments.
+ *
+ * The compactor prepares, the WAL writer commits (engine/writer.h, mn_writer_publish):
+ *   plan     what to take: sealed log segments from the front, and segments to merge, rewrite (dead rows) or purge
+ *   build    rows sorted by (at, id) into columns/<id>.tmp, synced, renamed; died.<seq>.col for the segments that stay and
+ *            whose liveness changed; ledger.<seq>; liveness files for the new segments in shared memory
+ *   propose  the next manifest and, per input part, a map old row -> new row
+ * Forgets that arrive during the build are in the inputs' liveness; the writer carries them over through the maps.
+ * A version is left out when it died at or before history_seq and is not suppressed, when it has expired, or when a purge in
+ * the log covers it. Column segments that hold any version of a purged id are always among the inputs.
+ */
+#ifndef MN_ENGINE_COMPACT_H
+#define MN_ENGINE_COMPACT_H
+
+#include "engine/manifest.h"
+#include "engine/reader.h"
+
+struct mn_compact_policy {
+    uint64_t min_rows;         /* sealed log rows that are worth a compaction */
+    uint32_t min_log_segments; /* or that many sealed log segments */
+    uint32_t fanout;           /* segments of one size class before they merge */
+    uint32_t dead_percent;     /* dead rows that make a segment worth rewriting */
+    uint64_t segment_rows_max;
+};
+
+struct mn_compact_plan {
+    uint64_t wal_end;       /* takes log segments below this number (all >= manifest.wal_first); == wal_first: none */
+    uint64_t log_rows;      /* in them */
+    uint32_t segment_count; /* column segments taken */
+    uint64_t *segments;     /* their ids; owned */
+    bool worth;             /* by policy; `force` takes whatever there is */
+};
+
+/* Row of an input part -> where it went. */
+#define MN_MAP_DROPPED UINT64_MAX
+struct mn_row_map {
+    bool tail;
+    uint64_t number; /* of the input part */
+    uint64_t rows;
+    uint64_t *to; /* output index << 32 | row, or MN_MAP_DROPPED */
+};
+
+/* What the compactor proposes. Everything it names is durable, but for the manifest edit itself. */
+struct mn_compact_proposal {
+    uint64_t base_edit; /* the manifest it was made from */
+    struct mn_manifest next;
+    uint32_t output_count;
+    uint64_t *outputs; /* ids of the new segments; live.<live_gen>.<id> is laid out and published in shared memory */
+    uint64_t live_gen;
+    uint32_t map_count;
+    struct mn_row_map *maps;
+    uint64_t rows_in, rows_out, bytes_out, files_rewritten, purge_seq; /* purge_seq: purges up to here are carried out */
+};
+
+struct mn_compactor; /* a reader slot, scratch */
+
+enum mn_status mn_compactor_open(struct mn_compactor **compactor, const struct mn_store *store,
+                                 struct mn_instance *instance) MN_MUST_USE;
+void mn_compactor_close(struct mn_compactor *compactor);
+
+/* Removes column folders and job files that no manifest names (a compactor died half-way). Only before the first build. */
+enum mn_status mn_compactor_sweep(struct mn_compactor *compactor) MN_MUST_USE;
+
+/* Decides what to take from the current manifest and view. force: everything in sealed log segments, whatever the policy. */
+enum mn_status mn_compact_plan_make(struct mn_compactor *compactor, const struct mn_compact_policy *policy, bool force,
+                                    struct mn_compact_plan *plan) MN_MUST_USE;
+void mn_compact_plan_free(struct mn_compact_plan *plan);
+
+/* Builds what the plan says. `pause` is called every few thousand rows (yield, throttle); true from it gives the build up
+ * (MN_DEADLINE). */
+enum mn_status mn_compact_build(struct mn_compactor *compactor, const struct mn_compact_plan *plan,
+                                const struct mn_compact_policy *policy, bool (*pause)(void *context), void *context,
+                                struct mn_compact_proposal *proposal) MN_MUST_USE;
+void mn_compact_proposal_free(struct mn_compact_proposal *proposal);
+
+/* The proposal's way to the writer: a file in the instance's shared memory folder, mapped and checked there. */
+enum mn_status mn_compact_proposal_write(const struct mn_compact_proposal *proposal, struct mn_instance *instance,
+                                         const char *name) MN_MUST_USE;
+enum mn_status mn_compact_proposal_read(struct mn_compact_proposal *proposal, struct mn_instance *instance,
+                                        const char *name) MN_MUST_USE;
+
+#endif
