@@ -7,3 +7,4 @@ if(MNEME_FAULTS)
 endif()
 # Every folder is included as <folder>/<file>.h, so that an include line shows where it reaches.
 include_directories(${PROJECT_SOURCE_DIR})
+include(${CMAKE_CURRENT_LIST_DIR}/build.cmake)

@@ -1,9 +1,9 @@
 /*
  * settings.h - the settings of a cluster: a plain struct, filled from defaults, a file and the command line.
  *
- * settings.def declares them; this header expands the rows to fields (`wal.segment_bytes` is `s.wal_segment_bytes`). The
- * supervisor reads the file and the --set options once, checks the whole, and writes the effective settings to a file
- * that its children read; a reload takes over the fields that may change while the cluster runs.
+ * settings.def declares them; this header expands the rows to fields (`wal.segment_bytes` is `s.wal_segment_bytes`).
+ * The supervisor reads the file and the --set options once, checks the whole, and writes the effective settings to a
+ * file that its children read; a reload takes over the fields that may change while the cluster runs.
  *
  * struct mn_settings holds no pointers: copy it, compare it, keep it on the stack (5 KiB). None of these functions is
  * synchronised; a struct belongs to one thread. Every failure is MN_USAGE with one sentence that names the key, the
@@ -21,7 +21,7 @@
 #define MN_GIB(n) ((uint64_t)(n) << 30)
 
 /* Durations are kept in nanoseconds. */
-#define MN_MICROSECONDS(n) ((uint64_t)(n) * 1000)
+#define MN_MICROSECONDS(n) ((uint64_t)(n)*1000)
 #define MN_MILLISECONDS(n) (MN_MICROSECONDS(n) * 1000)
 #define MN_SECONDS(n)      (MN_MILLISECONDS(n) * 1000)
 #define MN_MINUTES(n)      (MN_SECONDS(n) * 60)
@@ -85,12 +85,12 @@ MN_MUST_USE enum mn_status mn_settings_set_value(struct mn_settings *settings, c
 /* Checks what single values cannot show: multiples, and pairs that must be in order. Call it when all are set. */
 MN_MUST_USE enum mn_status mn_settings_check(const struct mn_settings *settings);
 
-/* Sets what the INI file at `path` names (`[wal]` and `prepared = 2`, or `wal.prepared = 2` before the first section) and
- * leaves the rest alone. The sentence of a failure begins with "path:line: "; `settings` is then as it was. */
+/* Sets what the INI file at `path` names (`[wal]` and `prepared = 2`, or `wal.prepared = 2` before the first section)
+ * and leaves the rest alone. The sentence of a failure begins with "path:line: "; `settings` is then as it was. */
 MN_MUST_USE enum mn_status mn_settings_read_file(struct mn_settings *settings, const char *path);
 
-/* Writes all settings to `path`, replacing it in one step, so that a reader sees the old file or the new one. Mode 0640.
- * mn_settings_read_file reads it back to an equal struct. */
+/* Writes all settings to `path`, replacing it in one step, so that a reader sees the old file or the new one. Mode
+ * 0640. mn_settings_read_file reads it back to an equal struct. */
 MN_MUST_USE enum mn_status mn_settings_write_file(const struct mn_settings *settings, const char *path);
 
 /* Prints all settings as an INI file to `out`; with `only_changed`, those that differ from the default. */
@@ -104,8 +104,9 @@ void mn_settings_range(const struct mn_settings_row *row, char *out, size_t size
 /* What a value of this row is called ("size", "duration", ...), for documents. */
 const char *mn_settings_type_word(const struct mn_settings_row *row);
 
-/* Takes the reloadable settings of `wanted` over into `current` and returns how many changed. Those that differ and need
- * a restart stay as they are; their keys go to `restart` ("wal.prepared, recall.threads"; empty when there are none). */
+/* Takes the reloadable settings of `wanted` over into `current` and returns how many changed. Those that differ and
+ * need a restart stay as they are; their keys go to `restart` ("wal.prepared, recall.threads"; empty when there are
+ * none). */
 size_t mn_settings_reload(struct mn_settings *current, const struct mn_settings *wanted, char *restart, size_t size);
 
 /* Walks a LIST: copies the next part to `out` and moves `*cursor`, which starts at the field. Empty parts are skipped;

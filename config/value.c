@@ -18,8 +18,13 @@ static const struct suffix sizes[] = {
     {"GiB", MN_GIB(1)}, {"MiB", MN_MIB(1)}, {"KiB", MN_KIB(1)}, {"G", 1000000000}, {"M", 1000000}, {"K", 1000},
 };
 static const struct suffix durations[] = {
-    {"d", MN_DAYS(1)},          {"h", MN_HOURS(1)},         {"min", MN_MINUTES(1)}, {"s", MN_SECONDS(1)},
-    {"ms", MN_MILLISECONDS(1)}, {"us", MN_MICROSECONDS(1)}, {"ns", 1},
+    {"d", MN_DAYS(1)},
+    {"h", MN_HOURS(1)},
+    {"min", MN_MINUTES(1)},
+    {"s", MN_SECONDS(1)},
+    {"ms", MN_MILLISECONDS(1)},
+    {"us", MN_MICROSECONDS(1)},
+    {"ns", 1},
 };
 
 bool mn_value_parse_bool(const char *text, bool *out)

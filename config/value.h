@@ -13,8 +13,9 @@
 
 /* Each returns false, and leaves `*out` alone, when the text is not of its kind or does not fit 64 bits. */
 bool mn_value_parse_bool(const char *text, bool *out);
-bool mn_value_parse_uint(const char *text, uint64_t *out);     /* suffixes K M G (thousands), KiB MiB GiB */
-bool mn_value_parse_duration(const char *text, uint64_t *out); /* ns; suffixes ns us ms s min h d, one of them required but for 0 */
+bool mn_value_parse_uint(const char *text, uint64_t *out); /* suffixes K M G (thousands), KiB MiB GiB */
+bool mn_value_parse_duration(const char *text,
+                             uint64_t *out); /* ns; suffixes ns us ms s min h d, one of them required but for 0 */
 
 /* Each writes a NUL-terminated text, cut at `size` (32 always suffice). */
 void mn_value_print_uint(uint64_t value, char *out, size_t size);

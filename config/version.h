@@ -1,6 +1,6 @@
 /*
- * version.h - which Mneme this is. The text is made at build time (cmake/version.cmake) from the project's version and the
- * commit that was built.
+ * version.h - which Mneme this is. The text is made at build time (cmake/version.cmake) from the project's version and
+ * the commit that was built.
  */
 #ifndef MN_CONFIG_VERSION_H
 #define MN_CONFIG_VERSION_H

@@ -3,10 +3,10 @@
  *
  *   mneme-words [--data FOLDER] [--count N]
  *
- * One memory a line, the most frequent word first: id, content (the word), embedding, tags (first letter, length, a kind
- * where kinds.txt knows one), meta, and two columns that make filters and ranking worth trying: `confidence` falls with
- * the logarithm of the frequency rank from 1 to 0.2, and `at` says that the word of rank r was last met r hours ago.
- * FOLDER holds words.txt, words.f16 and kinds.txt; it is the folder of this file in the source tree unless given.
+ * One memory a line, the most frequent word first: id, content (the word), embedding, tags (first letter, length, a
+ * kind where kinds.txt knows one), meta, and two columns that make filters and ranking worth trying: `confidence` falls
+ * with the logarithm of the frequency rank from 1 to 0.2, and `at` says that the word of rank r was last met r hours
+ * ago. FOLDER holds words.txt, words.f16 and kinds.txt; it is the folder of this file in the source tree unless given.
  * Exit status: 0; 1 when the data cannot be read, with a sentence; 2 for a bad command line.
  */
 #include <errno.h>
@@ -111,7 +111,8 @@ static void print_memory(const struct data *data, int rank, const char *word, co
     printf("}\n");
 }
 
-/* Prints `count` words; false when the files are shorter or a word is not plain letters (then they are not our files). */
+/* Prints `count` words; false when the files are shorter or a word is not plain letters (then they are not our files).
+ */
 static bool print_words(const struct data *data, int count)
 {
     char word[WORD_MAX];

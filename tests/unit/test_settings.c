@@ -145,8 +145,9 @@ static void a_file_is_read(void **state)
     struct mn_settings s;
     const char *path = temporary();
     mn_settings_default(&s);
-    write_text(path, "recall.threads = 4 ; before any section\n# comment\n\n[wal]\n  prepared = 3\nsegment_bytes: 1MiB\n"
-                     "[snapshot]\nroots = /srv/a:/srv/b");
+    write_text(path,
+               "recall.threads = 4 ; before any section\n# comment\n\n[wal]\n  prepared = 3\nsegment_bytes: 1MiB\n"
+               "[snapshot]\nroots = /srv/a:/srv/b");
     assert_int_equal(mn_settings_read_file(&s, path), MN_OK);
     assert_int_equal(s.recall_threads, 4);
     assert_int_equal(s.wal_prepared, 3);

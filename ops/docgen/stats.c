@@ -1,0 +1,52 @@
+/*
+ * stats.c - STATS.md, from the table of statistics.
+ */
+#include "ops/docgen/docgen.h"
+#include "shm/status.h"
+
+#include <string.h>
+
+struct row {
+    const char *owner, *name, *kind, *unit, *help;
+};
+
+static const struct row rows[] = {
+#define X(owner, name, kind, unit, help) {#owner, #name, #kind, #unit, help},
+#include "shm/stats.def"
+#undef X
+};
+
+static const char stats_head[] =
+    "# Statistics\n"
+    "\n"
+    "Made by `ops/docs` from `shm/stats.def`; change it there.\n"
+    "\n"
+    "`mneme stat` and `mneme top` show them, the `stats` socket answers them (as a map, JSON or Prometheus text, where "
+    "every\n"
+    "name begins with `mneme_`), and each process counts in shared memory, so that looking costs the processes "
+    "nothing.\n"
+    "\n"
+    "- **counter**: only grows while the cluster runs; take differences.\n"
+    "- **gauge**: the value now.\n"
+    "- **histogram**: count, sum, largest, p50, p90, p99, p99.9; a quantile is right to 12.5 %.\n";
+
+/* The enum's word in lower case. */
+static const char *kind_word(const char *kind)
+{
+    if (strcmp(kind, "COUNTER") == 0)
+        return "counter";
+    return strcmp(kind, "GAUGE") == 0 ? "gauge" : "histogram";
+}
+
+void docgen_stats(FILE *out)
+{
+    const char *owner = "";
+    fputs(stats_head, out);
+    for (size_t i = 0; i < MN_ARRAY_LEN(rows); i++) {
+        if (strcmp(owner, rows[i].owner) != 0) {
+            owner = rows[i].owner;
+            fprintf(out, "\n## %s\n\n| name | kind | unit | meaning |\n|---|---|---|---|\n", owner);
+        }
+        fprintf(out, "| `%s` | %s | %s | %s |\n", rows[i].name, kind_word(rows[i].kind), rows[i].unit, rows[i].help);
+    }
+}
