@@ -53,8 +53,10 @@ void docgen_config(FILE *out)
         mn_settings_range(row, range, sizeof range);
         if (!before || !same_section(row, before))
             print_section(out, row->key);
-        fprintf(out, "| `%s` | %s | %s | on %s | %s |\n", row->key, *value ? value : "(empty)",
-                *range ? range : mn_settings_type_word(row), row->reloadable ? "reload" : "restart", row->help);
+        fprintf(out, "| `%s` | %s | %s | on %s | ", row->key, *value ? value : "(empty)",
+                *range ? range : mn_settings_type_word(row), row->reloadable ? "reload" : "restart");
+        docgen_cell(out, row->help);
+        fprintf(out, " |\n");
     }
 }
 

@@ -24,6 +24,12 @@ static const struct {
     {"python-operations", docgen_python_operations},
 };
 
+void docgen_cell(FILE *out, const char *text)
+{
+    for (; *text; text++)
+        fprintf(out, "%s%c", *text == '|' ? "\\" : "", *text);
+}
+
 int main(int argc, char **argv)
 {
     for (size_t i = 0; argc == 2 && i < MN_ARRAY_LEN(documents); i++) {

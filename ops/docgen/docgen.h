@@ -6,6 +6,9 @@
 
 #include <stdio.h>
 
+/* Prints `text` as a cell of a Markdown table: bars are escaped. */
+void docgen_cell(FILE *out, const char *text);
+
 /* config/CONFIG.md and config/mneme.conf.example, from config/settings.def. */
 void docgen_config(FILE *out);
 void docgen_example(FILE *out);

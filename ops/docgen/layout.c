@@ -29,7 +29,9 @@ static void print_field(FILE *out, const char *mark, size_t offset, const char *
         writer = strlen(help);
         meaning = "";
     }
-    fprintf(out, "| %s%zu | `%s%s` | `%s` | %.*s | %s |\n", mark, offset, type, dims, name, (int)writer, help, meaning);
+    fprintf(out, "| %s%zu | `%s%s` | `%s` | %.*s | ", mark, offset, type, dims, name, (int)writer, help);
+    docgen_cell(out, meaning);
+    fprintf(out, " |\n");
 }
 
 void docgen_layout(FILE *out)

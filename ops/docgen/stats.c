@@ -47,6 +47,8 @@ void docgen_stats(FILE *out)
             owner = rows[i].owner;
             fprintf(out, "\n## %s\n\n| name | kind | unit | meaning |\n|---|---|---|---|\n", owner);
         }
-        fprintf(out, "| `%s` | %s | %s | %s |\n", rows[i].name, kind_word(rows[i].kind), rows[i].unit, rows[i].help);
+        fprintf(out, "| `%s` | %s | %s | ", rows[i].name, kind_word(rows[i].kind), rows[i].unit);
+        docgen_cell(out, rows[i].help);
+        fprintf(out, " |\n");
     }
 }
