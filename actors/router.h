@@ -1,0 +1,43 @@
+/*
+ * router.h - a ROUTER socket as the roles use it: requests in, replies out, nobody who does not read can hurt.
+ *
+ * ZMQ_ROUTER_MANDATORY, DONTWAIT, high-water marks, ZMQ_MAXMSGSIZE and LINGER are set before bind. An ipc path is guarded by a
+ * lock file beside it (libzmq would steal a path that another process serves).
+ */
+#ifndef MN_ACTORS_ROUTER_H
+#define MN_ACTORS_ROUTER_H
+
+#include <zmq.h>
+
+#include "engine/types.h"
+
+#define MN_FRAME_BYTES_MAX    (24u << 20)
+#define MN_REPLY_BYTES_MAX    (16u << 20)
+#define MN_PEER_ID_MAX        256 /* bytes of a ROUTER identity (ZeroMQ: at most 255) */
+
+struct mn_router {
+    void *socket;
+    int lock_fd;
+    uint64_t lost; /* replies dropped: peer gone, or its queue full */
+};
+
+enum mn_status mn_router_bind(struct mn_router *router, void *zmq, const char *endpoint, int high_water) MN_MUST_USE;
+void mn_router_close(struct mn_router *router);
+
+/* Whom to answer, and in which form it asked. Small, copied freely. */
+struct mn_peer {
+    uint8_t id[MN_PEER_ID_MAX];
+    uint8_t id_bytes;
+    bool delimiter; /* an empty frame came first: echo it */
+};
+
+/* Takes one request without waiting; the caller closes `body` (zmq_msg_close). MN_NOT_FOUND when there is none. A request of the
+ * wrong number of frames comes with *malformed set (its body is whatever frame came; answer bad_request). */
+enum mn_status mn_router_receive(struct mn_router *router, struct mn_peer *peer, zmq_msg_t *body,
+                                 bool *malformed) MN_MUST_USE;
+
+/* Hands a reply over without waiting and without copying more than libzmq does. A peer that is gone or does not read loses it
+ * (router->lost). */
+void mn_router_reply(struct mn_router *router, const struct mn_peer *peer, const void *data, size_t bytes);
+
+#endif

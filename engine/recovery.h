@@ -1,0 +1,26 @@
+/*
+ * recovery.h - from whatever the disk holds to a new tail that the writer can go on from.
+ *
+ * Reads the newest manifest, then the log after it: every checksum is checked, log segments in parallel. Damage is copied to
+ * quarantine/ with a JSON note and passed over; acknowledged data is never cut off. Builds fresh tail chunks and liveness files
+ * in shared memory and publishes a view of them; until then readers keep the old one. Running it twice gives the same.
+ */
+#ifndef MN_ENGINE_RECOVERY_H
+#define MN_ENGINE_RECOVERY_H
+
+#include "engine/store.h"
+#include "shm/instance.h"
+
+struct mn_recovery_report {
+    uint64_t log_bytes, log_segments, batches, rows, last_seq;
+    uint64_t quarantined; /* pieces */
+    uint64_t torn_bytes;  /* of unfinished, never acknowledged batches at the end */
+    bool lost;            /* acknowledged data is damaged: degraded, and loud */
+    uint64_t scan_ns, build_ns;
+};
+
+/* Holds wal/LOCK while it runs (MN_BUSY when a writer lives). threads: 0 = one per CPU. progress: percent, may be NULL. */
+enum mn_status mn_recover(const struct mn_store *store, struct mn_instance *instance, uint32_t threads,
+                          _Atomic uint32_t *progress, struct mn_recovery_report *report) MN_MUST_USE;
+
+#endif
