@@ -6,30 +6,32 @@
 
 #include <string.h>
 
-static const char config_head[] = "# Settings\n"
-                                  "\n"
-                                  "Made by `ops/docs` from `config/settings.def`; change it there.\n"
-                                  "\n"
-                                  "A cluster takes its settings from the built-in defaults, then from the file given "
-                                  "with `--config`, then from `--set\n"
-                                  "key=value` on the command line. `mneme config` prints what is in effect. `mneme "
-                                  "config --reload` and SIGHUP make a\n"
-                                  "running cluster read the file again; the settings marked *restart* then keep their "
-                                  "old value until the next start.\n"
-                                  "\n"
-                                  "The file is INI: `[wal]` begins a section and `prepared = 2` sets `wal.prepared`; "
-                                  "lines that begin with `#` or `;`, and\n"
-                                  "what follows ` ;` in a line, are comments. A key that does not exist, a value of "
-                                  "another type or out of its range, and\n"
-                                  "a key set twice are refused, with the line's number.\n"
-                                  "\n"
-                                  "| type | is written as |\n"
-                                  "|---|---|\n"
-                                  "| yes or no | `yes` or `no` |\n"
-                                  "| number, size | a whole number, also with K, M, G (thousands) or KiB, MiB, GiB |\n"
-                                  "| duration | a whole number and one of ns, us, ms, s, min, h, d |\n"
-                                  "| text | as it is, at most 255 bytes |\n"
-                                  "| list of paths | paths with colons between them |\n";
+static const char *const config_head[] = {
+    "# Settings",
+    "",
+    "Made by `ops/docs` from `config/settings.def`; change it there.",
+    "",
+    "A cluster takes its settings from the built-in defaults, then from the file given with `--config`, then from",
+    "`--set key=value` on the command line. `mneme config` prints what is in effect. `mneme reload` makes a running",
+    "cluster read the file again; settings that change *on restart* then keep their old value until the next start.",
+    "",
+    "The file is INI: `[wal]` begins a section and `prepared = 2` sets `wal.prepared`; lines that begin with `#` or",
+    "`;`, and what follows ` ;` in a line, are comments. A key that does not exist, a value of another type or out of",
+    "its range, and a key set twice are refused, with the line's number.",
+    "",
+    "| type | is written as |",
+    "|---|---|",
+    "| yes or no | `yes` or `no` |",
+    "| number, size | a whole number, also with K, M, G (thousands) or KiB, MiB, GiB |",
+    "| duration | a whole number and one of ns, us, ms, s, min, h, d |",
+    "| text | as it is, at most 255 bytes |",
+    "| list of paths | paths with colons between them |",
+};
+
+static const char *const example_head[] = {
+    "# mneme.conf - all settings with their defaults. Give it to mnemed with --config.",
+    "# Made by ops/docs from config/settings.def; CONFIG.md says how values are written.",
+};
 
 static void print_section(FILE *out, const char *key)
 {
@@ -46,7 +48,7 @@ static bool same_section(const struct mn_settings_row *a, const struct mn_settin
 void docgen_config(FILE *out)
 {
     const struct mn_settings_row *row, *before = NULL;
-    fputs(config_head, out);
+    docgen_lines(out, config_head, MN_ARRAY_LEN(config_head));
     for (size_t i = 0; (row = mn_settings_row(i)); before = row, i++) {
         char value[MN_SETTINGS_VALUE_MAX], range[64];
         mn_settings_default_value(row, value, sizeof value);
@@ -79,9 +81,7 @@ static void print_comment(FILE *out, const char *text)
 void docgen_example(FILE *out)
 {
     const struct mn_settings_row *row, *before = NULL;
-    fputs("# mneme.conf - all settings with their defaults. Give it to mnemed with --config.\n"
-          "# Made by ops/docs from config/settings.def; CONFIG.md says how values are written.\n",
-          out);
+    docgen_lines(out, example_head, MN_ARRAY_LEN(example_head));
     for (size_t i = 0; (row = mn_settings_row(i)); before = row, i++) {
         char value[MN_SETTINGS_VALUE_MAX], range[64];
         mn_settings_default_value(row, value, sizeof value);

@@ -30,6 +30,12 @@ void docgen_cell(FILE *out, const char *text)
         fprintf(out, "%s%c", *text == '|' ? "\\" : "", *text);
 }
 
+void docgen_lines(FILE *out, const char *const *lines, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        fprintf(out, "%s\n", lines[i]);
+}
+
 int main(int argc, char **argv)
 {
     for (size_t i = 0; argc == 2 && i < MN_ARRAY_LEN(documents); i++) {

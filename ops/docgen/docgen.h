@@ -8,6 +8,8 @@
 
 /* Prints `text` as a cell of a Markdown table: bars are escaped. */
 void docgen_cell(FILE *out, const char *text);
+/* Prints `count` lines. */
+void docgen_lines(FILE *out, const char *const *lines, size_t count);
 
 /* config/CONFIG.md and config/mneme.conf.example, from config/settings.def. */
 void docgen_config(FILE *out);

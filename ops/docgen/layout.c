@@ -8,15 +8,16 @@
 
 #include <string.h>
 
-static const char layout_head[] = "# Shared structures\n"
-                                  "\n"
-                                  "Made by `ops/docs` from `shm/layout.h` and `engine/shared.h`; change it there.\n"
-                                  "\n"
-                                  "All numbers are little-endian. Offsets are in bytes; a line is 64 bytes, and a "
-                                  "field that begins a line of its own is\n"
-                                  "marked with ▸: nobody else writes there. A process that maps a segment checks its "
-                                  "length, magic, version, fingerprint\n"
-                                  "and boot id before it trusts anything else in it.\n";
+static const char *const layout_head[] = {
+    "# Shared structures",
+    "",
+    "Made by `ops/docs` from `shm/layout.h` and `engine/shared.h`; change it there.",
+    "",
+    "All numbers are little-endian. Offsets are in bytes; a line is 64 bytes, and a field that begins a line of its "
+    "own",
+    "is marked with ▸: nobody else writes there. A process that maps a segment checks its length, magic, version,",
+    "fingerprint and boot id before it trusts anything else in it.",
+};
 
 /* A row's help reads "who writes it: what it is"; one word alone is who writes it, anything else what it is. */
 static void print_field(FILE *out, const char *mark, size_t offset, const char *type, const char *name,
@@ -36,7 +37,7 @@ static void print_field(FILE *out, const char *mark, size_t offset, const char *
 
 void docgen_layout(FILE *out)
 {
-    fputs(layout_head, out);
+    docgen_lines(out, layout_head, MN_ARRAY_LEN(layout_head));
     fprintf(out, "\nLayout version: %d.\n", MN_LAYOUT_VERSION);
 #define FIELD(offset, type, name, dims, help)      print_field(out, "", offset, #type, #name, #dims, help);
 #define LINE_FIELD(offset, type, name, dims, help) print_field(out, "▸ ", offset, #type, #name, #dims, help);

@@ -16,19 +16,18 @@ static const struct row rows[] = {
 #undef X
 };
 
-static const char stats_head[] =
-    "# Statistics\n"
-    "\n"
-    "Made by `ops/docs` from `shm/stats.def`; change it there.\n"
-    "\n"
-    "`mneme stat` and `mneme top` show them, the `stats` socket answers them (as a map, JSON or Prometheus text, where "
-    "every\n"
-    "name begins with `mneme_`), and each process counts in shared memory, so that looking costs the processes "
-    "nothing.\n"
-    "\n"
-    "- **counter**: only grows while the cluster runs; take differences.\n"
-    "- **gauge**: the value now.\n"
-    "- **histogram**: count, sum, largest, p50, p90, p99, p99.9; a quantile is right to 12.5 %.\n";
+static const char *const stats_head[] = {
+    "# Statistics",
+    "",
+    "Made by `ops/docs` from `shm/stats.def`; change it there.",
+    "",
+    "`mneme stat` and `mneme top` show them, the `stats` socket answers them (as a map, JSON or Prometheus text, where",
+    "every name begins with `mneme_`), and each process counts in shared memory, so that looking costs it nothing.",
+    "",
+    "- **counter**: only grows while the cluster runs; take differences.",
+    "- **gauge**: the value now.",
+    "- **histogram**: count, sum, largest, p50, p90, p99, p99.9; a quantile is right to 12.5 %.",
+};
 
 /* The enum's word in lower case. */
 static const char *kind_word(const char *kind)
@@ -41,7 +40,7 @@ static const char *kind_word(const char *kind)
 void docgen_stats(FILE *out)
 {
     const char *owner = "";
-    fputs(stats_head, out);
+    docgen_lines(out, stats_head, MN_ARRAY_LEN(stats_head));
     for (size_t i = 0; i < MN_ARRAY_LEN(rows); i++) {
         if (strcmp(owner, rows[i].owner) != 0) {
             owner = rows[i].owner;
