@@ -216,6 +216,34 @@ static void what_is_written_reads_back_equal(void **state)
     assert_int_equal(mn_settings_write_file(&s, "/nowhere/at/all"), MN_SYSTEM);
 }
 
+/* The example shows each setting commented out, with its default: without the comment signs it changes nothing. */
+static void the_example_holds_the_defaults(void **state)
+{
+    struct mn_settings s, defaults;
+    char line[MN_SETTINGS_LINE_MAX];
+    const char *path = temporary();
+    FILE *in = fopen(MN_TEST_SOURCE_DIR "/config/mneme.conf.example", "r");
+    FILE *out = fopen(path, "w");
+    size_t settings = 0;
+    assert_true(in && out);
+    while (fgets(line, sizeof line, in)) {
+        bool setting = line[0] == '#' && line[1] != ' ';
+        settings += setting;
+        fputs(line + setting, out);
+    }
+    fclose(in);
+    fclose(out);
+    mn_settings_default(&s);
+    defaults = s;
+    s.wal_prepared = 8;
+    s.disk_reserve = 0;
+    assert_int_equal(mn_settings_read_file(&s, path), MN_OK);
+    assert_memory_equal(&s, &defaults, sizeof s);
+    assert_null(mn_settings_row(settings));
+    assert_non_null(mn_settings_row(settings - 1));
+    unlink(path);
+}
+
 static void print_shows_what_changed(void **state)
 {
     struct mn_settings s;
@@ -272,6 +300,7 @@ int main(void)
         cmocka_unit_test(mistakes_in_a_file_name_their_line),
         cmocka_unit_test(a_line_too_long_is_refused),
         cmocka_unit_test(what_is_written_reads_back_equal),
+        cmocka_unit_test(the_example_holds_the_defaults),
         cmocka_unit_test(print_shows_what_changed),
         cmocka_unit_test(reload_takes_what_it_may),
         cmocka_unit_test(lists_are_walked),
