@@ -226,7 +226,7 @@ class Idempotence(ClusterCase):
 
 
 class ShortIdempotence(ClusterCase):
-    settings = {"write.idem_window": 1}
+    settings = {"write.idem_window": "1s"}
 
     def test_a_key_is_let_go_after_its_window(self):
         request = {"memories": [{"embedding": f32(self.vector())}], "idem": self.space}
