@@ -13,3 +13,6 @@ find_program(MNEME_CCACHE ccache)
 if(MNEME_CCACHE AND NOT CMAKE_C_COMPILER_LAUNCHER)
   set(CMAKE_C_COMPILER_LAUNCHER ${MNEME_CCACHE})
 endif()
+
+# Programs stand together in bin/, where each finds the others; tests keep to their own folders.
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
