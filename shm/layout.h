@@ -173,7 +173,9 @@ const char *mn_store_state_word(unsigned state);
 const char *mn_metric_word(unsigned metric);
 const char *mn_scheduling_word(unsigned scheduling);
 
-/* FNV-1a over every row of MN_LAYOUT_TABLE (struct, field, offset, type): equal only for builds that agree. */
+/* FNV-1a over every row of MN_LAYOUT_TABLE (struct, field, offset, type): equal only for builds that agree. mn_layout_hash adds a
+ * text to such a hash; the engine goes on from here with its own tables. */
 uint64_t mn_layout_fingerprint(void);
+uint64_t mn_layout_hash(uint64_t hash, const char *text);
 
 #endif
