@@ -1,0 +1,265 @@
+/*
+ * io.c - the I/O table that talks to the kernel, and small whole files on top of any table.
+ */
+#include "engine/io.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static enum mn_status posix_open(const char *path, int flags, int *fd)
+{
+    int mode = (flags & MN_IO_WRITE ? O_RDWR : O_RDONLY) | (flags & MN_IO_CREATE ? O_CREAT | O_EXCL : 0);
+    do
+        *fd = open(path, mode | O_CLOEXEC, 0640);
+    while (*fd < 0 && errno == EINTR);
+    if (*fd < 0 && errno == ENOENT)
+        return MN_FAIL(MN_NOT_FOUND, "there is no file %s", path);
+    return *fd < 0 ? MN_FAIL_ERRNO("cannot open %s", path) : MN_OK;
+}
+
+static void posix_close(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+static enum mn_status posix_size(int fd, uint64_t *bytes)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return MN_FAIL_ERRNO("fstat");
+    *bytes = (uint64_t)st.st_size;
+    return MN_OK;
+}
+
+static enum mn_status posix_read(int fd, void *data, size_t bytes, uint64_t offset)
+{
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = pread(fd, (char *)data + done, bytes - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return MN_FAIL_ERRNO("cannot read %zu bytes at %llu", bytes, (unsigned long long)offset);
+        if (n == 0)
+            return MN_FAIL(MN_CORRUPT, "the file is shorter than %llu bytes", (unsigned long long)(offset + bytes));
+        done += (size_t)n;
+    }
+    return MN_OK;
+}
+
+static enum mn_status posix_write(int fd, const void *data, size_t bytes, uint64_t offset)
+{
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = pwrite(fd, (const char *)data + done, bytes - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return MN_FAIL_ERRNO("cannot write %zu bytes at %llu", bytes, (unsigned long long)offset);
+        done += (size_t)n;
+    }
+    return MN_OK;
+}
+
+static enum mn_status posix_datasync(int fd)
+{
+    /* Not retried: after a failure the kernel may have dropped the dirty pages and would report success. */
+    return fdatasync(fd) == 0 ? MN_OK : MN_FAIL_ERRNO("fdatasync");
+}
+
+static enum mn_status posix_reserve(int fd, uint64_t bytes)
+{
+    int error;
+    do
+        error = posix_fallocate(fd, 0, (off_t)bytes);
+    while (error == EINTR);
+    errno = error;
+    return error == 0 ? MN_OK : MN_FAIL_ERRNO("cannot reserve %llu bytes on the disk", (unsigned long long)bytes);
+}
+
+static enum mn_status posix_map(int fd, uint64_t bytes, const void **base)
+{
+    void *p = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        return MN_FAIL_ERRNO("cannot map %llu bytes", (unsigned long long)bytes);
+    *base = p;
+    return MN_OK;
+}
+
+static void posix_unmap(const void *base, uint64_t bytes)
+{
+    munmap((void *)(uintptr_t)base, bytes);
+}
+
+static enum mn_status posix_rename(const char *from, const char *to)
+{
+    return rename(from, to) == 0 ? MN_OK : MN_FAIL_ERRNO("cannot rename %s to %s", from, to);
+}
+
+static enum mn_status posix_unlink(const char *path)
+{
+    if (unlink(path) == 0)
+        return MN_OK;
+    return errno == ENOENT ? MN_FAIL(MN_NOT_FOUND, "there is no file %s", path)
+                           : MN_FAIL_ERRNO("cannot remove %s", path);
+}
+
+static enum mn_status posix_mkdir(const char *path)
+{
+    if (mkdir(path, 0700) == 0)
+        return MN_OK;
+    return errno == EEXIST ? MN_FAIL(MN_EXISTS, "%s exists already", path) : MN_FAIL_ERRNO("cannot make folder %s", path);
+}
+
+static enum mn_status posix_rmdir(const char *path)
+{
+    return rmdir(path) == 0 ? MN_OK : MN_FAIL_ERRNO("cannot remove folder %s", path);
+}
+
+static enum mn_status posix_sync_dir(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return MN_FAIL_ERRNO("cannot open folder %s", path);
+    enum mn_status status = fsync(fd) == 0 ? MN_OK : MN_FAIL_ERRNO("cannot sync folder %s", path);
+    close(fd);
+    return status;
+}
+
+static enum mn_status posix_list(const char *path, enum mn_status (*visit)(void *context, const char *name),
+                                 void *context)
+{
+    DIR *dir = opendir(path);
+    if (!dir)
+        return errno == ENOENT ? MN_FAIL(MN_NOT_FOUND, "there is no folder %s", path)
+                               : MN_FAIL_ERRNO("cannot open folder %s", path);
+    enum mn_status status = MN_OK;
+    for (struct dirent *entry; status == MN_OK && (entry = readdir(dir)) != NULL;)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            status = visit(context, entry->d_name);
+    closedir(dir);
+    return status;
+}
+
+static enum mn_status posix_free_bytes(const char *path, uint64_t *bytes)
+{
+    struct statvfs vfs;
+    if (statvfs(path, &vfs) != 0)
+        return MN_FAIL_ERRNO("cannot ask for the free space at %s", path);
+    *bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    return MN_OK;
+}
+
+const struct mn_io mn_io_posix = {
+    .open = posix_open,
+    .close = posix_close,
+    .size = posix_size,
+    .read = posix_read,
+    .write = posix_write,
+    .datasync = posix_datasync,
+    .reserve = posix_reserve,
+    .map = posix_map,
+    .unmap = posix_unmap,
+    .rename = posix_rename,
+    .unlink = posix_unlink,
+    .mkdir = posix_mkdir,
+    .rmdir = posix_rmdir,
+    .sync_dir = posix_sync_dir,
+    .list = posix_list,
+    .free_bytes = posix_free_bytes,
+};
+
+/* The folder that holds `path`, into `parent`. */
+static void parent_of(const char *path, char *parent, size_t size)
+{
+    snprintf(parent, size, "%s", path);
+    char *slash = strrchr(parent, '/');
+    if (slash && slash != parent)
+        *slash = 0;
+    else
+        snprintf(parent, size, slash ? "/" : ".");
+}
+
+enum mn_status mn_io_replace(const struct mn_io *io, const char *path, const void *data, size_t bytes)
+{
+    char temporary[4096], parent[4096];
+    if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp", path) >= sizeof temporary)
+        return MN_FAIL(MN_BAD_REQUEST, "path too long: %s", path);
+    parent_of(path, parent, sizeof parent);
+    int fd = -1;
+    enum mn_status status = io->unlink(temporary); /* left by a crash, perhaps */
+    if (status != MN_OK && status != MN_NOT_FOUND)
+        return status;
+    MN_TRY_OUT(io->open(temporary, MN_IO_WRITE | MN_IO_CREATE, &fd));
+    MN_TRY_OUT(io->write(fd, data, bytes, 0));
+    MN_TRY_OUT(io->datasync(fd));
+    MN_TRY_OUT(io->rename(temporary, path));
+    MN_TRY_OUT(io->sync_dir(parent));
+out:
+    io->close(fd);
+    return status;
+}
+
+enum mn_status mn_io_slurp(const struct mn_io *io, const char *path, size_t bytes_max, void **data, size_t *bytes)
+{
+    int fd;
+    uint64_t size = 0;
+    char *copy = NULL;
+    MN_TRY(io->open(path, MN_IO_READ, &fd));
+    enum mn_status status = MN_OK;
+    MN_TRY_OUT(io->size(fd, &size));
+    if (size > bytes_max) {
+        status = MN_FAIL(MN_TOO_LARGE, "%s has %llu bytes, more than the %zu it may have", path,
+                         (unsigned long long)size, bytes_max);
+        goto out;
+    }
+    copy = malloc(size + 1);
+    if (!copy) {
+        status = MN_FAIL(MN_INTERNAL, "no memory for %s", path);
+        goto out;
+    }
+    MN_TRY_OUT(io->read(fd, copy, size, 0));
+    copy[size] = 0;
+    *data = copy;
+    *bytes = size;
+    copy = NULL;
+out:
+    free(copy);
+    io->close(fd);
+    return status;
+}
+
+struct removal {
+    const struct mn_io *io;
+    const char *path;
+};
+
+static enum mn_status remove_entry(void *context, const char *name)
+{
+    const struct removal *removal = context;
+    char path[4096];
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", removal->path, name) >= sizeof path)
+        return MN_FAIL(MN_BAD_REQUEST, "path too long: %s/%s", removal->path, name);
+    if (removal->io->unlink(path) == MN_OK)
+        return MN_OK;
+    return mn_io_remove_tree(removal->io, path);
+}
+
+enum mn_status mn_io_remove_tree(const struct mn_io *io, const char *path)
+{
+    struct removal removal = {io, path};
+    enum mn_status status = io->list(path, remove_entry, &removal);
+    if (status == MN_NOT_FOUND)
+        return MN_OK;
+    MN_TRY(status);
+    MN_TRY(io->rmdir(path));
+    char parent[4096];
+    parent_of(path, parent, sizeof parent);
+    return io->sync_dir(parent);
+}

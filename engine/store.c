@@ -1,0 +1,151 @@
+/*
+ * store.c - STORE (a few lines of text under a checksum), the folder's lock, and the paths of its files.
+ */
+#include "engine/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/crc.h"
+#include "shm/process.h"
+
+#define STORE_BYTES_MAX 4096
+
+char *mn_store_path(const struct mn_store *store, char *path, const char *name)
+{
+    snprintf(path, MN_PATH_MAX, "%s/%s", store->dir, name);
+    return path;
+}
+
+char *mn_store_wal_path(const struct mn_store *store, char *path, uint64_t number)
+{
+    snprintf(path, MN_PATH_MAX, "%s/wal/%08llu.wal", store->dir, (unsigned long long)number);
+    return path;
+}
+
+char *mn_store_columns_dir(const struct mn_store *store, char *path, uint64_t segment)
+{
+    snprintf(path, MN_PATH_MAX, "%s/columns/%llu", store->dir, (unsigned long long)segment);
+    return path;
+}
+
+char *mn_store_column_path(const struct mn_store *store, char *path, uint64_t segment, const char *column)
+{
+    snprintf(path, MN_PATH_MAX, "%s/columns/%llu/%s.col", store->dir, (unsigned long long)segment, column);
+    return path;
+}
+
+static enum mn_status set_dir(struct mn_store *store, const struct mn_io *io, const char *dir)
+{
+    *store = (struct mn_store){.io = io};
+    if ((size_t)snprintf(store->dir, sizeof store->dir, "%s", dir) >= sizeof store->dir)
+        return MN_FAIL(MN_USAGE, "the path of the data folder has more than %zu bytes", sizeof store->dir - 1);
+    return MN_OK;
+}
+
+/* The value of a `key=value` line of STORE as text, or NULL. Changes the text: the line's end becomes NUL. */
+static char *line_value(char *text, const char *key)
+{
+    size_t length = strlen(key);
+    for (char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+        if (strncmp(line, key, length) == 0 && line[length] == '=')
+            return line + length + 1;
+    return NULL;
+}
+
+static enum mn_status parse_store(struct mn_store *store, char *text, size_t bytes)
+{
+    char *crc_line = strstr(text, "crc32c=");
+    if (!crc_line || strtoul(crc_line + 7, NULL, 16) != mn_crc32c(0, text, (size_t)(crc_line - text)) ||
+        strlen(text) != bytes || (size_t)(crc_line - text) + strlen("crc32c=00000000\n") != bytes)
+        return MN_FAIL(MN_CORRUPT, "%s/STORE does not match its checksum: restore it from a snapshot of this store",
+                       store->dir);
+    const char *format = line_value(text, "format"), *uuid = line_value(text, "uuid"), *dim = line_value(text, "dim"),
+               *metric = line_value(text, "metric");
+    if (!format || !uuid || !dim || !metric || !mn_uuid_parse(uuid, 36, store->uuid))
+        return MN_FAIL(MN_CORRUPT, "%s/STORE lacks one of format, uuid, dim, metric", store->dir);
+    if (strtoul(format, NULL, 10) != MN_FORMAT_VERSION)
+        return MN_FAIL(MN_CORRUPT, "%s has format version %lu, this program knows %d", store->dir,
+                       strtoul(format, NULL, 10), MN_FORMAT_VERSION);
+    store->dim = (uint32_t)strtoul(dim, NULL, 10);
+    for (unsigned m = 0; m < MN_METRIC_COUNT; m++) {
+        const char *word = mn_metric_word(m);
+        if (strncmp(metric, word, strlen(word)) == 0 && metric[strlen(word)] == '\n') {
+            store->metric = (enum mn_metric)m;
+            return store->dim >= 1 && store->dim <= MN_DIM_MAX
+                       ? MN_OK
+                       : MN_FAIL(MN_CORRUPT, "%s/STORE has dim %u, out of 1..%u", store->dir, store->dim, MN_DIM_MAX);
+        }
+    }
+    return MN_FAIL(MN_CORRUPT, "%s/STORE names a metric that this program does not know", store->dir);
+}
+
+enum mn_status mn_store_open(struct mn_store *store, const struct mn_io *io, const char *dir)
+{
+    char path[MN_PATH_MAX];
+    void *text;
+    size_t bytes;
+    MN_TRY(set_dir(store, io, dir));
+    MN_TRY(mn_io_slurp(io, mn_store_path(store, path, "STORE"), STORE_BYTES_MAX, &text, &bytes));
+    enum mn_status status = parse_store(store, text, bytes);
+    free(text);
+    return status;
+}
+
+static enum mn_status refuse_foreign(void *context, const char *name)
+{
+    static const char *const ours[] = {"LOCK", "run", "wal", "columns", "quarantine", "STORE.tmp", "lost+found"};
+    for (size_t i = 0; i < MN_ARRAY_LEN(ours); i++)
+        if (strcmp(name, ours[i]) == 0)
+            return MN_OK;
+    return MN_FAIL(MN_EXISTS, "%s holds other files (%s) and no STORE: give a new or empty folder",
+                   (const char *)context, name);
+}
+
+static enum mn_status make_folder(const struct mn_io *io, const char *path)
+{
+    enum mn_status status = io->mkdir(path);
+    return status == MN_EXISTS ? MN_OK : status;
+}
+
+enum mn_status mn_store_create(struct mn_store *store, const struct mn_io *io, const char *dir, uint32_t dim,
+                               enum mn_metric metric)
+{
+    static const char *const folders[] = {"wal", "columns", "quarantine", "run"};
+    char path[MN_PATH_MAX], uuid[37], text[512];
+    MN_TRY(set_dir(store, io, dir));
+    if (dim < 1 || dim > MN_DIM_MAX)
+        return MN_FAIL(MN_USAGE, "dim %u is out of range: 1 to %u", dim, MN_DIM_MAX);
+    MN_TRY(make_folder(io, dir));
+    MN_TRY(io->list(dir, refuse_foreign, store->dir));
+    for (size_t i = 0; i < MN_ARRAY_LEN(folders); i++)
+        MN_TRY(make_folder(io, mn_store_path(store, path, folders[i])));
+    MN_TRY(mn_uuid_make(store->uuid));
+    store->dim = dim;
+    store->metric = metric;
+    mn_uuid_text(store->uuid, uuid);
+    int n = snprintf(text, sizeof text, "mneme store\nformat=%d\nuuid=%s\ndim=%u\nmetric=%s\n", MN_FORMAT_VERSION, uuid,
+                     dim, mn_metric_word(metric));
+    n += snprintf(text + n, sizeof text - (size_t)n, "crc32c=%08x\n", mn_crc32c(0, text, (size_t)n));
+    return mn_io_replace(io, mn_store_path(store, path, "STORE"), text, (size_t)n);
+}
+
+enum mn_status mn_store_lock(const char *path, int *fd)
+{
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (*fd < 0)
+        return MN_FAIL_ERRNO("cannot open the lock file %s", path);
+    /* An open file description lock: it ends with this descriptor, whatever else the process closes. */
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(*fd, F_OFD_SETLK, &lock) == 0)
+        return MN_OK;
+    enum mn_status status = errno == EAGAIN || errno == EACCES
+                                ? MN_FAIL(MN_BUSY, "another process holds the lock %s", path)
+                                : MN_FAIL_ERRNO("cannot lock %s", path);
+    close(*fd);
+    *fd = -1;
+    return status;
+}
