@@ -77,12 +77,15 @@ static inline bool mn_part_visible(const struct mn_part *p, uint32_t row, uint64
 }
 
 /* The embedding: dim floats, 64-byte aligned in the tail, 4-byte aligned in columns. NULL when the block it lies in failed
- * its checksum (columns; checked at the first touch by each process, engine/columns.h). */
+ * its checksum (columns; checked at the first touch by each process, engine/columns.h) or it would lie outside the log
+ * segment (tail). */
 const float *mn_columns_vector(const struct mn_columns *columns, uint32_t row);
 static inline const float *mn_part_vector(const struct mn_part *p, uint32_t row)
 {
-    return p->tail ? (const float *)(const void *)(p->wal + p->tail_rows[row].vector_at)
-                   : mn_columns_vector(p->columns, row);
+    if (!p->tail)
+        return mn_columns_vector(p->columns, row);
+    uint64_t at = p->tail_rows[row].vector_at;
+    return at + (uint64_t)p->dim * sizeof(float) <= p->wal_bytes ? (const float *)(const void *)(p->wal + at) : NULL;
 }
 
 /* Compact meta (engine/meta.h; length 0 = none) and content. content.data is NULL when none was given; *bin tells msgpack
@@ -96,6 +99,9 @@ uint32_t mn_part_tags(const struct mn_part *p, uint32_t row, const uint32_t **ta
 /* The part's dictionary of space names and tags: a string's number or MN_NONE, and back. */
 uint32_t mn_part_lookup(const struct mn_part *p, struct mn_str s);
 struct mn_str mn_part_string(const struct mn_part *p, uint32_t number);
+
+/* Order of the space names of two rows, by bytes: <0, 0, >0. */
+int mn_part_compare_spaces(const struct mn_part *a, uint32_t row_a, const struct mn_part *b, uint32_t row_b);
 
 /* Walks the rows (all versions, dead ones too) of an id: for (row = mn_part_find_first(...); row != MN_NONE; row = next).
  * hash = mn_id_hash(mn_str_hash(space name), id); space = the part's number of that name. Rows at or above p->rows are

@@ -33,7 +33,15 @@ struct mn_str {
 
 static inline bool mn_str_equal(struct mn_str a, struct mn_str b)
 {
-    return a.length == b.length && memcmp(a.data, b.data, a.length) == 0;
+    return a.length == b.length && (a.length == 0 || memcmp(a.data, b.data, a.length) == 0);
+}
+
+/* Order by bytes, a prefix before what it begins: <0, 0, >0. */
+static inline int mn_str_compare(struct mn_str a, struct mn_str b)
+{
+    uint32_t shorter = a.length < b.length ? a.length : b.length;
+    int order = shorter > 0 ? memcmp(a.data, b.data, shorter) : 0;
+    return order != 0 ? order : (a.length > b.length) - (a.length < b.length);
 }
 
 enum mn_id_kind { MN_ID_INTEGER = 0, MN_ID_UUID = 1 };

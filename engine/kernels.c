@@ -1,0 +1,62 @@
+/*
+ * kernels.c - which implementation of the kernels this CPU runs.
+ *
+ * __builtin_cpu_supports looks at CPUID and at XCR0: a CPU with AVX-512 under a kernel that does not save its registers
+ * counts as one without.
+ */
+#include "engine/kernels.h"
+
+#include <stdlib.h>
+
+/* From best to last resort. */
+static const struct mn_kernels *const all[] = {
+#if defined(__x86_64__)
+    &mn_kernels_avx512,
+    &mn_kernels_avx2,
+#endif
+    &mn_kernels_portable,
+};
+
+static bool supported(const struct mn_kernels *kernels)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (kernels == &mn_kernels_avx512)
+        return __builtin_cpu_supports("avx512f") != 0;
+    if (kernels == &mn_kernels_avx2)
+        return __builtin_cpu_supports("avx2") != 0;
+#endif
+    return kernels == &mn_kernels_portable;
+}
+
+const struct mn_kernels *mn_kernels_named(const char *name)
+{
+    for (size_t i = 0; i < MN_ARRAY_LEN(all); i++) {
+        if (strcmp(all[i]->name, name) == 0)
+            return supported(all[i]) ? all[i] : NULL;
+    }
+    return NULL;
+}
+
+static const struct mn_kernels *choose(void)
+{
+    const char *forced = getenv("MNEME_KERNELS");
+    const struct mn_kernels *kernels = forced ? mn_kernels_named(forced) : NULL;
+    for (size_t i = 0; !kernels; i++) {
+        if (supported(all[i]))
+            kernels = all[i];
+    }
+    return kernels;
+}
+
+const struct mn_kernels *mn_kernels_best(void)
+{
+    /* Threads that race here choose the same. */
+    static _Atomic(const struct mn_kernels *) best;
+    const struct mn_kernels *kernels = atomic_load_explicit(&best, memory_order_relaxed);
+    if (!kernels) {
+        kernels = choose();
+        atomic_store_explicit(&best, kernels, memory_order_relaxed);
+    }
+    return kernels;
+}
