@@ -2,17 +2,52 @@
  * columns.h - a column segment: a folder of immutable column files, written once by the compactor, mapped by readers.
  *
  * Files in columns/<id>/: embeddings ids spaces born times expires confidence scale (one fixed-size element a row), tags meta
- * content (offsets + bytes), strings (the dictionary), idhash (open addressing, row + 1), postings (roaring bitmaps per string), died
- * (liveness it was born with) and died.<seq> (later ones); all with suffix .col. Rows are sorted by (at, id).
- * File = 256-byte header (magic, format version, store uuid, segment id, column, rows, element bytes, dim, data bytes, checksum) |
- * data | CRC32C per 64 KiB block of data | CRC32C of those. Small columns are checked whole when a segment is opened;
+ * content (bytes, then offsets), strings (the dictionary, sorted), idhash (rows by bucket of their id's hash), postings
+ * (roaring bitmaps per string), died (liveness it was born with) and died.<seq> (later ones); all with suffix .col. Rows are
+ * sorted by (at, id). The layout of a file is in columns_file.h. Small columns are checked whole when a segment is opened;
  * embeddings, meta and content block by block at the first touch by each process.
+ *
+ * All threads of a process share one mapping of a segment (and its record of what was checked): opening it a second time
+ * costs a look-up.
  */
 #ifndef MN_ENGINE_COLUMNS_H
 #define MN_ENGINE_COLUMNS_H
 
 #include "engine/part.h"
 #include "engine/store.h"
+
+/* ---- writing ---- */
+
+#define MN_COLUMNS_ROWS_MAX (1u << 30)
+
+/* One row to be. space and tags are numbers of strings[] below. */
+struct mn_columns_row {
+    struct mn_id id;
+    uint32_t space;
+    uint64_t born, died; /* died: see mn_died_make */
+    int64_t at, expires;
+    float confidence, scale;
+    const float *vector; /* dim floats, any alignment */
+    const uint32_t *tags;
+    uint32_t tag_count;
+    struct mn_str meta;    /* compact; length 0 = none */
+    struct mn_str content; /* data NULL = none */
+    bool content_bin;
+};
+
+struct mn_columns_writer;
+
+/* Begins columns/<segment>.tmp for exactly `rows` rows (1..MN_COLUMNS_ROWS_MAX). strings: the dictionary, sorted by bytes, no
+ * two equal; it must live until the end. What an earlier attempt left under that name is removed. */
+enum mn_status mn_columns_create(struct mn_columns_writer **writer, const struct mn_store *store, uint64_t segment,
+                                 uint32_t rows, const struct mn_str *strings, uint32_t string_count) MN_MUST_USE;
+/* Rows come in order of (at, id). Everything is copied. */
+enum mn_status mn_columns_append(struct mn_columns_writer *writer, const struct mn_columns_row *row) MN_MUST_USE;
+/* Writes the rest, syncs every file and the folder, renames it to columns/<segment> and syncs columns/; *bytes: of its
+ * files. Frees the writer, whatever it returns; after a failure nothing is left of the segment. */
+enum mn_status mn_columns_finish(struct mn_columns_writer *writer, uint64_t *bytes) MN_MUST_USE;
+/* Gives a segment up and removes its folder. */
+void mn_columns_abandon(struct mn_columns_writer *writer);
 
 /* ---- reading ---- */
 
@@ -34,8 +69,13 @@ struct mn_str mn_columns_string(const struct mn_columns *columns, uint32_t numbe
 uint32_t mn_columns_find_first(const struct mn_columns *columns, struct mn_part_find *find);
 uint32_t mn_columns_find_next(const struct mn_columns *columns, struct mn_part_find *find);
 
-/* Rows of a string (a space or a tag) as a frozen roaring bitmap (const roaring_bitmap_t *) in the mapping, or NULL. */
-const void *mn_columns_postings(const struct mn_columns *columns, uint32_t string);
+/* The rows that lie in a space, or carry a tag (one string may be both): a frozen roaring bitmap (const roaring_bitmap_t *)
+ * over the mapping, valid while the segment is open; not to be freed. NULL when no row does (mn_columns_posting_rows is 0) or
+ * the postings cannot be read: then look at the rows themselves. */
+enum mn_posting { MN_POSTING_SPACE = 0, MN_POSTING_TAG = 1 };
+const void *mn_columns_postings(const struct mn_columns *columns, enum mn_posting kind, uint32_t string);
+/* How many rows that is: costs one load. 0 for MN_NONE. */
+uint32_t mn_columns_posting_rows(const struct mn_columns *columns, enum mn_posting kind, uint32_t string);
 
 /* Bytes of the embeddings column, and how many of them are in the page cache now (mincore). */
 void mn_columns_residency(const struct mn_columns *columns, uint64_t *bytes, uint64_t *resident);

@@ -22,6 +22,7 @@ struct mn_compact_policy {
     uint32_t fanout;           /* segments of one size class before they merge */
     uint32_t dead_percent;     /* dead rows that make a segment worth rewriting */
     uint64_t segment_rows_max;
+    int64_t idem_window_ns; /* idem keys admitted longer ago are left out of the ledger; 0 = none is */
 };
 
 struct mn_compact_plan {

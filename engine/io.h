@@ -32,6 +32,9 @@ struct mn_io {
     enum mn_status (*sync_dir)(const char *path);
     /* Calls `visit` for each entry but . and ..; stops at the first failure. */
     enum mn_status (*list)(const char *path, enum mn_status (*visit)(void *context, const char *name), void *context);
+    /* Makes `to` (which must not exist) a copy of `from`, sharing its extents where the file system can; synced; *bytes: its
+     * length. */
+    enum mn_status (*copy)(const char *from, const char *to, uint64_t *bytes);
     enum mn_status (*free_bytes)(const char *path, uint64_t *bytes);
 };
 
