@@ -13,9 +13,8 @@ static const char *const layout_head[] = {
     "",
     "Made by `ops/docs` from `shm/layout.h` and `engine/shared.h`; change it there.",
     "",
-    "All numbers are little-endian. Offsets are in bytes; a line is 64 bytes, and a field that begins a line of its "
-    "own",
-    "is marked with ▸: nobody else writes there. A process that maps a segment checks its length, magic, version,",
+    "All numbers are little-endian. Offsets are in bytes; a line is 64 bytes, and a field that begins a line of its",
+    "own is marked with ▸: nobody else writes there. A process that maps a segment checks its length, magic, version,",
     "fingerprint and boot id before it trusts anything else in it.",
 };
 
