@@ -1,0 +1,350 @@
+/*
+ * actor.c - the main loop of every child process. See actor.h.
+ *
+ * A child ends in one of four ways: its role says it is done (0), a start or a turn failed (1, with last words), the
+ * supervisor is gone (it drains for a moment, then 1), or it is killed.
+ */
+#include "actors/actor.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <zmq.h>
+
+#include "shm/numa.h"
+#include "shm/process.h"
+
+#define IDLE_MS          1000
+#define COMPACTOR_NICE   10
+#define ORPHAN_DRAIN_NS  1500000000u /* less than the 2 s that a new supervisor waits */
+
+void mn_log(const struct mn_actor *actor, const char *fmt, ...)
+{
+    char line[2048], role[32] = "supervisor";
+    struct timespec now;
+    struct tm utc;
+    if (actor && actor->role == MN_ROLE_RECALL)
+        snprintf(role, sizeof role, "recall.%u", actor->index);
+    else if (actor)
+        snprintf(role, sizeof role, "%s", mn_role_word(actor->role));
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    size_t n = strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%S", &utc);
+    n += (size_t)snprintf(line + n, sizeof line - n, ".%03ldZ %s[%d] ", now.tv_nsec / 1000000, role, (int)getpid());
+    va_list args;
+    va_start(args, fmt);
+    int text = vsnprintf(line + n, sizeof line - n, fmt, args);
+    va_end(args);
+    if (text > 0)
+        n += (size_t)text;
+    if (n > sizeof line - 1)
+        n = sizeof line - 1;
+    line[n++] = '\n';
+    /* One write, so that the lines of several processes do not mix. Nobody to tell when it fails. */
+    if (write(STDERR_FILENO, line, n) < 0)
+        return;
+}
+
+char *mn_actor_endpoint(const struct mn_store *store, char *endpoint, const char *name)
+{
+    int n = snprintf(endpoint, MN_ENDPOINT_MAX, "ipc://%s/run/%s", store->dir, name);
+    MN_ASSERT(n > 0 && n < MN_ENDPOINT_MAX); /* the supervisor checks the length of the folder's path at its start */
+    return endpoint;
+}
+
+void mn_actor_poll(struct mn_actor *actor, void *socket)
+{
+    MN_ASSERT(actor->socket_count < MN_ACTOR_SOCKETS_MAX);
+    actor->sockets[actor->socket_count++] = socket;
+}
+
+void mn_actor_poll_fd(struct mn_actor *actor, int fd)
+{
+    MN_ASSERT(actor->fd_count < MN_ACTOR_FDS_MAX);
+    actor->fds[actor->fd_count++] = fd;
+}
+
+void mn_actor_done(struct mn_actor *actor)
+{
+    actor->done = true;
+}
+
+static void beat(struct mn_actor *actor)
+{
+    atomic_store_explicit(&actor->slot->heartbeat_ns, mn_clock_ns(), memory_order_relaxed);
+}
+
+static int heartbeat_ms(const struct mn_actor *actor)
+{
+    uint64_t ms = actor->settings.supervisor_heartbeat / 1000000;
+    return ms < 1 ? 1 : (int)ms;
+}
+
+static void drain(struct mn_actor *actor)
+{
+    actor->draining = true;
+    atomic_store(&actor->slot->state, MN_ROLE_STOPPING);
+}
+
+static void read_signals(struct mn_actor *actor)
+{
+    struct signalfd_siginfo info;
+    while (read(actor->signal_fd, &info, sizeof info) == sizeof info) {
+        if (info.ssi_signo == SIGHUP)
+            actor->reload_wanted = true;
+        else
+            drain(actor);
+    }
+}
+
+/* Nothing is ever written to the pipe: readable means that its last writer, the supervisor, is gone. */
+static void meet_orphanhood(struct mn_actor *actor)
+{
+    if (actor->orphaned_ns != 0)
+        return;
+    actor->orphaned_ns = mn_clock_ns();
+    mn_log(actor, "the supervisor is gone: stopping");
+    drain(actor);
+}
+
+static void look_at_signals_and_pipe(struct mn_actor *actor)
+{
+    struct pollfd fds[] = {{.fd = actor->signal_fd, .events = POLLIN}, {.fd = actor->pipe_fd, .events = POLLIN}};
+    if (poll(fds, 2, 0) <= 0)
+        return;
+    if (fds[0].revents)
+        read_signals(actor);
+    if (fds[1].revents)
+        meet_orphanhood(actor);
+}
+
+bool mn_actor_breathe(struct mn_actor *actor)
+{
+    beat(actor);
+    look_at_signals_and_pipe(actor);
+    return actor->draining;
+}
+
+/* ---- the pulse: a heartbeat while the main thread is inside one long call ---- */
+
+static bool stop_pending(void)
+{
+    sigset_t pending;
+    return sigpending(&pending) == 0 && (sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1);
+}
+
+static void *pulse(void *context)
+{
+    struct mn_actor *actor = context;
+    struct pollfd fds[] = {{.fd = actor->pulse_fd, .events = POLLIN},
+                           {.fd = actor->pipe_fd, .events = POLLIN},
+                           {.fd = actor->pulse_abandon ? actor->signal_fd : -1, .events = POLLIN}};
+    for (;;) {
+        beat(actor);
+        if (poll(fds, 3, heartbeat_ms(actor)) < 0 && errno != EINTR)
+            return NULL;
+        if (fds[0].revents)
+            return NULL;
+        if (fds[1].revents)
+            _exit(EXIT_FAILURE); /* orphaned; whatever runs is safe to be killed */
+        if (fds[2].revents && stop_pending())
+            _exit(EXIT_SUCCESS);
+        if (fds[2].revents)
+            fds[2].fd = -1; /* a reload: the main thread reads it later; do not spin on it */
+    }
+}
+
+void mn_actor_pulse_begin(struct mn_actor *actor, bool abandon)
+{
+    MN_ASSERT(actor->pulse_fd < 0);
+    actor->pulse_abandon = abandon;
+    actor->pulse_fd = eventfd(0, EFD_CLOEXEC);
+    if (actor->pulse_fd < 0 || pthread_create(&actor->pulse, NULL, pulse, actor) != 0) {
+        mn_log(actor, "no thread for the heartbeat: a long call may look like a stall");
+        if (actor->pulse_fd >= 0)
+            close(actor->pulse_fd);
+        actor->pulse_fd = -1;
+    }
+}
+
+void mn_actor_pulse_end(struct mn_actor *actor)
+{
+    if (actor->pulse_fd < 0)
+        return;
+    eventfd_write(actor->pulse_fd, 1);
+    pthread_join(actor->pulse, NULL);
+    close(actor->pulse_fd);
+    actor->pulse_fd = -1;
+}
+
+/* ---- the loop ---- */
+
+static enum mn_status wait_for_work(struct mn_actor *actor)
+{
+    zmq_pollitem_t items[2 + MN_ACTOR_SOCKETS_MAX + MN_ACTOR_FDS_MAX] = {
+        {.fd = actor->signal_fd, .events = ZMQ_POLLIN}, {.fd = actor->pipe_fd, .events = ZMQ_POLLIN}};
+    int count = 2;
+    for (uint32_t i = 0; i < actor->socket_count; i++)
+        items[count++] = (zmq_pollitem_t){.socket = actor->sockets[i], .events = ZMQ_POLLIN};
+    for (uint32_t i = 0; i < actor->fd_count; i++)
+        items[count++] = (zmq_pollitem_t){.fd = actor->fds[i], .events = ZMQ_POLLIN};
+    if (actor->orphaned_ns != 0)
+        items[1].events = 0; /* it stays readable for ever */
+    int timeout = actor->idle_ms < heartbeat_ms(actor) ? actor->idle_ms : heartbeat_ms(actor);
+    if (zmq_poll(items, count, timeout < 0 ? 0 : timeout) < 0 && errno != EINTR)
+        return MN_FAIL_ERRNO("zmq_poll");
+    if (items[0].revents)
+        read_signals(actor);
+    if (items[1].revents)
+        meet_orphanhood(actor);
+    return MN_OK;
+}
+
+static char *settings_path(const struct mn_store *store, char *path)
+{
+    return mn_store_path(store, path, "run/settings");
+}
+
+static void reload(struct mn_actor *actor, void *state)
+{
+    char path[MN_PATH_MAX], restart[1024];
+    struct mn_settings wanted;
+    actor->reload_wanted = false;
+    mn_settings_default(&wanted);
+    if (mn_settings_read_file(&wanted, settings_path(&actor->store, path)) != MN_OK) {
+        mn_log(actor, "settings stay as they were: %s", mn_error_text());
+        return;
+    }
+    if (mn_settings_reload(&actor->settings, &wanted, restart, sizeof restart) > 0 && actor->ops->reload)
+        actor->ops->reload(actor, state);
+}
+
+static enum mn_status run_turns(struct mn_actor *actor, void *state)
+{
+    while (!actor->done) {
+        uint32_t worked = 0;
+        beat(actor);
+        if (actor->reload_wanted)
+            reload(actor, state);
+        MN_TRY(actor->ops->turn(actor, state, &worked));
+        if (actor->orphaned_ns != 0 && mn_clock_ns() - actor->orphaned_ns > ORPHAN_DRAIN_NS)
+            return MN_FAIL(MN_UNAVAILABLE, "the supervisor is gone, and draining took too long");
+        if (actor->done)
+            break;
+        if (worked > 0)
+            look_at_signals_and_pipe(actor);
+        else
+            MN_TRY(wait_for_work(actor));
+    }
+    return MN_OK;
+}
+
+/* ---- becoming a role ---- */
+
+static enum mn_status take_signals(struct mn_actor *actor)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    signal(SIGPIPE, SIG_IGN);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
+        return MN_FAIL_ERRNO("sigprocmask");
+    actor->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (actor->signal_fd < 0)
+        return MN_FAIL_ERRNO("signalfd");
+    /* The pipe tells of the supervisor's end as well, but only to a loop that polls. */
+    return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 ? MN_OK : MN_FAIL_ERRNO("prctl(PR_SET_PDEATHSIG)");
+}
+
+/* The writer goes before everything else where that is allowed, the compactor behind everything else. */
+static void take_scheduling(struct mn_actor *actor)
+{
+    enum mn_scheduling got = MN_SCHEDULING_NORMAL;
+    if (actor->role == MN_ROLE_WAL_WRITER && actor->settings.priority_realtime) {
+        got = mn_numa_schedule(MN_SCHEDULING_REALTIME);
+    } else if (actor->role == MN_ROLE_COMPACTOR) {
+        got = mn_numa_schedule(MN_SCHEDULING_BATCH);
+        if (setpriority(PRIO_PROCESS, 0, COMPACTOR_NICE) != 0)
+            mn_log(actor, "cannot lower the compactor's priority: %s", strerror(errno));
+    }
+    atomic_store(&actor->slot->scheduler, got);
+}
+
+static enum mn_status set_up(struct mn_actor *actor, const struct mn_actor_arguments *arguments)
+{
+    char path[MN_PATH_MAX];
+    MN_TRY(take_signals(actor));
+    MN_TRY(mn_store_open(&actor->store, &mn_io_posix, arguments->dir));
+    if (arguments->slot >= MN_ROLE_SLOTS)
+        return MN_FAIL(MN_USAGE, "slot %u is out of range: 0 to %d", arguments->slot, MN_ROLE_SLOTS - 1);
+    MN_TRY(mn_instance_open(&actor->instance, arguments->instance_path, true));
+    actor->slot = &actor->instance.control->roles[arguments->slot];
+    actor->stats = mn_stats_page(&actor->instance.stats, arguments->slot);
+    mn_last_words_slot(actor->slot->last_words, sizeof actor->slot->last_words);
+    mn_settings_default(&actor->settings);
+    MN_TRY(mn_settings_read_file(&actor->settings, settings_path(&actor->store, path)));
+    take_scheduling(actor);
+    if (actor->role == MN_ROLE_RECALL)
+        MN_TRY(mn_numa_bind(actor->node));
+    actor->zmq = zmq_ctx_new();
+    return actor->zmq ? MN_OK : MN_FAIL_ERRNO("zmq_ctx_new");
+}
+
+static enum mn_status play(struct mn_actor *actor, void **state)
+{
+    mn_actor_pulse_begin(actor, false);
+    enum mn_status status = actor->ops->start(actor, state);
+    mn_actor_pulse_end(actor);
+    MN_TRY(status);
+    atomic_store_explicit(&actor->slot->state, MN_ROLE_READY, memory_order_release);
+    return run_turns(actor, *state);
+}
+
+static void tear_down(struct mn_actor *actor)
+{
+    if (actor->zmq)
+        zmq_ctx_term(actor->zmq);
+    if (actor->instance.control)
+        mn_instance_close(&actor->instance);
+    if (actor->signal_fd >= 0)
+        close(actor->signal_fd);
+}
+
+int mn_actor_run(const struct mn_role_ops *ops, const struct mn_actor_arguments *arguments)
+{
+    static struct mn_actor actor; /* static: last words point into what it maps until the very end */
+    void *state = NULL;
+    actor = (struct mn_actor){.role = ops->role,
+                              .ops = ops,
+                              .index = arguments->index,
+                              .node = arguments->node,
+                              .instance = {.dir_fd = -1},
+                              .idle_ms = IDLE_MS,
+                              .signal_fd = -1,
+                              .pipe_fd = arguments->pipe_fd,
+                              .pulse_fd = -1};
+    enum mn_status status = set_up(&actor, arguments);
+    bool playing = status == MN_OK;
+    if (playing)
+        status = play(&actor, &state);
+    if (status != MN_OK) {
+        mn_log(&actor, "stops: %s", mn_error_trail());
+        mn_last_words(mn_error_text());
+    }
+    if (playing)
+        ops->stop(&actor, state);
+    mn_last_words_slot(NULL, 0);
+    tear_down(&actor);
+    return status == MN_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}
