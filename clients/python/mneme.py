@@ -483,6 +483,7 @@ class _Channel:
     def _drop(self) -> None:
         if self._socket is not None:
             self._socket.disable_monitor()
+            self._monitor.close(linger=0)
             self._socket.close(linger=0)
             self._socket = self._monitor = None
 

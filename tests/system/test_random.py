@@ -20,13 +20,13 @@ class Differential(unittest.TestCase):
         cluster.start()
         workload = Workload(cluster, seed)
         for number in range(rounds):
-            with self.subTest(seed=seed, round=number):
+            try:
                 workload.run(steps)
                 workload.check()
                 self.disturb(cluster, workload)
                 workload.check(queries=3)
-            if self._outcome.result.failures and not self._outcome.success:
-                break  # the model and the cluster are out of step: what follows would only repeat it
+            except AssertionError as difference:
+                raise AssertionError(f"MNEME_TEST_SEED={seed}, round {number}: {difference}") from difference
 
     @staticmethod
     def disturb(cluster, workload):

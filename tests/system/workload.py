@@ -91,11 +91,12 @@ class Workload:
         options = self.visible_ids(space) + [self.pick(self.pool)]
         return list(dict.fromkeys(self.pick(options) for _ in range(int(self.rng.integers(1, 5)))))
 
-    def remember(self, space, **more):
+    def remember(self, space, superseding=False):
         named = list(dict.fromkeys(self.pick(self.pool) for _ in range(int(self.rng.integers(0, 6)))))
         memories = [self.memories.make(id=id) for id in named]
         memories += [self.memories.make() for _ in range(int(self.rng.integers(0 if named else 1, 4)))]
-        memories[0].update(more)
+        if superseding:
+            memories[0]["supersedes"] = [id for id in self.some_ids(space) if id not in named]
         self.apply_remember(space, memories, self.write("remember", space=space, memories=memories))
 
     def apply_remember(self, space, memories, reply):
@@ -110,7 +111,7 @@ class Workload:
         self.model.remember(space, memories, reply["ids"], reply["seq"])
 
     def supersede(self, space):
-        self.remember(space, supersedes=[id for id in self.some_ids(space) if id not in self.pool][:3])
+        self.remember(space, superseding=True)
 
     def revise(self, space):
         source = self.memories.make()
