@@ -9,11 +9,10 @@
 
 #include <zmq.h>
 
+#include "actors/wire.h"
 #include "engine/types.h"
 
-#define MN_FRAME_BYTES_MAX    (24u << 20)
-#define MN_REPLY_BYTES_MAX    (16u << 20)
-#define MN_PEER_ID_MAX        256 /* bytes of a ROUTER identity (ZeroMQ: at most 255) */
+#define MN_PEER_ID_MAX 256 /* bytes of a ROUTER identity (ZeroMQ: at most 255) */
 
 struct mn_router {
     void *socket;

@@ -6,7 +6,10 @@
 
 #define MN_PROTOCOL_VERSION 1
 
+/* Which socket answers an operation. */
 enum mn_service { MN_SERVICE_CONTROL, MN_SERVICE_WRITE, MN_SERVICE_RECALL, MN_SERVICE_STATS };
+/* Between the roles, over run/role.<name>; never on a public socket. */
+enum mn_internal_service { MN_SERVICE_WRITER = 8, MN_SERVICE_COMPACTOR = 9 };
 
 /* name on the wire, the service that answers it, what it does */
 #define MN_OP_TABLE(X)                                                                                                 \
@@ -27,8 +30,42 @@ enum mn_service { MN_SERVICE_CONTROL, MN_SERVICE_WRITE, MN_SERVICE_RECALL, MN_SE
     X(MN_OP_SPACES, "spaces", MN_SERVICE_RECALL, "spaces with a visible memory")                                       \
     X(MN_OP_STATS, "stats", MN_SERVICE_STATS, "every statistic")
 
+/* Between the roles: {op, ...} -> {ok, ...} in the form of the public protocol. */
+#define MN_INTERNAL_OP_TABLE(X)                                                                                        \
+    X(MN_OP_SEAL, "seal", MN_SERVICE_WRITER, "{} -> {seq}: end the active log segment")                                \
+    X(MN_OP_PUBLISH, "publish", MN_SERVICE_WRITER, "{name} -> {}: make the proposal in that file the manifest")        \
+    X(MN_OP_WAKE, "wake", MN_SERVICE_COMPACTOR, "{}: a purge waits")
+
 #define X(name, word, service, help) name,
-enum mn_op { MN_OP_TABLE(X) MN_OP_COUNT };
+enum mn_op { MN_OP_TABLE(X) MN_INTERNAL_OP_TABLE(X) MN_OPS };
 #undef X
+
+/* Fields of a memory that a reader may ask for; the first five are what comes when nothing is asked. */
+#define MN_FIELD_TABLE(X)                                                                                              \
+    X(MN_FIELD_CONTENT, "content")                                                                                     \
+    X(MN_FIELD_META, "meta")                                                                                           \
+    X(MN_FIELD_TAGS, "tags")                                                                                           \
+    X(MN_FIELD_AT, "at")                                                                                               \
+    X(MN_FIELD_CONFIDENCE, "confidence")                                                                               \
+    X(MN_FIELD_EMBEDDING, "embedding")                                                                                 \
+    X(MN_FIELD_EXPIRES, "expires")                                                                                     \
+    X(MN_FIELD_SPACE, "space")
+
+#define X(name, word) name,
+enum mn_field { MN_FIELD_TABLE(X) MN_FIELDS };
+#undef X
+#define MN_FIELD_BIT(field)  (1u << (field))
+#define MN_FIELDS_DEFAULT    (MN_FIELD_BIT(MN_FIELD_EMBEDDING) - 1)
+
+/* Limits of requests and replies beside those of the engine (engine/types.h). */
+#define MN_FRAME_BYTES_MAX   (24u << 20) /* a larger one drops its connection */
+#define MN_REPLY_BYTES_MAX   (16u << 20)
+#define MN_WIRE_DEPTH_MAX    16      /* of arrays and maps in each other */
+#define MN_WIRE_IDS_MAX      1000000 /* ids in one list */
+#define MN_WIRE_TERMS_MAX    10000   /* tags, conditions, values or spaces in one list of a query */
+#define MN_WIRE_QUERIES_MAX  4096    /* embeddings of one batch recall */
+#define MN_WIRE_KEY_MAX      1024    /* bytes of a key in a condition on meta */
+#define MN_CONTEXT_MAX       1000    /* neighbours on each side of a hit */
+#define MN_MIN_SEQ_WAIT_MS   1000    /* how long min_seq waits when no deadline is given */
 
 #endif

@@ -1,0 +1,129 @@
+/*
+ * router.c - a ROUTER socket as the roles use it (see router.h).
+ *
+ * Nothing here is fatal but a failed bind: a peer that is gone, does not read or sends nonsense costs its own replies.
+ */
+#include "actors/router.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "engine/store.h"
+
+#define LINGER_MS 1000
+
+static enum mn_status set(void *socket, int option, const void *value, size_t bytes)
+{
+    if (zmq_setsockopt(socket, option, value, bytes) != 0)
+        return MN_FAIL(MN_SYSTEM, "ZeroMQ socket option %d: %s", option, zmq_strerror(errno));
+    return MN_OK;
+}
+
+static enum mn_status configure(void *socket, int high_water)
+{
+    int mandatory = 1, linger = LINGER_MS;
+    int64_t frame_max = MN_FRAME_BYTES_MAX;
+    MN_TRY(set(socket, ZMQ_ROUTER_MANDATORY, &mandatory, sizeof mandatory));
+    MN_TRY(set(socket, ZMQ_SNDHWM, &high_water, sizeof high_water));
+    MN_TRY(set(socket, ZMQ_RCVHWM, &high_water, sizeof high_water));
+    MN_TRY(set(socket, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max));
+    return set(socket, ZMQ_LINGER, &linger, sizeof linger);
+}
+
+/* Takes <path>.lock, so that two processes never serve one path. Other transports refuse a second bind by themselves. */
+static enum mn_status guard(struct mn_router *router, const char *endpoint)
+{
+    static const char scheme[] = "ipc://";
+    char path[512];
+    router->lock_fd = -1;
+    if (strncmp(endpoint, scheme, sizeof scheme - 1) != 0)
+        return MN_OK;
+    int length = snprintf(path, sizeof path, "%s.lock", endpoint + sizeof scheme - 1);
+    if (length < 0 || (size_t)length >= sizeof path)
+        return MN_FAIL(MN_SYSTEM, "the endpoint %s is too long a path", endpoint);
+    return mn_store_lock(path, &router->lock_fd);
+}
+
+enum mn_status mn_router_bind(struct mn_router *router, void *zmq, const char *endpoint, int high_water)
+{
+    enum mn_status status = MN_OK;
+    *router = (struct mn_router){.lock_fd = -1};
+    MN_TRY(guard(router, endpoint));
+    router->socket = zmq_socket(zmq, ZMQ_ROUTER);
+    if (!router->socket)
+        MN_TRY_OUT(MN_FAIL(MN_SYSTEM, "zmq_socket: %s", zmq_strerror(errno)));
+    MN_TRY_OUT(configure(router->socket, high_water));
+    if (zmq_bind(router->socket, endpoint) != 0)
+        MN_TRY_OUT(MN_FAIL(MN_SYSTEM, "cannot bind %s: %s", endpoint, zmq_strerror(errno)));
+    return MN_OK;
+out:
+    mn_router_close(router);
+    return status;
+}
+
+void mn_router_close(struct mn_router *router)
+{
+    if (router->socket)
+        zmq_close(router->socket);
+    if (router->lock_fd >= 0)
+        close(router->lock_fd);
+    *router = (struct mn_router){.lock_fd = -1, .lost = router->lost};
+}
+
+/* The rest of a message that has more frames than a request may have; the last one stays in `body`. */
+static void drop_rest(void *socket, zmq_msg_t *body)
+{
+    while (zmq_msg_more(body)) {
+        if (zmq_msg_recv(body, socket, ZMQ_DONTWAIT) < 0)
+            return;
+    }
+}
+
+enum mn_status mn_router_receive(struct mn_router *router, struct mn_peer *peer, zmq_msg_t *body, bool *malformed)
+{
+    *malformed = false;
+    zmq_msg_init(body);
+    int bytes = zmq_msg_recv(body, router->socket, ZMQ_DONTWAIT);
+    if (bytes < 0 || (size_t)bytes >= MN_PEER_ID_MAX || !zmq_msg_more(body)) {
+        zmq_msg_close(body);
+        return MN_NOT_FOUND; /* an empty queue is no failure: no sentence, no trail */
+    }
+    peer->id_bytes = (uint8_t)bytes;
+    memcpy(peer->id, zmq_msg_data(body), (size_t)bytes);
+    peer->delimiter = false;
+    if (zmq_msg_recv(body, router->socket, ZMQ_DONTWAIT) < 0)
+        goto broken;
+    if (zmq_msg_size(body) == 0 && zmq_msg_more(body)) {
+        peer->delimiter = true;
+        if (zmq_msg_recv(body, router->socket, ZMQ_DONTWAIT) < 0)
+            goto broken;
+    }
+    *malformed = zmq_msg_more(body) != 0;
+    drop_rest(router->socket, body);
+    return MN_OK;
+broken:
+    *malformed = true;
+    return MN_OK;
+}
+
+/* A frame of a reply. The first one finds out whether the peer can take it. */
+static bool send_frame(struct mn_router *router, const void *data, size_t bytes, int flags)
+{
+    int sent;
+    do {
+        sent = zmq_send(router->socket, data, bytes, flags | ZMQ_DONTWAIT);
+    } while (sent < 0 && errno == EINTR);
+    return sent >= 0;
+}
+
+void mn_router_reply(struct mn_router *router, const struct mn_peer *peer, const void *data, size_t bytes)
+{
+    bool sent = send_frame(router, peer->id, peer->id_bytes, ZMQ_SNDMORE);
+    if (sent && peer->delimiter)
+        sent = send_frame(router, "", 0, ZMQ_SNDMORE);
+    if (sent)
+        sent = send_frame(router, data, bytes, 0);
+    if (!sent)
+        router->lost++;
+}
