@@ -1,29 +1,74 @@
 /*
- * filter.h - a scope made ready for one part: names become the part's string numbers, so that testing a row is integers.
+ * filter.h - which rows of a part a scope speaks of: names become the part's string numbers, so that testing a row is
+ * integers; and the cheapest way to the rows is taken: a range of time, the postings of a string, the hash of an id, else a
+ * scan.
+ *
+ *     MN_TRY(mn_matcher_begin(&m, scope));
+ *     for each part:
+ *         if (mn_matcher_part(&m, part, 0, part->rows))
+ *             while ((n = mn_matcher_next(&m, snapshot->seq, snapshot->now, rows, MN_ARRAY_LEN(rows))) > 0)
+ *                 ...
  */
 #ifndef MN_ENGINE_FILTER_H
 #define MN_ENGINE_FILTER_H
 
+#include "engine/columns.h"
 #include "engine/part.h"
 #include "engine/query.h"
 
-/* Scratch of a compiled scope; reused from part to part, grows to what the largest scope needs, freed once. */
-struct mn_matcher {
-    const struct mn_scope *scope;
-    const struct mn_part *part;
-    bool empty; /* nothing in this part can match: skip it */
-    uint64_t *storage;
-    size_t storage_bytes;
-    uint32_t *spaces, *tags_any, *tags_all, *tags_none; /* sorted string numbers of the part */
-    uint32_t space_count, tags_any_count, tags_all_count, tags_none_count;
+enum mn_source { MN_SOURCE_RANGE, MN_SOURCE_IDS, MN_SOURCE_POSTINGS };
+
+/* String numbers of a part: sorted, each once. */
+struct mn_numbers {
+    uint32_t *data;
+    uint32_t count;
 };
 
-/* Compiles `scope` for `part`. MN_INTERNAL when memory ends. */
-enum mn_status mn_matcher_set(struct mn_matcher *matcher, const struct mn_scope *scope,
-                              const struct mn_part *part) MN_MUST_USE;
+/* A scope at work on one part; begins as zeros. One thread at a time. Its storage is reused from scope to scope and grows to
+ * what the largest one needs. */
+struct mn_matcher {
+    /* For the caller to set between mn_matcher_begin and the next mn_matcher_part. The bounds of time may also be narrowed
+     * while a part is walked: what lies outside is left out from then on. */
+    bool backwards;      /* rows from the highest number down */
+    int64_t from, until; /* at, both inclusive; begin sets them from the scope */
 
-/* Cheap columns first (space, time, confidence, tags, ids), meta last. Visibility is the caller's. MN_CORRUPT meta does not match. */
+    const struct mn_part *part;
+    bool sorted; /* rows come in the order of (at, id), or the reverse when backwards */
+
+    /* the scope */
+    const struct mn_scope *scope;
+    bool any_wanted; /* tags_any is a condition */
+    bool any_row;    /* nothing but time is a condition */
+    struct mn_id *ids; /* sorted, each once */
+    uint32_t id_count;
+    void *storage;
+    size_t storage_bytes;
+
+    /* the scope in the part's numbers */
+    struct mn_numbers spaces, tags_any, tags_all, tags_none;
+
+    /* where the walk stands */
+    enum mn_source source;
+    uint32_t first, last;    /* the rows asked for: [first, last) */
+    uint32_t next, end;      /* those still to come (of the current bitmap, with postings) */
+    enum mn_posting kind;    /* postings: of spaces or of tags */
+    struct mn_numbers drive; /* postings: the strings whose bitmaps are walked one after the other */
+    uint32_t at, space_at;   /* postings: bitmap; ids: id, and space */
+};
+
+/* Takes a scope; it must live until the walk ends. MN_INTERNAL when memory ends. */
+enum mn_status mn_matcher_begin(struct mn_matcher *matcher, const struct mn_scope *scope) MN_MUST_USE;
+
+/* Begins the walk over rows [first, end) of a part. False when none of them can match. */
+bool mn_matcher_part(struct mn_matcher *matcher, const struct mn_part *part, uint32_t first, uint32_t end);
+
+/* The next up to `max` rows that are visible at `seq` and `now` and match; 0 when there are no more. */
+uint32_t mn_matcher_next(struct mn_matcher *matcher, uint64_t seq, int64_t now, uint32_t *rows, uint32_t max);
+
+/* Whether a row of the current part matches, visible or not. Cheap columns first (time, space, confidence, ids, tags), meta
+ * last. A row whose meta is damaged does not match a condition on meta. */
 bool mn_matcher_row(const struct mn_matcher *matcher, uint32_t row);
+
 void mn_matcher_free(struct mn_matcher *matcher);
 
 #endif

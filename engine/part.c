@@ -165,3 +165,18 @@ uint32_t mn_part_find_next(const struct mn_part *p, struct mn_part_find *find)
 {
     return p->tail ? tail_find_next(p, find) : mn_columns_find_next(p->columns, find);
 }
+
+/* ---- order of time ---- */
+
+uint32_t mn_part_lower_bound(const struct mn_part *p, int64_t at)
+{
+    uint32_t low = 0, high = p->rows;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (p->at[middle] < at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}

@@ -115,4 +115,8 @@ struct mn_part_find {
 uint32_t mn_part_find_first(const struct mn_part *p, struct mn_part_find *find);
 uint32_t mn_part_find_next(const struct mn_part *p, struct mn_part_find *find);
 
+/* Rows of a column segment lie in the order of (at, id). The first one whose `at` is at or after the given; part->rows when
+ * there is none. */
+uint32_t mn_part_lower_bound(const struct mn_part *p, int64_t at);
+
 #endif

@@ -5,22 +5,24 @@
 #define MN_ENGINE_RECALL_H
 
 #include "engine/filter.h"
+#include "engine/kernels.h"
 #include "engine/reader.h"
 
 struct mn_hit {
     double score;      /* what hits are ordered by, descending */
-    double similarity; /* cosine, inner product, or negative squared L2 */
-    double decay;      /* with rank */
+    double similarity; /* cosine, inner product, or negative squared L2; with rank too as it is, not clamped at 0 */
+    double decay;      /* with rank: 0..1, without: 1 */
     float confidence;
     uint32_t part, row; /* where it is in the snapshot */
     int64_t at;
 };
 
-/* Scratch and result of one thread's searches; allocated once, grows only with k. */
+/* Scratch and result of one thread's searches; grows only with k and with the lists of a filter. */
 struct mn_search {
-    const struct mn_kernels *kernels;
+    const struct mn_kernels *kernels; /* the best of this CPU; a test may put another in its place */
     enum mn_metric metric;
     uint32_t dim;
+    float *embedding; /* the query as it is compared: dim floats, 64-byte aligned */
     struct mn_matcher matcher;
     struct mn_hit *hits; /* sorted: score descending, then later at, then id, then space name */
     uint32_t hit_count, hit_max;
@@ -33,7 +35,8 @@ struct mn_search {
 enum mn_status mn_search_init(struct mn_search *search, enum mn_metric metric, uint32_t dim) MN_MUST_USE;
 void mn_search_free(struct mn_search *search);
 
-/* The k best visible memories that match (min(k, matches) of them). One thread at a time per `search`. */
+/* The k best visible memories that match (min(k, matches) of them). One thread at a time per `search`. MN_BAD_VALUE when the
+ * embedding holds NaN or Inf, or is zero under cosine; MN_BAD_REQUEST for rank under another metric. */
 enum mn_status mn_recall_search(struct mn_search *search, const struct mn_snapshot *snapshot,
                                 const struct mn_query *query) MN_MUST_USE;
 
