@@ -335,11 +335,23 @@ static bool wanted(const struct mn_matcher *m, uint32_t row, uint64_t seq, int64
     return mn_part_visible(m->part, row, seq, now) && mn_matcher_row(m, row);
 }
 
+/* Whether this row of a column segment, and so each one behind it, lies outside bounds that were narrowed meanwhile. */
+static bool out_of_time(const struct mn_matcher *m, uint32_t row)
+{
+    if (m->part->tail)
+        return false;
+    return m->backwards ? m->part->at[row] < m->from : m->part->at[row] > m->until;
+}
+
 static uint32_t next_in_range(struct mn_matcher *m, uint64_t seq, int64_t now, uint32_t *rows, uint32_t max)
 {
     uint32_t n = 0;
     while (n < max && m->next < m->end) {
         uint32_t row = m->backwards ? --m->end : m->next++;
+        if (out_of_time(m, row)) {
+            m->next = m->end;
+            break;
+        }
         if (wanted(m, row, seq, now))
             rows[n++] = row;
     }

@@ -1,5 +1,7 @@
 /*
  * read.h - reads that are not searches: by id, in time order, counted; and a hit's neighbours in time.
+ *
+ * The order of time is (at, id, space name): of all visible memories of a snapshot no two are equal in it.
  */
 #ifndef MN_ENGINE_READ_H
 #define MN_ENGINE_READ_H
@@ -14,7 +16,7 @@ struct mn_row_ref {
 /* The visible version of an id in a space, or part = MN_NONE. */
 struct mn_row_ref mn_read_find(const struct mn_snapshot *snapshot, struct mn_str space, const struct mn_id *id);
 
-/* Where a list stands: the last memory that was returned. Orders by (at, id, space name). */
+/* Where a list stands: the last memory that was returned. */
 struct mn_cursor {
     bool set;
     int64_t at;
@@ -23,7 +25,10 @@ struct mn_cursor {
     uint32_t space_length;
 };
 
-/* Result space and scratch of one thread; grows to the largest limit asked. */
+/* The cursor that stands at a row. */
+void mn_cursor_at(struct mn_cursor *cursor, const struct mn_snapshot *snapshot, struct mn_row_ref row);
+
+/* Result space and scratch of one thread, begins as zeros; grows to the largest limit asked. */
 struct mn_reading {
     struct mn_matcher matcher;
     struct mn_row_ref *rows;
@@ -43,7 +48,8 @@ enum mn_status mn_read_count(struct mn_reading *reading, const struct mn_snapsho
 enum mn_status mn_read_context(struct mn_reading *reading, const struct mn_snapshot *snapshot, struct mn_row_ref row,
                                uint32_t n, uint32_t *before_count, uint32_t *after_count) MN_MUST_USE;
 
-/* Calls `visit` for each space with a visible memory, sorted by name (bytes). */
+/* Calls `visit` for each space with a visible memory, sorted by name (bytes); stops at its first failure. Allocates and frees
+ * what it needs. */
 enum mn_status mn_read_spaces(const struct mn_snapshot *snapshot,
                               enum mn_status (*visit)(void *context, struct mn_str space, uint64_t count),
                               void *context) MN_MUST_USE;
