@@ -80,8 +80,7 @@
     F(136, uint64_t, log_seq, , "all up to here is in the columns below")                                              \
     F(144, uint32_t, columns, , "entries of mn_view_columns[] behind this struct, oldest first")                       \
     F(148, uint32_t, chunks, , "entries of mn_view_chunk[] behind those, oldest first")                                \
-    F(152, uint64_t, wal_bytes, , "length of each log segment file")                                                   \
-    F(160, uint8_t, spare, [32], "0")
+    F(152, uint8_t, spare, [40], "0")
 
 MN_STRUCT(mn_tail_row, MN_TAIL_ROW_FIELDS)
 MN_STRUCT(mn_tail_header, MN_TAIL_HEADER_FIELDS)

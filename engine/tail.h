@@ -33,6 +33,8 @@ void mn_tail_name(char name[64], uint64_t instance_gen, uint64_t wal_number);
 
 /* The number of a string, entered when new. MN_TOO_LARGE when the arena is full (cannot happen for strings of the log segment). */
 enum mn_status mn_tail_intern(struct mn_tail *tail, struct mn_str s, uint32_t *number) MN_MUST_USE;
+/* Bytes of strings and tag lists that still fit: a string takes its length + 24 at most, a tag list 4 a tag + 4. */
+uint64_t mn_tail_arena_left(const struct mn_tail *tail);
 /* Copies a row (hash set, next and tags_at not) and its tag numbers into the next free place and links it into its bucket;
  * *row is its number. Not visible before mn_tail_publish. */
 enum mn_status mn_tail_fill(struct mn_tail *tail, const struct mn_tail_row *values, const uint32_t *tags,

@@ -1,0 +1,254 @@
+/*
+ * reader.c - pinning, and keeping the mappings of a view from pin to pin.
+ */
+#include "engine/reader.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/columns.h"
+#include "engine/tail.h"
+#include "engine/view.h"
+#include "shm/process.h"
+
+/* One mapped part: a tail chunk with its log segment, or a column segment with its liveness. */
+struct mapped {
+    bool tail;
+    uint64_t number, gen; /* gen: instance_gen of a chunk, live_gen of columns */
+    struct mn_tail chunk;
+    const void *wal;
+    uint64_t wal_bytes;
+    struct mn_columns *columns;
+    struct mn_segment live;
+    bool kept; /* by the view that is being taken over */
+};
+
+struct mn_reader {
+    struct mn_store store;
+    struct mn_instance *instance;
+    uint32_t slot;
+    uint64_t owner; /* what the slot held after the claim */
+    bool pinned;
+    uint64_t gen; /* view that `parts` shows */
+    struct mapped *mapped;
+    struct mn_part *parts; /* parts[i] shows mapped[i]; newest first */
+    uint32_t count;
+};
+
+enum mn_status mn_reader_open(struct mn_reader **reader, const struct mn_store *store, struct mn_instance *instance)
+{
+    struct mn_reader *r = calloc(1, sizeof *r);
+    if (!r)
+        return MN_FAIL(MN_INTERNAL, "no memory for a reader");
+    r->store = *store;
+    r->instance = instance;
+    enum mn_status status = mn_epoch_claim(&instance->epoch, &r->slot);
+    if (status != MN_OK) {
+        free(r);
+        return status;
+    }
+    r->owner = atomic_load(&instance->epoch.slots[r->slot].owner);
+    *reader = r;
+    return MN_OK;
+}
+
+static void unmap_part(const struct mn_store *store, struct mapped *m)
+{
+    mn_tail_unmap(&m->chunk);
+    if (m->wal)
+        store->io->unmap(m->wal, m->wal_bytes);
+    mn_columns_close(m->columns);
+    mn_segment_unmap(&m->live);
+    *m = (struct mapped){0};
+}
+
+void mn_reader_close(struct mn_reader *reader)
+{
+    if (!reader)
+        return;
+    mn_reader_unpin(reader);
+    for (uint32_t i = 0; i < reader->count; i++)
+        unmap_part(&reader->store, &reader->mapped[i]);
+    if (mn_epoch_owned(&reader->instance->epoch, reader->slot, reader->owner))
+        mn_epoch_release(&reader->instance->epoch, reader->slot);
+    free(reader->mapped);
+    free(reader->parts);
+    free(reader);
+}
+
+static enum mn_status map_wal(const struct mn_store *store, struct mapped *m)
+{
+    char path[MN_PATH_MAX];
+    int fd;
+    MN_TRY(store->io->open(mn_store_wal_path(store, path, m->number), MN_IO_READ, &fd));
+    enum mn_status status = store->io->size(fd, &m->wal_bytes);
+    if (status == MN_OK)
+        status = store->io->map(fd, m->wal_bytes, &m->wal);
+    store->io->close(fd);
+    return status;
+}
+
+/* Finds a part among the mapped ones of the view before, or maps it. */
+static enum mn_status take_part(struct mn_reader *r, struct mapped *to, const struct mapped *wanted, uint64_t rows)
+{
+    for (uint32_t i = 0; i < r->count; i++) {
+        struct mapped *m = &r->mapped[i];
+        if (!m->kept && m->tail == wanted->tail && m->number == wanted->number && m->gen == wanted->gen) {
+            *to = *m;
+            m->kept = true;
+            return MN_OK;
+        }
+    }
+    *to = *wanted;
+    if (to->tail) {
+        MN_TRY(mn_tail_map(&to->chunk, r->instance, to->gen, to->number, false));
+        return map_wal(&r->store, to);
+    }
+    MN_TRY(mn_columns_open(&to->columns, &r->store, to->number, false));
+    return mn_live_map(&to->live, r->instance, to->gen, to->number, rows, false);
+}
+
+static void show_part(const struct mn_reader *r, const struct mapped *m, struct mn_part *part)
+{
+    if (m->tail) {
+        mn_tail_part(&m->chunk, m->wal, m->wal_bytes, r->store.dim, part);
+        return;
+    }
+    mn_columns_part(m->columns, part);
+    part->died = ((const struct mn_live *)m->live.base)->died;
+}
+
+/* Maps what `view` lists, newest first, taking over what is mapped already. On failure the old mappings stay whole. */
+static enum mn_status take_view(struct mn_reader *r, const struct mn_view_list *view)
+{
+    uint32_t count = view->columns + view->chunks, done = 0;
+    struct mapped *mapped = calloc(count ? count : 1, sizeof *mapped);
+    struct mn_part *parts = calloc(count ? count : 1, sizeof *parts);
+    enum mn_status status = mapped && parts ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory for a view of %u parts", count);
+    for (uint32_t i = 0; i < r->count; i++)
+        r->mapped[i].kept = false;
+    for (; status == MN_OK && done < count; done++) {
+        struct mapped wanted = {0};
+        uint64_t rows = 0;
+        if (done < view->chunks) {
+            const struct mn_view_chunk *chunk = &view->chunk[view->chunks - 1 - done];
+            wanted = (struct mapped){.tail = true, .number = chunk->wal_number, .gen = chunk->instance_gen};
+        } else {
+            const struct mn_view_columns *column = &view->column[count - 1 - done];
+            wanted = (struct mapped){.number = column->segment, .gen = column->live_gen};
+            rows = column->rows;
+        }
+        status = take_part(r, &mapped[done], &wanted, rows);
+        if (status == MN_OK)
+            show_part(r, &mapped[done], &parts[done]);
+        if (status == MN_OK && !wanted.tail && parts[done].rows != rows)
+            status = MN_FAIL(MN_CORRUPT, "column segment %llu has %u rows, the view says %llu",
+                             (unsigned long long)wanted.number, parts[done].rows, (unsigned long long)rows);
+    }
+    /* Of the old mappings and the new, one list is dropped: taken-over ones stand in both and are kept once. */
+    struct mapped *dropped = status == MN_OK ? r->mapped : mapped;
+    uint32_t dropped_count = status == MN_OK ? r->count : done;
+    for (uint32_t i = 0; i < dropped_count; i++) {
+        bool taken_over = status == MN_OK && dropped[i].kept;
+        for (uint32_t j = 0; status != MN_OK && j < r->count && !taken_over; j++)
+            taken_over = r->mapped[j].kept && r->mapped[j].tail == mapped[i].tail &&
+                         r->mapped[j].number == mapped[i].number && r->mapped[j].gen == mapped[i].gen;
+        if (!taken_over)
+            unmap_part(&r->store, &dropped[i]);
+    }
+    if (status != MN_OK) {
+        free(mapped);
+        free(parts);
+        return status;
+    }
+    free(r->mapped);
+    free(r->parts);
+    r->mapped = mapped;
+    r->parts = parts;
+    r->count = count;
+    r->gen = view->gen;
+    return MN_OK;
+}
+
+static enum mn_status follow_view(struct mn_reader *r, uint64_t gen)
+{
+    struct mn_view_list view;
+    if (gen == r->gen)
+        return MN_OK;
+    MN_TRY(mn_view_map(&view, r->instance, gen));
+    enum mn_status status = take_view(r, &view);
+    mn_view_unmap(&view);
+    return status;
+}
+
+/* Still ours? An attached program that was stopped too long has lost its slot: it claims a new one. */
+static enum mn_status keep_slot(struct mn_reader *r)
+{
+    if (mn_epoch_owned(&r->instance->epoch, r->slot, r->owner))
+        return MN_OK;
+    MN_TRY(mn_epoch_claim(&r->instance->epoch, &r->slot));
+    r->owner = atomic_load(&r->instance->epoch.slots[r->slot].owner);
+    return MN_OK;
+}
+
+static enum mn_status choose_seq(const struct mn_control *control, uint64_t as_of, struct mn_snapshot *snapshot)
+{
+    uint64_t visible = snapshot->seq, oldest = atomic_load_explicit(&control->oldest_seq, memory_order_acquire);
+    if (as_of == 0)
+        return MN_OK;
+    if (as_of > visible)
+        return MN_FAIL(MN_UNAVAILABLE, "seq %llu is not there yet: the newest visible is %llu",
+                       (unsigned long long)as_of, (unsigned long long)visible);
+    if (as_of < oldest)
+        return MN_FAIL(MN_UNAVAILABLE, "compaction has let go of seq %llu: the oldest that can be read is %llu",
+                       (unsigned long long)as_of, (unsigned long long)oldest);
+    snapshot->seq = as_of;
+    return MN_OK;
+}
+
+static enum mn_status pin_once(struct mn_reader *r, uint64_t as_of, struct mn_snapshot *snapshot, bool *again)
+{
+    const struct mn_control *control = r->instance->control;
+    uint64_t gen = mn_epoch_pin(&r->instance->epoch, r->slot);
+    if (gen == 0)
+        return MN_FAIL(MN_NOT_READY, "the store is not recovered yet");
+    enum mn_status status = follow_view(r, gen);
+    /* Acquire: rows and marks up to this seq were published before it. */
+    snapshot->seq = atomic_load_explicit(&control->visible_seq, memory_order_acquire);
+    if (status == MN_OK)
+        status = choose_seq(control, as_of, snapshot);
+    /* A view that changed meanwhile: this one may lack what the seq promises. */
+    *again = atomic_load_explicit(&control->view_gen, memory_order_seq_cst) != gen;
+    if (*again)
+        return MN_OK;
+    MN_TRY(status);
+    for (uint32_t i = 0; i < r->count; i++)
+        if (r->parts[i].tail)
+            r->parts[i].rows = atomic_load_explicit(&r->parts[i].chunk->rows, memory_order_acquire);
+    snapshot->gen = gen;
+    snapshot->part_count = r->count;
+    snapshot->parts = r->parts;
+    return MN_OK;
+}
+
+enum mn_status mn_reader_pin(struct mn_reader *reader, uint64_t as_of, struct mn_snapshot *snapshot)
+{
+    bool again = true;
+    enum mn_status status = keep_slot(reader);
+    while (status == MN_OK && again)
+        status = pin_once(reader, as_of, snapshot, &again);
+    if (status != MN_OK) {
+        mn_epoch_unpin(&reader->instance->epoch, reader->slot);
+        return status;
+    }
+    snapshot->now = mn_wall_ns();
+    reader->pinned = true;
+    return MN_OK;
+}
+
+void mn_reader_unpin(struct mn_reader *reader)
+{
+    if (reader->pinned)
+        mn_epoch_unpin(&reader->instance->epoch, reader->slot);
+    reader->pinned = false;
+}

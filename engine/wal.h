@@ -1,0 +1,108 @@
+/*
+ * wal.h - log segments: appending to the active one, preparing the next, scanning what is there.
+ */
+#ifndef MN_ENGINE_WAL_H
+#define MN_ENGINE_WAL_H
+
+#include "engine/columns.h"
+#include "engine/record.h"
+#include "engine/store.h"
+
+/* ---- scanning ---- */
+
+/* A mapped log segment. */
+struct mn_wal_segment {
+    const struct mn_store *store;
+    uint64_t number, bytes;
+    const uint8_t *base;
+    struct mn_wal_header header; /* of whichever copy is whole */
+    bool unused;                 /* zeros where both headers should be: prepared, never begun */
+};
+
+/* Maps segment `number` and finds its header. MN_CORRUPT when both copies of the header are damaged (the mapping then stays,
+ * header.salt unknown) or the length is wrong. */
+enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store *store, uint64_t number) MN_MUST_USE;
+void mn_wal_unmap(struct mn_wal_segment *segment);
+
+/* A stretch of a segment that is not what it should be. */
+struct mn_wal_damage {
+    uint64_t offset, bytes;
+    uint64_t after_seq;   /* the last whole seq before it */
+    uint64_t later_durable; /* the largest durable_seq that a whole batch behind it names, in this segment; 0 = none */
+    bool complete;        /* its footer is whole and no bad sector still has zeros: it was written to the end */
+    const char *what;
+};
+
+struct mn_wal_visitor {
+    void *context;
+    /* Each whole record in order. Its payload is valid when the scan verifies. */
+    enum mn_status (*record)(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
+                             uint64_t offset);
+    /* A record whose header is whole and whose payload is not. May be NULL. */
+    enum mn_status (*bad_record)(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
+                                 uint64_t offset);
+    /* May be NULL. */
+    enum mn_status (*damage)(void *context, const struct mn_wal_segment *segment, const struct mn_wal_damage *damage);
+};
+
+struct mn_wal_extent {
+    uint64_t batches, last_seq, last_durable, end; /* end: offset behind the last whole batch */
+    uint64_t chain;
+    int64_t last_wall_ns;
+};
+
+/* Walks a segment's batches. verify: check every block; else only headers, for a log that recovery has checked already. Resynchronises
+ * behind damage at the next whole batch header. Bytes behind the end must be zero; if not, that is damage too. */
+enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, bool verify, const struct mn_wal_visitor *visitor,
+                           struct mn_wal_extent *extent) MN_MUST_USE;
+
+/* For `mneme verify`: every checksum of a segment. What lies above durable_seq is still being written and is not judged. */
+enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint64_t durable_seq, uint64_t *bytes,
+                             mn_damage_fn damaged, void *context) MN_MUST_USE;
+
+/* Numbers of the segment files in <dir>/wal, ascending, malloc'd. */
+enum mn_status mn_wal_list(const struct mn_store *store, uint64_t **numbers, uint32_t *count) MN_MUST_USE;
+
+/* ---- appending ---- */
+
+struct mn_wal {
+    const struct mn_store *store;
+    int fd;
+    uint64_t number, bytes;
+    uint64_t offset; /* where the next batch goes */
+    uint32_t salt;
+    uint64_t chain, last_seq, durable_seq;
+    const uint8_t *base; /* mapped read-only: rows of the tail refer into it */
+};
+
+/* Begins a prepared (zero) segment: writes both headers; the first sync makes them durable. prev: the segment before, or
+ * a zeroed struct. */
+enum mn_status mn_wal_begin(struct mn_wal *wal, const struct mn_store *store, uint64_t number,
+                            const struct mn_wal *prev) MN_MUST_USE;
+void mn_wal_end(struct mn_wal *wal);
+/* Bytes that a batch may still have. */
+uint64_t mn_wal_room(const struct mn_wal *wal);
+/* Finishes and writes the batch; then makes it durable. Neither is ever tried again after a failure. */
+enum mn_status mn_wal_append(struct mn_wal *wal, struct mn_batch *batch, int64_t wall_ns) MN_MUST_USE;
+enum mn_status mn_wal_sync(struct mn_wal *wal) MN_MUST_USE;
+
+/* ---- preparing, and the high-water mark ---- */
+
+/* A thread that keeps `ahead` zero-filled, synced segments ready, and writes the acknowledged seq to wal/MARK each 100 ms when
+ * it has moved, so that a loss after a power cut shows. It also watches the free space. */
+struct mn_wal_keeper;
+enum mn_status mn_wal_keeper_start(struct mn_wal_keeper **keeper, const struct mn_store *store, uint64_t segment_bytes,
+                                   uint32_t ahead, uint64_t reserve_bytes, uint64_t next_number,
+                                   const _Atomic uint64_t *acked_seq) MN_MUST_USE;
+void mn_wal_keeper_stop(struct mn_wal_keeper *keeper);
+/* The number of the next prepared segment. Waits up to wait_ms for one. MN_READ_ONLY while the disk is full, MN_BUSY when none got
+ * ready in time. */
+enum mn_status mn_wal_keeper_take(struct mn_wal_keeper *keeper, uint32_t wait_ms, uint64_t *number) MN_MUST_USE;
+uint32_t mn_wal_keeper_ready(struct mn_wal_keeper *keeper);
+/* True while free space is below the reserve or preparing fails. */
+bool mn_wal_keeper_full(struct mn_wal_keeper *keeper);
+
+/* The newest mark on disk, 0 when there is none (or it is damaged: *damaged). */
+uint64_t mn_wal_mark_read(const struct mn_store *store, bool *damaged);
+
+#endif

@@ -1,0 +1,275 @@
+/*
+ * wal_keeper.c - the writer's helper thread: prepares log segments, syncs the high-water mark, watches the free space.
+ *
+ * Preparing is the slow part of a log (first touch of new disk blocks), so it happens ahead and off the commit path. A segment is made
+ * under a temporary name, zero-filled, synced, renamed, and the folder synced before it is offered.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "engine/crc.h"
+#include "engine/fault.h"
+#include "engine/wal.h"
+#include "shm/process.h"
+
+#define READY_MAX     16u
+#define ZERO_BYTES    (1u << 20)
+#define MARK_EVERY_NS UINT64_C(100000000)
+#define SPACE_EVERY_NS UINT64_C(500000000)
+
+/* wal/MARK: two slots of a sector each, written by turns, so that one is always whole. */
+#define MARK_MAGIC UINT64_C(0x314b52414d4e4d4e)
+struct mark {
+    uint64_t magic, seq;
+    uint32_t crc;
+    uint8_t spare[492];
+};
+_Static_assert(sizeof(struct mark) == 512, "a sector");
+
+struct mn_wal_keeper {
+    struct mn_store store;
+    uint64_t segment_bytes, reserve_bytes;
+    uint32_t ahead;
+    const _Atomic uint64_t *acked_seq;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool stop;
+    uint64_t next_number;
+    uint64_t ready[READY_MAX];
+    uint32_t ready_count;
+    _Atomic bool full;
+    int mark_fd;
+    uint64_t marked_seq, mark_turn, mark_ns, space_ns;
+};
+
+static enum mn_status fill_zeros(struct mn_wal_keeper *k, int fd)
+{
+    void *zeros = calloc(1, ZERO_BYTES);
+    if (!zeros)
+        return MN_FAIL(MN_INTERNAL, "no memory to prepare a log segment");
+    enum mn_status status = k->store.io->reserve(fd, k->segment_bytes);
+    for (uint64_t at = 0; status == MN_OK && at < k->segment_bytes; at += ZERO_BYTES) {
+        uint64_t left = k->segment_bytes - at;
+        status = k->store.io->write(fd, zeros, left < ZERO_BYTES ? left : ZERO_BYTES, at);
+    }
+    free(zeros);
+    return status == MN_OK ? k->store.io->datasync(fd) : status;
+}
+
+/* A segment that recovery found prepared and unused is taken as it is. */
+static bool is_prepared(struct mn_wal_keeper *k, uint64_t number)
+{
+    struct mn_wal_segment segment;
+    bool unused = mn_wal_map(&segment, &k->store, number) == MN_OK && segment.unused &&
+                  segment.bytes == k->segment_bytes;
+    mn_wal_unmap(&segment);
+    return unused;
+}
+
+static enum mn_status prepare(struct mn_wal_keeper *k, uint64_t number)
+{
+    char path[MN_PATH_MAX], temporary[MN_PATH_MAX + 8], folder[MN_PATH_MAX];
+    const struct mn_io *io = k->store.io;
+    int fd = -1;
+    if (is_prepared(k, number))
+        return MN_OK;
+    mn_store_wal_path(&k->store, path, number);
+    snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    enum mn_status status = io->unlink(temporary);
+    if (status != MN_OK && status != MN_NOT_FOUND)
+        return status;
+    MN_TRY(io->open(temporary, MN_IO_WRITE | MN_IO_CREATE, &fd));
+    MN_FAULT_POINT(wal_prepare_created);
+    status = fill_zeros(k, fd);
+    io->close(fd);
+    if (status == MN_OK)
+        status = io->rename(temporary, path);
+    if (status != MN_OK) {
+        enum mn_status removed = io->unlink(temporary); /* gives the space of a failed try back */
+        return removed == MN_OK ? status : mn_error_pass(status, __FILE__, __LINE__);
+    }
+    MN_FAULT_POINT(wal_prepare_renamed);
+    return io->sync_dir(mn_store_path(&k->store, folder, "wal"));
+}
+
+static enum mn_status open_mark(struct mn_wal_keeper *k)
+{
+    char path[MN_PATH_MAX];
+    mn_store_path(&k->store, path, "wal/MARK");
+    enum mn_status status = k->store.io->open(path, MN_IO_WRITE, &k->mark_fd);
+    return status == MN_NOT_FOUND ? k->store.io->open(path, MN_IO_WRITE | MN_IO_CREATE, &k->mark_fd) : status;
+}
+
+static void write_mark(struct mn_wal_keeper *k, uint64_t now_ns)
+{
+    uint64_t seq = atomic_load_explicit(k->acked_seq, memory_order_acquire);
+    if (seq == k->marked_seq || now_ns - k->mark_ns < MARK_EVERY_NS)
+        return;
+    struct mark mark = {.magic = MARK_MAGIC, .seq = seq};
+    mark.crc = mn_crc32c(0, &mark, offsetof(struct mark, crc));
+    k->mark_ns = now_ns;
+    /* A mark that cannot be written costs certainty after a power cut, not data: tried again at the next turn. */
+    if (k->store.io->write(k->mark_fd, &mark, sizeof mark, (k->mark_turn & 1) * sizeof mark) == MN_OK &&
+        k->store.io->datasync(k->mark_fd) == MN_OK) {
+        k->marked_seq = seq;
+        k->mark_turn++;
+    }
+}
+
+uint64_t mn_wal_mark_read(const struct mn_store *store, bool *damaged)
+{
+    char path[MN_PATH_MAX];
+    void *data;
+    size_t bytes;
+    uint64_t seq = 0;
+    *damaged = false;
+    if (mn_io_slurp(store->io, mn_store_path(store, path, "wal/MARK"), 2 * sizeof(struct mark), &data, &bytes) != MN_OK)
+        return 0;
+    for (size_t at = 0; at + sizeof(struct mark) <= bytes; at += sizeof(struct mark)) {
+        struct mark mark;
+        static const struct mark blank;
+        memcpy(&mark, (char *)data + at, sizeof mark);
+        bool spare_zero = memcmp(mark.spare, blank.spare, sizeof mark.spare) == 0;
+        if (mark.magic == MARK_MAGIC && mark.crc == mn_crc32c(0, &mark, offsetof(struct mark, crc)) && spare_zero)
+            seq = mark.seq > seq ? mark.seq : seq;
+        else if (memcmp(&mark, &blank, sizeof mark) != 0)
+            *damaged = true;
+    }
+    free(data);
+    return seq;
+}
+
+static void watch_space(struct mn_wal_keeper *k, uint64_t now_ns)
+{
+    uint64_t bytes;
+    if (now_ns - k->space_ns < SPACE_EVERY_NS)
+        return;
+    k->space_ns = now_ns;
+    if (k->store.io->free_bytes(k->store.dir, &bytes) == MN_OK)
+        atomic_store(&k->full, bytes < k->reserve_bytes);
+}
+
+static void sleep_until_asked(struct mn_wal_keeper *k)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 50000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_cond_timedwait(&k->changed, &k->lock, &until);
+}
+
+static void *keep(void *context)
+{
+    struct mn_wal_keeper *k = context;
+    pthread_mutex_lock(&k->lock);
+    while (!k->stop) {
+        uint64_t now = mn_clock_ns(), number = k->next_number;
+        bool wanted = k->ready_count < k->ahead;
+        pthread_mutex_unlock(&k->lock);
+        write_mark(k, now);
+        watch_space(k, now);
+        bool full = atomic_load(&k->full);
+        enum mn_status status = wanted && !full ? prepare(k, number) : MN_BUSY;
+        if (wanted && !full && status != MN_OK)
+            atomic_store(&k->full, true); /* until the free space is looked at again */
+        pthread_mutex_lock(&k->lock);
+        if (status == MN_OK) {
+            k->ready[k->ready_count++] = number;
+            k->next_number++;
+            pthread_cond_broadcast(&k->changed);
+        } else if (!k->stop) {
+            sleep_until_asked(k);
+        }
+    }
+    pthread_mutex_unlock(&k->lock);
+    return NULL;
+}
+
+enum mn_status mn_wal_keeper_start(struct mn_wal_keeper **keeper, const struct mn_store *store, uint64_t segment_bytes,
+                                   uint32_t ahead, uint64_t reserve_bytes, uint64_t next_number,
+                                   const _Atomic uint64_t *acked_seq)
+{
+    struct mn_wal_keeper *k = calloc(1, sizeof *k);
+    if (!k)
+        return MN_FAIL(MN_INTERNAL, "no memory for the log keeper");
+    k->store = *store;
+    k->segment_bytes = segment_bytes;
+    k->reserve_bytes = reserve_bytes;
+    k->ahead = ahead < READY_MAX ? ahead : READY_MAX;
+    k->next_number = next_number;
+    k->acked_seq = acked_seq;
+    k->mark_fd = -1;
+    pthread_mutex_init(&k->lock, NULL);
+    pthread_cond_init(&k->changed, NULL);
+    enum mn_status status = open_mark(k);
+    if (status == MN_OK && (errno = pthread_create(&k->thread, NULL, keep, k)) != 0)
+        status = MN_FAIL_ERRNO("cannot start the log keeper's thread");
+    if (status != MN_OK) {
+        store->io->close(k->mark_fd);
+        free(k);
+        return status;
+    }
+    *keeper = k;
+    return MN_OK;
+}
+
+void mn_wal_keeper_stop(struct mn_wal_keeper *keeper)
+{
+    if (!keeper)
+        return;
+    pthread_mutex_lock(&keeper->lock);
+    keeper->stop = true;
+    pthread_cond_broadcast(&keeper->changed);
+    pthread_mutex_unlock(&keeper->lock);
+    pthread_join(keeper->thread, NULL);
+    keeper->mark_ns = 0;
+    write_mark(keeper, mn_clock_ns());
+    keeper->store.io->close(keeper->mark_fd);
+    pthread_mutex_destroy(&keeper->lock);
+    pthread_cond_destroy(&keeper->changed);
+    free(keeper);
+}
+
+enum mn_status mn_wal_keeper_take(struct mn_wal_keeper *keeper, uint32_t wait_ms, uint64_t *number)
+{
+    uint64_t deadline = mn_clock_ns() + (uint64_t)wait_ms * 1000000;
+    enum mn_status status = MN_OK;
+    pthread_mutex_lock(&keeper->lock);
+    pthread_cond_broadcast(&keeper->changed);
+    while (keeper->ready_count == 0 && !atomic_load(&keeper->full) && mn_clock_ns() < deadline)
+        sleep_until_asked(keeper);
+    if (keeper->ready_count > 0) {
+        *number = keeper->ready[0];
+        memmove(keeper->ready, keeper->ready + 1, --keeper->ready_count * sizeof keeper->ready[0]);
+        pthread_cond_broadcast(&keeper->changed);
+    } else if (atomic_load(&keeper->full)) {
+        status = MN_FAIL(MN_READ_ONLY, "the disk is full: no log segment could be prepared; recall goes on, writes resume "
+                                       "by themselves when there is space (disk.reserve)");
+    } else {
+        status = MN_FAIL(MN_BUSY, "no log segment got ready within %u ms: the disk is slower than the writes; try again",
+                         wait_ms);
+    }
+    pthread_mutex_unlock(&keeper->lock);
+    return status;
+}
+
+uint32_t mn_wal_keeper_ready(struct mn_wal_keeper *keeper)
+{
+    pthread_mutex_lock(&keeper->lock);
+    uint32_t ready = keeper->ready_count;
+    pthread_mutex_unlock(&keeper->lock);
+    return ready;
+}
+
+bool mn_wal_keeper_full(struct mn_wal_keeper *keeper)
+{
+    return atomic_load(&keeper->full);
+}
