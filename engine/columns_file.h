@@ -1,0 +1,145 @@
+/*
+ * columns_file.h - one file of a column segment: its layout, writing it as a stream, mapping and checking it.
+ *
+ * File = header (256 bytes) | data, padded with zeros to 64 bytes | CRC32C of each 64 KiB block of padded data | CRC32C
+ * of those. The header's own checksum covers its first 252 bytes. Block checksums are seeded with the store's uuid,
+ * segment, column and block number, so that a block of another place does not pass. Every byte of a file is under one
+ * of the three. Numbers are little-endian. Used by the columns_*.c files only.
+ */
+#ifndef MN_ENGINE_COLUMNS_FILE_H
+#define MN_ENGINE_COLUMNS_FILE_H
+
+#include "engine/store.h"
+
+/* name, number on disk (written by hand, never reused), file, bytes of an element (0: not of one size; DIM: an
+ * embedding), whether it is checked whole when a segment is opened. */
+#define MN_COLUMN_DIM UINT32_MAX
+#define MN_COLUMN_TABLE(X)                                                                                             \
+    X(IDS, 1, "ids", 24, true)                                                                                         \
+    X(SPACES, 2, "spaces", 4, true)                                                                                    \
+    X(BORN, 3, "born", 8, true)                                                                                        \
+    X(TIMES, 4, "times", 8, true)                                                                                      \
+    X(EXPIRES, 5, "expires", 8, true)                                                                                  \
+    X(CONFIDENCE, 6, "confidence", 4, true)                                                                            \
+    X(SCALE, 7, "scale", 4, true)                                                                                      \
+    X(EMBEDDINGS, 8, "embeddings", MN_COLUMN_DIM, false)                                                               \
+    X(TAGS, 9, "tags", 0, true)                                                                                        \
+    X(META, 10, "meta", 0, false)                                                                                      \
+    X(CONTENT, 11, "content", 0, false)                                                                                \
+    X(STRINGS, 12, "strings", 0, true)                                                                                 \
+    X(IDHASH, 13, "idhash", 0, true)                                                                                   \
+    X(POSTINGS, 14, "postings", 0, true)                                                                               \
+    X(DIED, 15, "died", 8, true)
+
+#define X(name, number, file, element, whole) MN_COLUMN_##name,
+enum mn_column { MN_COLUMN_TABLE(X) MN_COLUMN_COUNT };
+#undef X
+
+struct mn_column_info {
+    uint32_t number;
+    const char *name;
+    uint32_t element; /* bytes, 0 or MN_COLUMN_DIM */
+    bool whole;
+};
+extern const struct mn_column_info mn_column_info[MN_COLUMN_COUNT];
+
+#define MN_COLUMN_BLOCK (64u << 10)
+#define MN_COLUMN_MAGIC UINT64_C(0x314c4f434d454e4d) /* "MNEMCOL1" */
+
+struct mn_column_header {
+    uint64_t magic;
+    uint32_t version; /* MN_FORMAT_VERSION */
+    uint32_t header_bytes;
+    uint8_t uuid[16];
+    uint64_t segment;
+    uint32_t column; /* mn_column_info.number */
+    uint32_t element_bytes;
+    uint64_t rows;       /* elements: rows of the segment, strings of the dictionary, lists of postings */
+    uint64_t data_bytes; /* without the padding */
+    uint64_t extra;      /* idhash: buckets; died: the seq it holds liveness as of */
+    uint32_t dim;
+    uint32_t block_bytes;
+    uint8_t spare[172]; /* zeros */
+    uint32_t checksum;  /* CRC32C of the bytes before */
+};
+_Static_assert(sizeof(struct mn_column_header) == 256, "the header of a column file");
+
+/* Columns of variable elements (tags, meta, content, strings): the elements' bytes, zeros up to a multiple of 8, then
+ * uint64_t start[rows + 1]. The two top bits of a start are flags of that element. */
+#define MN_COLUMN_FLAG_BIN    (UINT64_C(1) << 63) /* content is msgpack bin */
+#define MN_COLUMN_FLAG_NONE   (UINT64_C(1) << 62) /* no content was given */
+#define MN_COLUMN_START(word) ((word) & ~(MN_COLUMN_FLAG_BIN | MN_COLUMN_FLAG_NONE))
+
+/* An element of the directory at the end of postings.col, [2][strings]: first of spaces, then of tags. */
+struct mn_posting_entry {
+    uint64_t at; /* byte offset in the data, a multiple of 32 */
+    uint32_t bytes;
+    uint32_t rows; /* 0: no bitmap */
+};
+
+/* Blocks that `bytes` of data take. */
+static inline uint64_t mn_column_blocks(uint64_t bytes)
+{
+    return (mn_round_up(bytes, 64) + MN_COLUMN_BLOCK - 1) / MN_COLUMN_BLOCK;
+}
+
+/* ---- writing ---- */
+
+/* A file being written: a buffer of MN_SINK_BYTES, checksums as it empties, a sync every MN_SINK_SYNC bytes, so that
+ * the last one is short and the log's syncs never wait behind gigabytes. */
+#define MN_SINK_BYTES (1u << 20)
+#define MN_SINK_SYNC  (32u << 20)
+
+struct mn_column_sink {
+    const struct mn_io *io;
+    int fd; /* -1: not open */
+    struct mn_column_header header;
+    uint8_t *buffer;
+    uint32_t buffered;
+    uint64_t written, unsynced; /* bytes of data */
+    uint32_t *checksums;
+    uint64_t blocks, blocks_max;
+    uint32_t seed;
+};
+
+/* Makes `path`. On failure there is nothing to close. */
+enum mn_status mn_column_sink_open(struct mn_column_sink *sink, const struct mn_store *store, uint64_t segment,
+                                   enum mn_column column, const char *path) MN_MUST_USE;
+enum mn_status mn_column_sink_append(struct mn_column_sink *sink, const void *data, uint64_t bytes) MN_MUST_USE;
+/* Zeros up to a multiple of `to`. */
+enum mn_status mn_column_sink_align(struct mn_column_sink *sink, uint32_t to) MN_MUST_USE;
+static inline uint64_t mn_column_sink_at(const struct mn_column_sink *sink)
+{
+    return sink->written + sink->buffered;
+}
+/* Writes what is left, checksums and header. The file is whole then, but not synced; the buffer is freed. */
+enum mn_status mn_column_sink_end(struct mn_column_sink *sink, uint64_t rows, uint64_t extra) MN_MUST_USE;
+enum mn_status mn_column_sink_sync(struct mn_column_sink *sink) MN_MUST_USE;
+/* Closes the file, ended or not; harmless on one that is not open. */
+void mn_column_sink_close(struct mn_column_sink *sink);
+uint64_t mn_column_sink_file_bytes(const struct mn_column_sink *sink);
+
+/* ---- reading ---- */
+
+struct mn_column_file {
+    const struct mn_io *io;
+    const uint8_t *base; /* NULL: not mapped */
+    uint64_t file_bytes;
+    const struct mn_column_header *header;
+    const uint8_t *data;
+    uint64_t data_bytes, blocks;
+    const uint32_t *checksums;
+    uint32_t seed;
+};
+
+/* Maps a file and checks its header, its length and its table of checksums, but no data. MN_CORRUPT names the path; a
+ * missing file is MN_NOT_FOUND. */
+enum mn_status mn_column_file_map(struct mn_column_file *file, const struct mn_store *store, uint64_t segment,
+                                  enum mn_column column, const char *path) MN_MUST_USE;
+void mn_column_file_unmap(struct mn_column_file *file);
+/* True when the block's bytes are what was written. */
+bool mn_column_file_intact(const struct mn_column_file *file, uint64_t block);
+/* MN_CORRUPT when any block is not intact. */
+enum mn_status mn_column_file_check(const struct mn_column_file *file, const char *path) MN_MUST_USE;
+
+#endif
