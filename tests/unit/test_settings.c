@@ -244,6 +244,41 @@ static void the_example_holds_the_defaults(void **state)
     unlink(path);
 }
 
+/* Changes, drops and doubles bytes of a valid file at random: what comes of it is read, or refused with a sentence. */
+static void damaged_files_are_refused_in_words(void **state)
+{
+    struct mn_settings s, valid, back;
+    char text[16384], damaged[16384];
+    const char *path = temporary();
+    mn_settings_default(&valid);
+    FILE *out = fmemopen(text, sizeof text, "w");
+    mn_settings_print(&valid, out, false);
+    fclose(out);
+    srand(1);
+    for (int turn = 0; turn < 3000; turn++) {
+        strcpy(damaged, text);
+        for (int i = rand() % 4; i >= 0; i--) {
+            char *at = damaged + (size_t)rand() % strlen(damaged);
+            if (rand() % 2)
+                *at = (char)(1 + rand() % 255);
+            else
+                memmove(at, at + 1, strlen(at));
+        }
+        write_text(path, damaged);
+        s = valid;
+        if (mn_settings_read_file(&s, path) == MN_OK) {
+            assert_int_equal(mn_settings_write_file(&s, path), MN_OK);
+            back = valid;
+            assert_int_equal(mn_settings_read_file(&back, path), MN_OK);
+            assert_memory_equal(&s, &back, sizeof s);
+        } else {
+            assert_non_null(strstr(mn_error_text(), path));
+            assert_memory_equal(&s, &valid, sizeof s);
+        }
+    }
+    unlink(path);
+}
+
 static void print_shows_what_changed(void **state)
 {
     struct mn_settings s;
@@ -301,6 +336,7 @@ int main(void)
         cmocka_unit_test(a_line_too_long_is_refused),
         cmocka_unit_test(what_is_written_reads_back_equal),
         cmocka_unit_test(the_example_holds_the_defaults),
+        cmocka_unit_test(damaged_files_are_refused_in_words),
         cmocka_unit_test(print_shows_what_changed),
         cmocka_unit_test(reload_takes_what_it_may),
         cmocka_unit_test(lists_are_walked),
