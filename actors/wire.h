@@ -62,6 +62,7 @@ enum mn_field { MN_FIELD_TABLE(X) MN_FIELDS };
 #define MN_REPLY_BYTES_MAX   (16u << 20)
 #define MN_WIRE_DEPTH_MAX    16      /* of arrays and maps in each other */
 #define MN_WIRE_IDS_MAX      1000000 /* ids in one list */
+#define MN_WIRE_ENTRIES_MAX  2000000 /* ids, tags, conditions and values in one request, in all */
 #define MN_WIRE_TERMS_MAX    10000   /* tags, conditions, values or spaces in one list of a query */
 #define MN_WIRE_QUERIES_MAX  4096    /* embeddings of one batch recall */
 #define MN_WIRE_KEY_MAX      1024    /* bytes of a key in a condition on meta */

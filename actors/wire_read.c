@@ -330,7 +330,7 @@ enum mn_status mn_wire_fields(const struct mn_wire *map, const char *what, const
 {
     const uint8_t *at = map->inside;
     for (uint32_t i = 0; i < count; i++)
-        values[i].type = MN_WIRE_ABSENT;
+        values[i] = (struct mn_wire){.type = MN_WIRE_ABSENT};
     for (uint32_t pair = 0; pair < map->count; pair++) {
         struct mn_wire key;
         mn_wire_next(&at, &key);
