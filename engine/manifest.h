@@ -45,11 +45,13 @@ struct mn_manifest_report {
     uint64_t torn_bytes;    /* an unfinished edit at the end: dropped, was never acknowledged to anyone */
     uint32_t damaged_edits; /* in the middle: superseded by a later valid one */
 };
-/* Reads the newest edit. No file: an empty manifest (edit 0). MN_CORRUPT when no valid edit is left in a non-empty file. */
+/* Reads the newest edit, and syncs the file first: what was read cannot be taken back by a power cut. No file: an empty
+ * manifest (edit 0). MN_CORRUPT when there is a file and no valid edit in it. `report` may be NULL. */
 enum mn_status mn_manifest_read(struct mn_manifest *manifest, const struct mn_store *store,
                                 struct mn_manifest_report *report) MN_MUST_USE;
 
-/* Makes manifest->edit + 1 durable: append + fdatasync, or a rolled file. On success manifest->edit is the new number. */
+/* Makes manifest->edit + 1 durable: append + fdatasync, or a rolled file. On success manifest->edit is the new number.
+ * MN_VERSION_MISMATCH when the file's newest edit is not manifest->edit; nothing has changed then. */
 enum mn_status mn_manifest_append(struct mn_manifest *manifest, const struct mn_store *store) MN_MUST_USE;
 
 #endif

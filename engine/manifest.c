@@ -1,0 +1,353 @@
+/*
+ * manifest.c - MANIFEST: reading the newest edit out of whatever the file holds, and appending the next.
+ *
+ * The file is a row of frames. Each edit is written as two equal frames by one write: a flipped bit in the newest edit
+ * then costs nothing, though everything that it replaced may be gone already. A frame names the frame of the edit
+ * before it by checksum (the chain), so that a lost or swapped edit in the middle shows.
+ *
+ *   frame = head { magic, uuid, bytes of the edit, chain, checksum } | edit, padded with zeros to 8 bytes
+ *   edit  = head { magic, version, segment count, the numbers, checksum } | segments
+ *
+ * A file whose end is torn is never written on: the next edit goes to a fresh file that replaces it.
+ */
+#include "engine/manifest.h"
+
+#include <stdlib.h>
+
+#include "engine/crc.h"
+#include "engine/fault.h"
+
+#define EDIT_MAGIC  UINT64_C(0x315449444d4e4d01)
+#define FRAME_MAGIC UINT64_C(0x314d415246584e01)
+#define FILE_MAX    (64u << 20) /* two frames of the longest edit, and MN_MANIFEST_ROLL */
+#define SECTOR      512u
+
+struct edit_head {
+    uint64_t magic;
+    uint32_t version, segment_count;
+    uint64_t edit, next_segment, wal_first, log_seq, oldest_seq, ledger_seq;
+    uint64_t spare;
+    uint32_t zero;
+    uint32_t checksum; /* of this head up to here, then of the segments */
+};
+_Static_assert(sizeof(struct edit_head) == 80, "on disk");
+_Static_assert(sizeof(struct mn_manifest_segment) == 48, "on disk as in memory");
+
+struct frame_head {
+    uint64_t magic;
+    uint8_t uuid[16];
+    uint64_t bytes;    /* of the edit */
+    uint32_t chain;    /* the checksum of the edit before; 0 = there is none */
+    uint32_t checksum; /* of this head up to here, then of the edit and its padding */
+};
+_Static_assert(sizeof(struct frame_head) == 40, "on disk");
+
+void mn_manifest_free(struct mn_manifest *manifest)
+{
+    free(manifest->segments);
+    *manifest = (struct mn_manifest){0};
+}
+
+enum mn_status mn_manifest_copy(struct mn_manifest *to, const struct mn_manifest *from)
+{
+    *to = *from;
+    to->segments = calloc(from->segment_count + 1u, sizeof *to->segments);
+    if (!to->segments) {
+        *to = (struct mn_manifest){0};
+        return MN_FAIL(MN_SYSTEM, "no memory for a manifest of %u segments", from->segment_count);
+    }
+    if (from->segment_count > 0)
+        memcpy(to->segments, from->segments, from->segment_count * sizeof *to->segments);
+    return MN_OK;
+}
+
+/* ---- an edit as bytes ---- */
+
+static uint32_t edit_checksum(const struct edit_head *head, const void *segments)
+{
+    uint32_t crc = mn_crc32c(0, head, offsetof(struct edit_head, checksum));
+    return mn_crc32c(crc, segments, head->segment_count * sizeof(struct mn_manifest_segment));
+}
+
+enum mn_status mn_manifest_encode(const struct mn_manifest *manifest, void **data, size_t *bytes)
+{
+    if (manifest->segment_count > MN_MANIFEST_SEGMENTS_MAX)
+        return MN_FAIL(MN_TOO_LARGE, "%u column segments are more than a manifest holds (%u)", manifest->segment_count,
+                       MN_MANIFEST_SEGMENTS_MAX);
+    size_t segment_bytes = manifest->segment_count * sizeof *manifest->segments;
+    uint8_t *out = malloc(sizeof(struct edit_head) + segment_bytes);
+    if (!out)
+        return MN_FAIL(MN_SYSTEM, "no memory for a manifest edit");
+    if (segment_bytes > 0)
+        memcpy(out + sizeof(struct edit_head), manifest->segments, segment_bytes);
+    struct edit_head head = {.magic = EDIT_MAGIC,
+                             .version = MN_FORMAT_VERSION,
+                             .segment_count = manifest->segment_count,
+                             .edit = manifest->edit,
+                             .next_segment = manifest->next_segment,
+                             .wal_first = manifest->wal_first,
+                             .log_seq = manifest->log_seq,
+                             .oldest_seq = manifest->oldest_seq,
+                             .ledger_seq = manifest->ledger_seq};
+    head.checksum = edit_checksum(&head, out + sizeof head);
+    memcpy(out, &head, sizeof head);
+    *data = out;
+    *bytes = sizeof head + segment_bytes;
+    return MN_OK;
+}
+
+static enum mn_status check_edit(const struct edit_head *head, const uint8_t *segments, size_t bytes)
+{
+    if (bytes < sizeof *head || head->magic != EDIT_MAGIC)
+        return MN_FAIL(MN_CORRUPT, "not a manifest edit");
+    if (head->version != MN_FORMAT_VERSION)
+        return MN_FAIL(MN_CORRUPT, "the manifest has format version %u, this program knows %u", head->version,
+                       MN_FORMAT_VERSION);
+    if (head->segment_count > MN_MANIFEST_SEGMENTS_MAX ||
+        bytes != sizeof *head + head->segment_count * sizeof(struct mn_manifest_segment))
+        return MN_FAIL(MN_CORRUPT, "a manifest edit of %zu bytes cannot hold %u segments", bytes, head->segment_count);
+    if (head->checksum != edit_checksum(head, segments))
+        return MN_FAIL(MN_CORRUPT, "a manifest edit does not match its checksum");
+    return MN_OK;
+}
+
+enum mn_status mn_manifest_decode(struct mn_manifest *manifest, const void *data, size_t bytes)
+{
+    struct edit_head head = {0};
+    const uint8_t *segments = (const uint8_t *)data + sizeof head;
+    *manifest = (struct mn_manifest){0};
+    memcpy(&head, data, bytes < sizeof head ? bytes : sizeof head);
+    MN_TRY(check_edit(&head, segments, bytes));
+    struct mn_manifest made = {.edit = head.edit,
+                               .next_segment = head.next_segment,
+                               .wal_first = head.wal_first,
+                               .log_seq = head.log_seq,
+                               .oldest_seq = head.oldest_seq,
+                               .ledger_seq = head.ledger_seq,
+                               .segment_count = head.segment_count};
+    made.segments = calloc(head.segment_count + 1u, sizeof *made.segments);
+    if (!made.segments)
+        return MN_FAIL(MN_SYSTEM, "no memory for a manifest of %u segments", head.segment_count);
+    memcpy(made.segments, segments, head.segment_count * sizeof *made.segments);
+    *manifest = made;
+    return MN_OK;
+}
+
+/* ---- the file ---- */
+
+/* What a scan of the file found. */
+struct scan {
+    const uint8_t *data;
+    size_t bytes;
+    struct mn_manifest newest; /* edit 0: none */
+    uint32_t chain;            /* checksum of its frame */
+    size_t end;                /* behind the last valid frame */
+    struct mn_manifest_report report;
+};
+
+static uint32_t frame_checksum(const struct frame_head *head, const void *edit)
+{
+    uint32_t crc = mn_crc32c(0, head, offsetof(struct frame_head, checksum));
+    return mn_crc32c(crc, edit, mn_round_up(head->bytes, 8));
+}
+
+/* True when a whole, valid frame of this store begins at `at`; fills head. */
+static bool frame_at(const struct scan *scan, const struct mn_store *store, size_t at, struct frame_head *head)
+{
+    if (scan->bytes - at < sizeof *head)
+        return false;
+    memcpy(head, scan->data + at, sizeof *head);
+    if (head->magic != FRAME_MAGIC || head->bytes > scan->bytes ||
+        mn_round_up(head->bytes, 8) > scan->bytes - at - sizeof *head)
+        return false;
+    return memcmp(head->uuid, store->uuid, sizeof head->uuid) == 0 &&
+           head->checksum == frame_checksum(head, scan->data + at + sizeof *head);
+}
+
+/* Takes a valid frame in. `gap`: bytes before it were not part of a valid one. */
+static enum mn_status take_frame(struct scan *scan, size_t at, const struct frame_head *head, bool gap)
+{
+    struct mn_manifest edit;
+    MN_TRY(mn_manifest_decode(&edit, scan->data + at + sizeof *head, head->bytes));
+    bool copy = edit.edit == scan->newest.edit && head->checksum == scan->chain;
+    if (gap || (!copy && scan->newest.edit != 0 && head->chain != scan->chain))
+        scan->report.damaged_edits++;
+    scan->end = at + sizeof *head + mn_round_up(head->bytes, 8);
+    if (edit.edit < scan->newest.edit || copy) {
+        mn_manifest_free(&edit);
+        return MN_OK;
+    }
+    mn_manifest_free(&scan->newest);
+    scan->newest = edit;
+    scan->chain = head->checksum;
+    return MN_OK;
+}
+
+/* True when the bytes behind `at` look like a write that did not finish: shorter than what they begin, or with a sector
+ * that is still zero. Anything else was written in full and has changed since. */
+static bool torn_end(const struct scan *scan, size_t at, const struct mn_store *store)
+{
+    struct frame_head head;
+    if (scan->bytes - at < sizeof head)
+        return true;
+    memcpy(&head, scan->data + at, sizeof head);
+    bool plausible = head.magic == FRAME_MAGIC && memcmp(head.uuid, store->uuid, sizeof head.uuid) == 0;
+    if (plausible && head.bytes < FILE_MAX && at + sizeof head + mn_round_up(head.bytes, 8) > scan->bytes)
+        return true;
+    for (size_t begin = at, end; begin < scan->bytes; begin = end) {
+        end = (begin / SECTOR + 1) * SECTOR;
+        if (end > scan->bytes)
+            end = scan->bytes;
+        size_t zeros = 0;
+        while (begin + zeros < end && scan->data[begin + zeros] == 0)
+            zeros++;
+        if (begin + zeros == end)
+            return true;
+    }
+    return false;
+}
+
+static enum mn_status scan_frames(struct scan *scan, const struct mn_store *store)
+{
+    struct frame_head head;
+    bool gap = false;
+    for (size_t at = 0; at < scan->bytes;) {
+        if (!frame_at(scan, store, at, &head)) {
+            /* Not the end: frames begin at multiples of 8, so a valid one may follow. */
+            gap = true;
+            at += 8;
+            continue;
+        }
+        MN_TRY(take_frame(scan, at, &head, gap));
+        gap = false;
+        at = scan->end;
+    }
+    if (scan->end == scan->bytes)
+        return MN_OK;
+    if (torn_end(scan, scan->end, store))
+        scan->report.torn_bytes = scan->bytes - scan->end;
+    else
+        scan->report.damaged_edits++;
+    return MN_OK;
+}
+
+/* An edit that is read is acted upon: files that it does not name are removed. So it must not be one that a power cut
+ * can still take back, as when its writer died before the sync. */
+static enum mn_status settle(const struct mn_store *store, const char *path)
+{
+    int fd;
+    MN_TRY(store->io->open(path, MN_IO_READ, &fd));
+    enum mn_status status = store->io->datasync(fd);
+    store->io->close(fd);
+    return status;
+}
+
+/* Reads and scans the file. No file: all zeros, *exists false. scan->data must be freed. */
+static enum mn_status scan_file(struct scan *scan, const struct mn_store *store, bool *exists)
+{
+    char path[MN_PATH_MAX];
+    void *data = NULL;
+    *scan = (struct scan){0};
+    *exists = false;
+    enum mn_status status = settle(store, mn_store_path(store, path, "MANIFEST"));
+    if (status == MN_NOT_FOUND)
+        return MN_OK;
+    MN_TRY(status);
+    MN_TRY(mn_io_slurp(store->io, path, FILE_MAX, &data, &scan->bytes));
+    *exists = true;
+    scan->data = data;
+    status = scan_frames(scan, store);
+    if (status == MN_OK && scan->newest.edit == 0)
+        status = MN_FAIL(MN_CORRUPT, "%s holds no valid edit: restore it from a snapshot of this store", path);
+    if (status != MN_OK) {
+        mn_manifest_free(&scan->newest);
+        free(data);
+        scan->data = NULL;
+    }
+    return status;
+}
+
+enum mn_status mn_manifest_read(struct mn_manifest *manifest, const struct mn_store *store,
+                                struct mn_manifest_report *report)
+{
+    struct scan scan;
+    bool exists;
+    *manifest = (struct mn_manifest){0};
+    MN_TRY(scan_file(&scan, store, &exists));
+    free((void *)(uintptr_t)scan.data);
+    if (report)
+        *report = scan.report;
+    *manifest = scan.newest;
+    return MN_OK;
+}
+
+/* Two frames of manifest->edit in one malloc'd piece. */
+static enum mn_status make_frames(const struct mn_manifest *manifest, const struct mn_store *store, uint32_t chain,
+                                  uint8_t **frames, size_t *bytes)
+{
+    void *edit;
+    size_t edit_bytes;
+    MN_TRY(mn_manifest_encode(manifest, &edit, &edit_bytes));
+    size_t frame_bytes = sizeof(struct frame_head) + mn_round_up(edit_bytes, 8);
+    uint8_t *out = calloc(2, frame_bytes);
+    if (out) {
+        struct frame_head head = {.magic = FRAME_MAGIC, .bytes = edit_bytes, .chain = chain};
+        memcpy(head.uuid, store->uuid, sizeof head.uuid);
+        memcpy(out + sizeof head, edit, edit_bytes);
+        head.checksum = frame_checksum(&head, out + sizeof head);
+        memcpy(out, &head, sizeof head);
+        memcpy(out + frame_bytes, out, frame_bytes);
+    }
+    free(edit);
+    if (!out)
+        return MN_FAIL(MN_SYSTEM, "no memory for a manifest edit");
+    *frames = out;
+    *bytes = 2 * frame_bytes;
+    return MN_OK;
+}
+
+static enum mn_status write_frames(const struct mn_store *store, const struct scan *scan, bool exists,
+                                   const uint8_t *frames, size_t bytes)
+{
+    char path[MN_PATH_MAX];
+    mn_store_path(store, path, "MANIFEST");
+    bool clean = scan->end == scan->bytes && scan->report.damaged_edits == 0;
+    if (!exists || !clean || scan->bytes + bytes > MN_MANIFEST_ROLL)
+        return mn_io_replace(store->io, path, frames, bytes);
+    int fd;
+    MN_TRY(store->io->open(path, MN_IO_WRITE, &fd));
+    enum mn_status status = MN_OK;
+    MN_TRY_OUT(store->io->write(fd, frames, bytes, scan->bytes));
+    MN_FAULT_POINT(manifest_after_append);
+    MN_TRY_OUT(store->io->datasync(fd));
+out:
+    store->io->close(fd);
+    return status;
+}
+
+enum mn_status mn_manifest_append(struct mn_manifest *manifest, const struct mn_store *store)
+{
+    struct scan scan;
+    bool exists;
+    uint8_t *frames = NULL;
+    size_t bytes = 0;
+    MN_FAULT_POINT(manifest_before_append);
+    MN_TRY(scan_file(&scan, store, &exists));
+    enum mn_status status = MN_OK;
+    if (scan.newest.edit != manifest->edit) {
+        status = MN_FAIL(MN_VERSION_MISMATCH, "the manifest is at edit %llu, the change was made from edit %llu",
+                         (unsigned long long)scan.newest.edit, (unsigned long long)manifest->edit);
+        goto out;
+    }
+    struct mn_manifest next = *manifest;
+    next.edit++;
+    MN_TRY_OUT(make_frames(&next, store, scan.chain, &frames, &bytes));
+    MN_TRY_OUT(write_frames(store, &scan, exists, frames, bytes));
+    manifest->edit = next.edit;
+    MN_FAULT_POINT(manifest_after_sync);
+out:
+    free(frames);
+    free((void *)(uintptr_t)scan.data);
+    mn_manifest_free(&scan.newest);
+    return status;
+}

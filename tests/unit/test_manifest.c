@@ -1,0 +1,324 @@
+/*
+ * test_manifest.c - MANIFEST: the newest edit survives flips, cuts and torn appends; a state is never made up.
+ */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "engine/manifest.h"
+
+struct fixture {
+    struct mn_store store;
+    char dir[128], path[MN_PATH_MAX];
+};
+
+#define assert_ok(call)                                                                                                \
+    do {                                                                                                               \
+        if ((call) != MN_OK)                                                                                           \
+            fail_msg("%s: %s", #call, mn_error_trail());                                                               \
+    } while (0)
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    snprintf(f->dir, sizeof f->dir, "/tmp/mn-manifest-XXXXXX");
+    if (!mkdtemp(f->dir) || mn_store_create(&f->store, &mn_io_posix, f->dir, 4, MN_METRIC_COSINE) != MN_OK)
+        return -1;
+    mn_store_path(&f->store, f->path, "MANIFEST");
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    int failed = mn_io_remove_tree(&mn_io_posix, f->dir) != MN_OK;
+    free(f);
+    return failed;
+}
+
+/* The state after `edit` edits: every number follows from it. */
+static void make_state(struct mn_manifest *m, uint64_t edit, uint32_t segments)
+{
+    *m = (struct mn_manifest){.edit = edit,
+                              .next_segment = 10 * edit + 1,
+                              .wal_first = 10 * edit + 2,
+                              .log_seq = 10 * edit + 3,
+                              .oldest_seq = 10 * edit + 4,
+                              .ledger_seq = 10 * edit + 5,
+                              .segment_count = segments,
+                              .segments = calloc(segments + 1, sizeof(struct mn_manifest_segment))};
+    for (uint32_t s = 0; s < segments; s++)
+        m->segments[s] = (struct mn_manifest_segment){edit + s, s + 1, s * 2, s * 3, -(int64_t)s, (int64_t)edit};
+}
+
+static void expect_state(const struct mn_manifest *m, uint64_t edit, uint32_t segments)
+{
+    struct mn_manifest want;
+    make_state(&want, edit, segments);
+    assert_int_equal(m->edit, edit);
+    assert_int_equal(m->next_segment, want.next_segment);
+    assert_int_equal(m->wal_first, want.wal_first);
+    assert_int_equal(m->log_seq, want.log_seq);
+    assert_int_equal(m->oldest_seq, want.oldest_seq);
+    assert_int_equal(m->ledger_seq, want.ledger_seq);
+    assert_int_equal(m->segment_count, segments);
+    assert_memory_equal(m->segments, want.segments, segments * sizeof *want.segments);
+    mn_manifest_free(&want);
+}
+
+/* Appends the state of edit + 1. */
+static void append_state(struct fixture *f, uint64_t edit, uint32_t segments)
+{
+    struct mn_manifest m;
+    make_state(&m, edit + 1, segments);
+    m.edit = edit;
+    assert_ok(mn_manifest_append(&m, &f->store));
+    assert_int_equal(m.edit, edit + 1);
+    mn_manifest_free(&m);
+}
+
+static void fresh(struct fixture *f, uint64_t edits, uint32_t segments)
+{
+    unlink(f->path);
+    for (uint64_t edit = 0; edit < edits; edit++)
+        append_state(f, edit, segments);
+}
+
+static size_t slurp(struct fixture *f, uint8_t **data)
+{
+    size_t bytes;
+    assert_ok(mn_io_slurp(&mn_io_posix, f->path, 1u << 30, (void **)data, &bytes));
+    return bytes;
+}
+
+static void put(struct fixture *f, const uint8_t *data, size_t bytes)
+{
+    int fd = open(f->path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    assert_int_equal(pwrite(fd, data, bytes, 0), (ssize_t)bytes);
+    close(fd);
+}
+
+static void empty_at_first(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest m;
+    struct mn_manifest_report report = {1, 1};
+    unlink(f->path);
+    assert_ok(mn_manifest_read(&m, &f->store, &report));
+    assert_int_equal(m.edit, 0);
+    assert_int_equal(m.segment_count, 0);
+    assert_int_equal(report.torn_bytes + report.damaged_edits, 0);
+    mn_manifest_free(&m);
+}
+
+static void newest_edit_is_read(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest m;
+    struct mn_manifest_report report;
+    fresh(f, 0, 0);
+    for (uint64_t edit = 0; edit < 20; edit++) {
+        append_state(f, edit, (uint32_t)(edit * 3 % 7));
+        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        expect_state(&m, edit + 1, (uint32_t)(edit * 3 % 7));
+        assert_int_equal(report.torn_bytes + report.damaged_edits, 0);
+        mn_manifest_free(&m);
+    }
+}
+
+static void stale_edit_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest m;
+    fresh(f, 3, 2);
+    make_state(&m, 2, 2);
+    assert_int_equal(mn_manifest_append(&m, &f->store), MN_VERSION_MISMATCH);
+    assert_int_equal(m.edit, 2);
+    mn_manifest_free(&m);
+    assert_ok(mn_manifest_read(&m, &f->store, NULL));
+    expect_state(&m, 3, 2);
+    mn_manifest_free(&m);
+}
+
+static void file_rolls(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest m;
+    struct mn_manifest_report report;
+    struct stat st;
+    uint64_t largest = 0, rolls = 0, before = 0;
+    fresh(f, 0, 0);
+    for (uint64_t edit = 0; edit < 60; edit++) {
+        append_state(f, edit, 500);
+        assert_int_equal(stat(f->path, &st), 0);
+        largest = (uint64_t)st.st_size > largest ? (uint64_t)st.st_size : largest;
+        rolls += (uint64_t)st.st_size < before;
+        before = (uint64_t)st.st_size;
+    }
+    assert_true(largest <= MN_MANIFEST_ROLL);
+    assert_true(rolls >= 1);
+    assert_ok(mn_manifest_read(&m, &f->store, &report));
+    expect_state(&m, 60, 500);
+    assert_int_equal(report.torn_bytes + report.damaged_edits, 0);
+    mn_manifest_free(&m);
+}
+
+/* One flipped bit anywhere: the newest edit is still read, and the damage is reported. */
+static void any_flip_is_survived(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t *data;
+    fresh(f, 3, 2);
+    size_t bytes = slurp(f, &data);
+    for (size_t bit = 0; bit < bytes * 8; bit++) {
+        struct mn_manifest m;
+        struct mn_manifest_report report;
+        data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        put(f, data, bytes);
+        data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        expect_state(&m, 3, 2);
+        if (report.torn_bytes == 0 && report.damaged_edits == 0)
+            fail_msg("flipped bit %zu is not reported", bit);
+        mn_manifest_free(&m);
+    }
+    free(data);
+}
+
+/* An append cut anywhere: the state is the one before or the one after. What is appended next is read back. */
+static void torn_append(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t *data;
+    struct stat st;
+    fresh(f, 2, 3);
+    assert_int_equal(stat(f->path, &st), 0);
+    append_state(f, 2, 5);
+    size_t bytes = slurp(f, &data), before = (size_t)st.st_size, single = before + (bytes - before) / 2;
+    for (size_t cut = before; cut <= bytes; cut += cut + 40 < bytes ? 13 : 1) {
+        struct mn_manifest m;
+        struct mn_manifest_report report;
+        put(f, data, cut);
+        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        expect_state(&m, cut >= single ? 3 : 2, cut >= single ? 5 : 3);
+        assert_int_equal(report.damaged_edits, 0);
+        assert_int_equal(report.torn_bytes, cut == bytes ? 0 : cut >= single ? cut - single : cut - before);
+        uint64_t edit = m.edit;
+        mn_manifest_free(&m);
+        append_state(f, edit, 1);
+        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        expect_state(&m, edit + 1, 1);
+        assert_int_equal(report.torn_bytes + report.damaged_edits, 0);
+        mn_manifest_free(&m);
+    }
+    free(data);
+}
+
+/* The file grew, but none or some of the sectors landed. */
+static void torn_with_zero_sectors(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t *data;
+    struct stat st;
+    fresh(f, 2, 60);
+    assert_int_equal(stat(f->path, &st), 0);
+    append_state(f, 2, 60);
+    size_t bytes = slurp(f, &data), before = (size_t)st.st_size;
+    for (size_t sector = before / 512; sector <= bytes / 512; sector++) {
+        struct mn_manifest m;
+        struct mn_manifest_report report;
+        uint8_t *torn = malloc(bytes);
+        memcpy(torn, data, bytes);
+        size_t begin = sector * 512 > before ? sector * 512 : before;
+        memset(torn + begin, 0, bytes - begin);
+        put(f, torn, bytes);
+        free(torn);
+        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        bool whole = begin >= before + (bytes - before) / 2;
+        expect_state(&m, whole ? 3 : 2, 60);
+        assert_true(report.torn_bytes > 0);
+        assert_int_equal(report.damaged_edits, 0);
+        mn_manifest_free(&m);
+    }
+    free(data);
+}
+
+static void no_valid_edit_is_corrupt(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest m;
+    uint8_t *data;
+    fresh(f, 1, 1);
+    size_t bytes = slurp(f, &data);
+    struct mn_store stranger = f->store;
+    stranger.uuid[0] ^= 1;
+    assert_int_equal(mn_manifest_read(&m, &stranger, NULL), MN_CORRUPT);
+    memset(data, 0, bytes);
+    put(f, data, bytes);
+    assert_int_equal(mn_manifest_read(&m, &f->store, NULL), MN_CORRUPT);
+    put(f, data, 0);
+    assert_int_equal(mn_manifest_read(&m, &f->store, NULL), MN_CORRUPT);
+    free(data);
+}
+
+/* A missing edit in the middle shows in the chain. */
+static void lost_edit_is_reported(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest m;
+    struct mn_manifest_report report;
+    uint8_t *data;
+    fresh(f, 4, 2);
+    size_t bytes = slurp(f, &data), edit = bytes / 4;
+    memmove(data + edit, data + 2 * edit, bytes - 2 * edit);
+    put(f, data, bytes - edit);
+    assert_ok(mn_manifest_read(&m, &f->store, &report));
+    expect_state(&m, 4, 2);
+    assert_int_equal(report.damaged_edits, 1);
+    mn_manifest_free(&m);
+    free(data);
+}
+
+static void encode_and_decode(void **state)
+{
+    (void)state;
+    struct mn_manifest m, back;
+    void *data;
+    size_t bytes;
+    make_state(&m, 9, 33);
+    assert_ok(mn_manifest_encode(&m, &data, &bytes));
+    assert_ok(mn_manifest_decode(&back, data, bytes));
+    expect_state(&back, 9, 33);
+    mn_manifest_free(&back);
+    for (size_t cut = 0; cut < bytes; cut += 7)
+        assert_int_equal(mn_manifest_decode(&back, data, cut), MN_CORRUPT);
+    for (size_t at = 0; at < bytes; at++) {
+        ((uint8_t *)data)[at] ^= 0x10;
+        assert_int_equal(mn_manifest_decode(&back, data, bytes), MN_CORRUPT);
+        ((uint8_t *)data)[at] ^= 0x10;
+    }
+    assert_ok(mn_manifest_copy(&back, &m));
+    expect_state(&back, 9, 33);
+    mn_manifest_free(&back);
+    mn_manifest_free(&m);
+    free(data);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(empty_at_first),         cmocka_unit_test(newest_edit_is_read),
+        cmocka_unit_test(stale_edit_is_refused),  cmocka_unit_test(file_rolls),
+        cmocka_unit_test(any_flip_is_survived),   cmocka_unit_test(torn_append),
+        cmocka_unit_test(torn_with_zero_sectors), cmocka_unit_test(no_valid_edit_is_corrupt),
+        cmocka_unit_test(lost_edit_is_reported),  cmocka_unit_test(encode_and_decode),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
