@@ -95,15 +95,9 @@ class Snapshot(ClusterCase):
 
     def open_copy(self):
         """A cluster that serves the copy, beside its origin."""
-        copy = Cluster(self.dim, self.metric)
-        copy.dir.parent.rmdir()
-        copy.base, copy.dir, copy.log = self.path.parent, self.path, self.path.with_suffix(".log")
-        self.addCleanup(lambda: self.end_copy(copy))
+        copy = Cluster(self.dim, self.metric, dir=self.path)
+        self.addCleanup(copy.finish)
         return copy
-
-    @staticmethod
-    def end_copy(copy):
-        copy.check_stop(copy.terminate())
 
     def test_mnemed_opens_it(self):
         vectors = [self.vector() for _ in range(20)]

@@ -76,7 +76,7 @@ class Calls(ClusterCase):
     def test_list_follows_cursors(self):
         self.client.remember_batch(({"embedding": self.vector(), "at": i} for i in range(25)), space=self.space)
         self.assertEqual([m.at for m in self.client.list(space=self.space, page=4, order="oldest")], list(range(25)))
-        self.assertEqual([m.at for m in self.client.list(space=self.space, page=4, after=20, before=23)], [22, 21])
+        self.assertEqual([m.at for m in self.client.list(space=self.space, page=4, after=20, before=23)], [22, 21, 20])
         self.assertEqual(self.client.count(space=self.space, after=20), 5)
 
     def test_spaces(self):
