@@ -1,0 +1,12 @@
+/*
+ * control_info.h - the reply to `info`: what a client needs to find its way, and what a person wants to know.
+ */
+#ifndef MN_ACTORS_CONTROL_INFO_H
+#define MN_ACTORS_CONTROL_INFO_H
+
+#include "actors/supervisor.h"
+#include "actors/wire_reply.h"
+
+void mn_control_info(struct mn_supervisor *s, struct mn_str rid, struct mn_reply *reply);
+
+#endif
