@@ -202,3 +202,23 @@ void mn_stats_summary(const struct mn_stats *stats, enum mn_stat stat, struct mn
     summary->p99 = quantile(buckets, summary->count, 0.99, summary->max);
     summary->p999 = quantile(buckets, summary->count, 0.999, summary->max);
 }
+
+void mn_stats_buckets(const struct mn_stats *stats, enum mn_stat stat, uint64_t buckets[MN_HISTOGRAM_BUCKETS])
+{
+    memset(buckets, 0, MN_HISTOGRAM_BUCKETS * sizeof *buckets);
+    for (uint32_t i = 0; i < MN_STATS_PAGES; i++) {
+        const struct mn_histogram *h = &page_at(stats, i)->histograms[histogram_index(stat)];
+        if (atomic_load_explicit(&h->count, memory_order_relaxed) == 0)
+            continue;
+        for (uint32_t b = 0; b < MN_HISTOGRAM_BUCKETS; b++)
+            buckets[b] += atomic_load_explicit(&h->buckets[b], memory_order_relaxed);
+    }
+}
+
+uint64_t mn_stats_quantile(const uint64_t buckets[MN_HISTOGRAM_BUCKETS], double q)
+{
+    uint64_t count = 0;
+    for (uint32_t b = 0; b < MN_HISTOGRAM_BUCKETS; b++)
+        count += buckets[b];
+    return count == 0 ? 0 : quantile(buckets, count, q, UINT64_MAX);
+}

@@ -61,4 +61,9 @@ struct mn_stat_summary {
 };
 void mn_stats_summary(const struct mn_stats *stats, enum mn_stat stat, struct mn_stat_summary *summary);
 
+/* A histogram's buckets over all pages; and a quantile (0..1) of such buckets, or of the difference between two looks at them:
+ * what happened in between. 0 when they are empty. */
+void mn_stats_buckets(const struct mn_stats *stats, enum mn_stat stat, uint64_t buckets[MN_HISTOGRAM_BUCKETS]);
+uint64_t mn_stats_quantile(const uint64_t buckets[MN_HISTOGRAM_BUCKETS], double q);
+
 #endif
