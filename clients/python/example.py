@@ -57,10 +57,17 @@ def tour(folder: str) -> None:
     with mneme.open(folder) as m:
         dim, now = m.info()["dim"], time.time_ns()
 
-        notes = ["the kettle is on the left shelf", "ada likes her tea without sugar", "the train to york leaves at nine"]
-        stored = m.remember_batch(
-            [dict(embedding=embed(text, dim), content=text, tags=["note"], meta={"words": len(text.split())},
-                  at=now - age * DAY_NS) for age, text in enumerate(notes)], space=SPACE)
+        notes = [
+            "the kettle is on the left shelf", "ada likes her tea without sugar", "the train to york leaves at nine"
+        ]
+        stored = m.remember_batch([
+            dict(embedding=embed(text, dim),
+                 content=text,
+                 tags=["note"],
+                 meta={"words": len(text.split())},
+                 at=now - age * DAY_NS) for age, text in enumerate(notes)
+        ],
+                                  space=SPACE)
         print("remembered", stored.ids, "at seq", stored.seq)
 
         print("\nwhat do we know of tea?")

@@ -1,4 +1,5 @@
-"""mneme.py - the Python client of Mneme, a storage engine for memories: one file, pyzmq and msgpack, numpy if you have it.
+"""mneme.py - the Python client of Mneme, a storage engine for memories: one file, pyzmq and msgpack.
+
 
     import mneme
     with mneme.open("/var/lib/mneme") as m:
@@ -7,10 +8,11 @@
             print(hit.score, hit.content)
 
 What a program may rely on:
-  discovery   only the data folder (or a control endpoint) is given; `info` names the other endpoints, and is asked again
-              when one falls silent.
+  discovery   only the data folder (or a control endpoint) is given; `info` names the other endpoints, and is asked
+              again when one falls silent.
   writes      each carries an `idem` key. A lost reply is asked for again with the same key, so a write happens once.
-              When its fate is still not known at the time-out, Unknown is raised with `idem` set: call again with that key.
+              When its fate is still not known at the time-out, Unknown is raised with `idem` set: call again with that
+              key.
   reads       go round the recall workers; a worker that dies is passed over, its request is asked of the next.
   busy        is tried again with back-off until the time-out.
   errors      are subclasses of MnemeError, one per code of the protocol: mneme.NotFound, mneme.VersionMismatch, ...
@@ -42,7 +44,8 @@ Embedding = Any  # bytes, list of float, array.array, memoryview or numpy array
 
 
 class MnemeError(Exception):
-    """A request was refused, or got no answer. `code` is the protocol's word, `retry` whether the same may succeed later."""
+    """A request was refused, or got no answer. `code` is the protocol's word, `retry` whether the same may succeed
+    later."""
 
     code = "internal"
     retry = False
@@ -97,7 +100,7 @@ OPERATIONS = {
 
 def _class_of(code: str, retry: bool) -> type:
     name = "".join(word.capitalize() for word in code.split("_"))
-    return type(name, (MnemeError,), {"code": code, "retry": retry, "__module__": __name__})
+    return type(name, (MnemeError, ), {"code": code, "retry": retry, "__module__": __name__})
 
 
 ERRORS = {code: _class_of(code, retry) for code, retry in ERROR_CODES.items()}
@@ -167,7 +170,9 @@ class Recalled:
         return self.hits[place]
 
 
-def open(dir: Union[str, os.PathLike], timeout_s: float = 10.0, curve: Optional[Tuple[bytes, bytes, bytes]] = None) -> "Client":
+def open(dir: Union[str, os.PathLike],
+         timeout_s: float = 10.0,
+         curve: Optional[Tuple[bytes, bytes, bytes]] = None) -> "Client":
     """A client of the cluster on data folder `dir` (or of a control endpoint, "ipc://..." or "tcp://...").
 
     `timeout_s` bounds each call as a whole, retries included. `curve` is (server key, own public key, own secret key),
@@ -187,7 +192,6 @@ def open(dir: Union[str, os.PathLike], timeout_s: float = 10.0, curve: Optional[
 
 class Client:
     """A connection to one cluster; see the module's opening for what it promises."""
-
     def __init__(self, control: str, timeout_s: float, curve: Optional[Tuple[bytes, bytes, bytes]] = None):
         self._pid = os.getpid()
         self._context = zmq.Context()
@@ -215,88 +219,187 @@ class Client:
 
     # ---- writes
 
-    def remember(self, embedding: Embedding, *, id: Optional[Id] = None, content: Union[str, bytes, None] = None,
-                 meta: Optional[Mapping[str, Any]] = None, tags: Optional[Sequence[str]] = None,
-                 confidence: Optional[float] = None, at: Optional[int] = None, expires: Optional[int] = None,
-                 if_absent: Optional[bool] = None, if_version: Optional[int] = None,
-                 supersedes: Optional[Sequence[Id]] = None, space: str = "default", idem: Optional[str] = None,
-                 ack: Optional[str] = None, timeout_s: Optional[float] = None) -> Remembered:
+    def remember(self,
+                 embedding: Embedding,
+                 *,
+                 id: Optional[Id] = None,
+                 content: Union[str, bytes, None] = None,
+                 meta: Optional[Mapping[str, Any]] = None,
+                 tags: Optional[Sequence[str]] = None,
+                 confidence: Optional[float] = None,
+                 at: Optional[int] = None,
+                 expires: Optional[int] = None,
+                 if_absent: Optional[bool] = None,
+                 if_version: Optional[int] = None,
+                 supersedes: Optional[Sequence[Id]] = None,
+                 space: str = "default",
+                 idem: Optional[str] = None,
+                 ack: Optional[str] = None,
+                 timeout_s: Optional[float] = None) -> Remembered:
         """Stores one memory, or replaces the one with this id."""
-        memory = dict(id=id, embedding=embedding, content=content, meta=meta, tags=tags, confidence=confidence, at=at,
-                      expires=expires, if_absent=if_absent, if_version=if_version, supersedes=supersedes)
+        memory = dict(id=id,
+                      embedding=embedding,
+                      content=content,
+                      meta=meta,
+                      tags=tags,
+                      confidence=confidence,
+                      at=at,
+                      expires=expires,
+                      if_absent=if_absent,
+                      if_version=if_version,
+                      supersedes=supersedes)
         return self.remember_batch([memory], space=space, idem=idem, ack=ack, timeout_s=timeout_s)
 
-    def remember_batch(self, memories: Iterable[Union[Memory, Mapping[str, Any]]], *, space: str = "default",
-                       idem: Optional[str] = None, ack: Optional[str] = None,
+    def remember_batch(self,
+                       memories: Iterable[Union[Memory, Mapping[str, Any]]],
+                       *,
+                       space: str = "default",
+                       idem: Optional[str] = None,
+                       ack: Optional[str] = None,
                        timeout_s: Optional[float] = None) -> Remembered:
         """Stores several in one atomic change: all or none. Each is a mapping with remember's names, or a Memory."""
-        reply = self._write("remember", idem, timeout_s, space=space, memories=[_outgoing(m) for m in memories], ack=ack)
+        reply = self._write("remember",
+                            idem,
+                            timeout_s,
+                            space=space,
+                            memories=[_outgoing(m) for m in memories],
+                            ack=ack)
         return Remembered(reply["ids"], reply["seq"], reply["versions"])
 
-    def revise(self, id: Id, *, space: str = "default", if_version: Optional[int] = None, idem: Optional[str] = None,
-               timeout_s: Optional[float] = None, **changes: Any) -> int:
-        """A new version with the same embedding; `changes`: confidence, content, meta, tags, at, expires. Returns its seq."""
+    def revise(self,
+               id: Id,
+               *,
+               space: str = "default",
+               if_version: Optional[int] = None,
+               idem: Optional[str] = None,
+               timeout_s: Optional[float] = None,
+               **changes: Any) -> int:
+        """A new version with the same embedding; `changes`: confidence, content, meta, tags, at, expires. Returns its
+        seq."""
         return self._write("revise", idem, timeout_s, space=space, id=id, set=changes, if_version=if_version)["seq"]
 
-    def forget(self, ids: Union[Id, Sequence[Id], None] = None, *, filter: Optional[Mapping[str, Any]] = None,
-               all: bool = False, mode: str = "delete", space: str = "default", if_version: Optional[int] = None,
-               idem: Optional[str] = None, timeout_s: Optional[float] = None) -> Forgotten:
-        """Forgets by ids, by filter, or a whole space. `mode`: delete, suppress (restorable), restore, purge (from every
-        file; the answer comes when no file of the store holds the bytes, so give it a time-out to match)."""
+    def forget(self,
+               ids: Union[Id, Sequence[Id], None] = None,
+               *,
+               filter: Optional[Mapping[str, Any]] = None,
+               all: bool = False,
+               mode: str = "delete",
+               space: str = "default",
+               if_version: Optional[int] = None,
+               idem: Optional[str] = None,
+               timeout_s: Optional[float] = None) -> Forgotten:
+        """Forgets by ids, by filter, or a whole space. `mode`: delete, suppress (restorable), restore, purge (from
+        every file; the answer comes when no file of the store holds the bytes, so give it a time-out to match)."""
         if isinstance(ids, (int, str)):
             ids = [ids]
-        reply = self._write("forget", idem, timeout_s, space=space, ids=ids, filter=filter, all=all or None, mode=mode,
+        reply = self._write("forget",
+                            idem,
+                            timeout_s,
+                            space=space,
+                            ids=ids,
+                            filter=filter,
+                            all=all or None,
+                            mode=mode,
                             if_version=if_version)
         return Forgotten(reply["seq"], reply["count"], reply.get("receipt"))
 
     # ---- reads
 
-    def recall(self, embedding: Embedding = None, *, like: Optional[Id] = None, k: int = 10, space: Space = "default",
-               timeout_s: Optional[float] = None, **options: Any) -> Recalled:
-        """The `k` memories most like `embedding`, or like the stored memory `like`. `space`: one, several, or None for all.
+    def recall(self,
+               embedding: Embedding = None,
+               *,
+               like: Optional[Id] = None,
+               k: int = 10,
+               space: Space = "default",
+               timeout_s: Optional[float] = None,
+               **options: Any) -> Recalled:
+        """The `k` memories most like `embedding`, or like the stored memory `like`. `space`: one, several, or None for
+        all.
 
-        `options`: filter, after, before, min_confidence, min_score, target, exact, rank, context, as_of, min_seq, fields.
+        `options`: filter, after, before, min_confidence, min_score, target, exact, rank, context, as_of, min_seq,
+        fields.
         """
         query = {"like": like} if embedding is None else {"embedding": _f32(embedding)}
         reply = self._read("recall", timeout_s, space=_space(space), k=k, **query, **options)
         return Recalled([_hit(h) for h in reply["hits"]], reply["seq"], reply["exact"], reply["scanned"], reply["us"])
 
-    def recall_batch(self, embeddings: Union[bytes, Sequence[Embedding]], *, k: int = 10, space: Space = "default",
-                     timeout_s: Optional[float] = None, **options: Any) -> List[Recalled]:
+    def recall_batch(self,
+                     embeddings: Union[bytes, Sequence[Embedding]],
+                     *,
+                     k: int = 10,
+                     space: Space = "default",
+                     timeout_s: Optional[float] = None,
+                     **options: Any) -> List[Recalled]:
         """recall for each of `embeddings` (a sequence, a matrix, or bytes of n × dim f32), in one request."""
         reply = self._read("recall", timeout_s, space=_space(space), k=k, embeddings=_f32_rows(embeddings), **options)
         rest = (reply["seq"], reply["exact"], reply["scanned"], reply["us"])
         return [Recalled([_hit(h) for h in hits], *rest) for hits in reply["results"]]
 
-    def get(self, id: Id, *, space: str = "default", fields: Optional[Sequence[str]] = None,
-            as_of: Optional[int] = None, timeout_s: Optional[float] = None) -> Optional[Memory]:
+    def get(self,
+            id: Id,
+            *,
+            space: str = "default",
+            fields: Optional[Sequence[str]] = None,
+            as_of: Optional[int] = None,
+            timeout_s: Optional[float] = None) -> Optional[Memory]:
         """The memory with this id, or None. `fields` may include "embedding"."""
         return self.get_many([id], space=space, fields=fields, as_of=as_of, timeout_s=timeout_s)[0]
 
-    def get_many(self, ids: Sequence[Id], *, space: str = "default", fields: Optional[Sequence[str]] = None,
-                 as_of: Optional[int] = None, timeout_s: Optional[float] = None) -> List[Optional[Memory]]:
+    def get_many(self,
+                 ids: Sequence[Id],
+                 *,
+                 space: str = "default",
+                 fields: Optional[Sequence[str]] = None,
+                 as_of: Optional[int] = None,
+                 timeout_s: Optional[float] = None) -> List[Optional[Memory]]:
         """As get, for several: the answer has their order, with None for each that is absent."""
         reply = self._read("get", timeout_s, space=space, ids=[*ids], fields=fields, as_of=as_of)
         return [None if m is None else _memory(m) for m in reply["memories"]]
 
-    def list(self, *, space: Space = "default", filter: Optional[Mapping[str, Any]] = None, after: Optional[int] = None,
-             before: Optional[int] = None, order: str = "newest", fields: Optional[Sequence[str]] = None,
-             page: int = 100, timeout_s: Optional[float] = None) -> Iterator[Memory]:
-        """All that match, in order of time, fetched `page` at a time. Never skips or repeats one that was there throughout."""
+    def list(self,
+             *,
+             space: Space = "default",
+             filter: Optional[Mapping[str, Any]] = None,
+             after: Optional[int] = None,
+             before: Optional[int] = None,
+             order: str = "newest",
+             fields: Optional[Sequence[str]] = None,
+             page: int = 100,
+             timeout_s: Optional[float] = None) -> Iterator[Memory]:
+        """All that match, in order of time, fetched `page` at a time. Never skips or repeats one that was there
+        throughout."""
         cursor = None
         while True:
-            reply = self._read("list", timeout_s, space=_space(space), filter=filter, after=after, before=before,
-                               order=order, limit=page, cursor=cursor, fields=fields)
+            reply = self._read("list",
+                               timeout_s,
+                               space=_space(space),
+                               filter=filter,
+                               after=after,
+                               before=before,
+                               order=order,
+                               limit=page,
+                               cursor=cursor,
+                               fields=fields)
             yield from map(_memory, reply["memories"])
             cursor = reply.get("cursor")
             if cursor is None:
                 return
 
-    def count(self, *, space: Space = "default", filter: Optional[Mapping[str, Any]] = None, after: Optional[int] = None,
-              before: Optional[int] = None, min_confidence: Optional[float] = None,
+    def count(self,
+              *,
+              space: Space = "default",
+              filter: Optional[Mapping[str, Any]] = None,
+              after: Optional[int] = None,
+              before: Optional[int] = None,
+              min_confidence: Optional[float] = None,
               timeout_s: Optional[float] = None) -> int:
         """How many memories match."""
-        return self._read("count", timeout_s, space=_space(space), filter=filter, after=after, before=before,
+        return self._read("count",
+                          timeout_s,
+                          space=_space(space),
+                          filter=filter,
+                          after=after,
+                          before=before,
                           min_confidence=min_confidence)["count"]
 
     def spaces(self, *, timeout_s: Optional[float] = None) -> Dict[str, int]:
@@ -380,13 +483,14 @@ class Client:
             time.sleep(pause_s)
         if idem is not None and sent:
             raise ERRORS["unknown"](f"{op}: no answer in time; ask again with the same idem to learn its fate", idem)
-        raise refusal or ERRORS["unavailable"](f"{op}: nobody answered at {self._endpoints.get(OPERATIONS[op])} in time")
+        raise refusal or ERRORS["unavailable"](
+            f"{op}: nobody answered at {self._endpoints.get(OPERATIONS[op])} in time")
 
     def _patience(self, op: str, attempt: int, deadline: float) -> float:
         """Until when one attempt may take: a read leaves a worker that hangs to itself, where there is another."""
         if len(self._endpoints.get(OPERATIONS[op], ())) < 2:
             return deadline
-        return min(deadline, time.monotonic() + 2.0 ** attempt)
+        return min(deadline, time.monotonic() + 2.0**attempt)
 
     @staticmethod
     def _passes(refusal: MnemeError, fields: Mapping[str, Any]) -> bool:
@@ -420,7 +524,6 @@ class Client:
 
 class _Silence(Exception):
     """No answer came; `sent` says whether the request may have arrived."""
-
     def __init__(self, sent: bool):
         super().__init__()
         self.sent = sent
@@ -500,7 +603,7 @@ def _space(space: Space) -> Any:
 def _pauses() -> Iterator[float]:
     """Back-off in seconds: doubles from 2 ms to 500 ms, spread at random so that clients do not march in step."""
     for step in itertools.count():
-        yield min(0.5, 0.002 * 2 ** min(step, 10)) * random.uniform(0.5, 1.0)
+        yield min(0.5, 0.002 * 2**min(step, 10)) * random.uniform(0.5, 1.0)
 
 
 def _left_ms(deadline: float) -> int:
@@ -534,7 +637,10 @@ def _f32_rows(embeddings: Union[bytes, Sequence[Embedding]]) -> Any:
 def _outgoing(memory: Union[Memory, Mapping[str, Any]]) -> Dict[str, Any]:
     """A memory as the wire wants it: what is None is left out, as are the fields that only replies carry."""
     if isinstance(memory, Memory):
-        memory = {f.name: getattr(memory, f.name) for f in dataclasses.fields(Memory) if f.name not in ("version", "space")}
+        memory = {
+            f.name: getattr(memory, f.name)
+            for f in dataclasses.fields(Memory) if f.name not in ("version", "space")
+        }
     given = {name: value for name, value in memory.items() if value is not None}
     if "embedding" in given:
         given["embedding"] = _f32(given["embedding"])
@@ -561,5 +667,9 @@ def _neighbours(wire: Optional[Sequence[Mapping[str, Any]]]) -> Optional[List[Me
 
 
 def _hit(wire: Mapping[str, Any]) -> Hit:
-    return Hit(**_memory_fields(wire), score=wire["score"], similarity=wire["similarity"], parts=wire.get("parts"),
-               before=_neighbours(wire.get("before")), after=_neighbours(wire.get("after")))
+    return Hit(**_memory_fields(wire),
+               score=wire["score"],
+               similarity=wire["similarity"],
+               parts=wire.get("parts"),
+               before=_neighbours(wire.get("before")),
+               after=_neighbours(wire.get("after")))

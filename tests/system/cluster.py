@@ -1,6 +1,7 @@
 """cluster.py - a real mnemed on a temporary store, for black-box tests: start, ask, kill, restart, and a strict stop.
 
-Nothing here knows more than the wire protocol: bare ZeroMQ frames with MessagePack maps. The environment says what runs:
+Nothing here knows more than the wire protocol: bare ZeroMQ frames with MessagePack maps. The environment says what
+runs:
   MNEMED            path of the mnemed program (required)
   MNEME             path of the mneme command (tests of the command need it)
   MNEME_TEST_SCALE  multiplies loop counts (default 1)
@@ -8,8 +9,8 @@ Nothing here knows more than the wire protocol: bare ZeroMQ frames with MessageP
   MNEME_TEST_DIR    where stores are made (default /tmp; keep it short, socket paths have a limit)
   MNEME_TEST_KEEP   1 keeps the stores for a look afterwards
 
-A stop is only good when mnemed exits with status 0 and leaves no process and nothing in /dev/shm behind; finish() asserts
-that. Whatever happens, finish() ends every process of the cluster: each carries a mark in its environment.
+A stop is only good when mnemed exits with status 0 and leaves no process and nothing in /dev/shm behind; finish()
+asserts that. Whatever happens, finish() ends every process of the cluster: each carries a mark in its environment.
 """
 
 import ctypes
@@ -79,8 +80,8 @@ class NoReply(AssertionError):
 
 
 class Peer:
-    """One bare client socket. A DEALER sends the body alone, or behind an empty delimiter frame; a REQ does so by itself."""
-
+    """One bare client socket. A DEALER sends the body alone, or behind an empty delimiter frame; a REQ does so by
+    itself."""
     def __init__(self, endpoint, kind=zmq.DEALER, delimiter=False, receive_limit=1000):
         self.socket = zmq.Context.instance().socket(kind)
         self.socket.linger = 0
@@ -130,7 +131,6 @@ def unpack(frame):
 
 class Cluster:
     """One mnemed and the folder it serves: `<base>/d`, or a given one. Snapshots may go beside it, under `base`."""
-
     def __init__(self, dim=8, metric="cosine", settings=None, dir=None):
         self.dim, self.metric, self.settings = dim, metric, dict(settings or {})
         self.base = Path(tempfile.mkdtemp(prefix="mn", dir=os.environ.get("MNEME_TEST_DIR", "/tmp")))
@@ -145,15 +145,23 @@ class Cluster:
     # ---- life
 
     def arguments(self, *more, dim=None, metric=None):
-        words = [program("MNEMED"), "--dir", str(self.dir), "--dim", str(dim or self.dim), "--metric", metric or self.metric]
+        words = [
+            program("MNEMED"), "--dir",
+            str(self.dir), "--dim",
+            str(dim or self.dim), "--metric", metric or self.metric
+        ]
         for key, value in self.settings.items():
             words += ["--set", f"{key}={value}"]
         return words + list(more)
 
     def start(self, wait=True):
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.arguments(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            start_new_session=True, env=self.environment())
+            self.process = subprocess.Popen(self.arguments(),
+                                            stdin=subprocess.DEVNULL,
+                                            stdout=log,
+                                            stderr=log,
+                                            start_new_session=True,
+                                            env=self.environment())
         self.sessions.add(self.process.pid)
         return self.await_ready() if wait else self
 
@@ -172,6 +180,7 @@ class Cluster:
                 raise AssertionError(f"mnemed exited with {self.process.returncode}:\n{self.log_tail()}")
             info = self.info_or_none()
             return info if info and info["state"] in states else None
+
         try:
             return poll_until(f"state {' or '.join(states)}", arrived, timeout_s)
         except AssertionError as late:
@@ -259,13 +268,17 @@ class Cluster:
     def processes(self):
         """Pids of this cluster's processes, zombies included, except those that wait for init to reap them."""
         mark = f"{MARK}={self.base}".encode()
-        return [pid for pid, ppid, state, session in process_table()
-                if (session in self.sessions or mark in environment_of(pid)) and not (state == "Z" and ppid == 1)
-                and not (state == "Z" and ppid == os.getpid())]
+        return [
+            pid for pid, ppid, state, session in process_table()
+            if (session in self.sessions or mark in environment_of(pid)) and not (state == "Z" and ppid == 1)
+            and not (state == "Z" and ppid == os.getpid())
+        ]
 
     def shared_memory(self):
         """Entries of /dev/shm that belong to any instance this cluster had."""
-        return [entry for entry in SHM.iterdir() if any(instance in entry.name for instance in self.instances if instance)]
+        return [
+            entry for entry in SHM.iterdir() if any(instance in entry.name for instance in self.instances if instance)
+        ]
 
     # ---- asking
 
@@ -285,7 +298,8 @@ class Cluster:
         self.peers = {}
 
     def call(self, op, worker=0, timeout_s=REPLY_S, **fields):
-        """One request, one reply, whatever it says. After silence the connection is dropped: a late reply meets nobody."""
+        """One request, one reply, whatever it says. After silence the connection is dropped: a late reply meets
+        nobody."""
         peer = self.peer(op, worker)
         try:
             return peer.ask({"op": op, **fields}, timeout_s)
@@ -321,6 +335,7 @@ class Cluster:
             info = self.info()
             rows = [r for r in info["roles"] if r["role"] == role and node in (None, r["node"])]
             return info["state"] == "ready" and rows and rows[0]["pid"] != pid
+
         poll_until(f"{role} restarted", replaced)
 
     def identities(self):
@@ -373,7 +388,8 @@ def die_with_parent():
 
 
 class ClusterCase(unittest.TestCase):
-    """Tests that share one cluster a class, each in a space of its own. Any role that dies on the way fails the class."""
+    """Tests that share one cluster a class, each in a space of its own. Any role that dies on the way fails the
+    class."""
 
     dim = 8
     metric = "cosine"
@@ -402,7 +418,7 @@ class ClusterCase(unittest.TestCase):
         return reply
 
     def assert_refusal(self, reply, code, what):
-        codes = (code,) if isinstance(code, str) else code
+        codes = (code, ) if isinstance(code, str) else code
         self.assertIs(reply.get("ok"), False, f"{what} was not refused: {brief(reply)}")
         self.assertIn(reply.get("code"), codes, f"{what}: {brief(reply)}")
         self.assertIsInstance(reply.get("error"), str, what)

@@ -1,9 +1,9 @@
 """model.py - what Mneme must answer, in plain Python and numpy: the protocol's meaning with nothing of its machinery.
 
-A Model is fed each change that the server acknowledged, with the seq it was given, and then answers reads by brute force.
-The compare_* functions hold a reply of the server against it. Scores are compared with a tolerance (the server computes in
-f32 and may sum in any order); which memories come back, and in what order, is compared strictly, except between memories
-whose scores are closer than that tolerance.
+A Model is fed each change that the server acknowledged, with the seq it was given, and then answers reads by brute
+force. The compare_* functions hold a reply of the server against it. Scores are compared with a tolerance (the server
+computes in f32 and may sum in any order); which memories come back, and in what order, is compared strictly, except
+between memories whose scores are closer than that tolerance.
 """
 
 import dataclasses
@@ -77,8 +77,16 @@ class Model:
             for old in memory.get("supersedes", ()):
                 self._delete(entries, old, seq)
         for memory, id in zip(memories, ids):
-            fields = {k: memory[k] for k in ("content", "meta", "confidence", "at", "expires") if memory.get(k) is not None}
-            version = Version(space, id, seq, as_vector(memory["embedding"]), tags=tuple(memory.get("tags", ())), **fields)
+            fields = {
+                k: memory[k]
+                for k in ("content", "meta", "confidence", "at", "expires") if memory.get(k) is not None
+            }
+            version = Version(space,
+                              id,
+                              seq,
+                              as_vector(memory["embedding"]),
+                              tags=tuple(memory.get("tags", ())),
+                              **fields)
             entries.setdefault(id, Entry()).begin(version)
         self.seq = max(self.seq, seq)
 
@@ -111,6 +119,7 @@ class Model:
         def subject(entry):
             version = entry.suppressed if mode == "restore" else entry.at(NEVER - 1)
             return version if version and not expired(version, now) else None
+
         named = entries.keys() if ids is None else [id for id in dict.fromkeys(ids) if id in entries]
         subjects = {id: subject(entries[id]) for id in named}
         return [id for id, version in subjects.items() if version and matches(filter or {}, version)]
@@ -130,9 +139,11 @@ class Model:
         return [v for v in seen if v is not None and not expired(v, now)]
 
     def select(self, space, now=0, as_of=NEVER - 1, filter=None, after=None, before=None, min_confidence=None):
-        return [v for v in self.visible(space, as_of, now)
-                if (after is None or v.at >= after) and (before is None or v.at < before)
-                and (min_confidence is None or v.confidence >= min_confidence) and matches(filter or {}, v)]
+        return [
+            v for v in self.visible(space, as_of, now)
+            if (after is None or v.at >= after) and (before is None or v.at < before) and (
+                min_confidence is None or v.confidence >= min_confidence) and matches(filter or {}, v)
+        ]
 
     def get(self, space, id, as_of=NEVER - 1, now=0):
         entry = self.spaces.get(space, {}).get(id)
@@ -169,7 +180,7 @@ def similarities(metric, query, rows):
     if metric == "ip":
         return rows @ query
     if metric == "l2":
-        return -((rows - query) ** 2).sum(axis=1)
+        return -((rows - query)**2).sum(axis=1)
     return rows @ query / (np.linalg.norm(rows, axis=1) * np.linalg.norm(query))
 
 
@@ -177,7 +188,7 @@ def ranked(similarity, version, rank, now):
     weight, floor, half_life_s = rank.get("confidence_weight", 0.0), rank.get("floor", 0.0), rank.get("half_life_s")
     confidence = 1.0 - weight + weight * version.confidence
     age_s = max(0, rank.get("now", now) - version.at) / 1e9
-    decay = 1.0 if half_life_s is None else floor + (1.0 - floor) * 2.0 ** (-age_s / half_life_s)
+    decay = 1.0 if half_life_s is None else floor + (1.0 - floor) * 2.0**(-age_s / half_life_s)
     clamped = max(0.0, similarity)
     return clamped * confidence * decay, {"similarity": clamped, "confidence": confidence, "decay": decay}
 
@@ -191,8 +202,7 @@ ORDERINGS = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": op
 def matches(filter, version):
     tags = set(version.tags)
     return (("tags_any" not in filter or bool(tags & set(filter["tags_any"])))
-            and tags >= set(filter.get("tags_all", ()))
-            and not tags & set(filter.get("tags_none", ()))
+            and tags >= set(filter.get("tags_all", ())) and not tags & set(filter.get("tags_none", ()))
             and ("ids" not in filter or version.id in filter["ids"])
             and all(meets(condition, version.meta or {}) for condition in filter.get("meta", ())))
 
@@ -235,6 +245,7 @@ def same(a, b):
 
 # ---- holding replies against the model
 
+
 def assert_memory(row, version, what=""):
     """A memory of a reply, field by field; embedding, content and meta bit for bit."""
     assert row is not None, f"{what}: missing, the model has {version}"
@@ -245,7 +256,8 @@ def assert_memory(row, version, what=""):
         if name in row:
             expected = list(version.tags) if name == "tags" else getattr(version, name)
             found = row[name]
-            assert (found or empty) == (expected or empty), f"{what}: {name} of {row['id']}: {found!r}, not {expected!r}"
+            assert (found or empty) == (expected
+                                        or empty), f"{what}: {name} of {row['id']}: {found!r}, not {expected!r}"
             assert type(found or empty) is type(expected or empty), f"{what}: type of {name} of {row['id']}: {found!r}"
     if "at" in row:
         assert row["at"] == version.at, f"{what}: at of {row['id']}: {row['at']}, not {version.at}"
@@ -316,7 +328,8 @@ def assert_complete(hits, keys, by_key, k, min_score):
         worst = by_key[keys[-1]][1]
         best = max(missing, key=lambda key: by_key[key][1])
         lead = by_key[best][1] - worst
-        assert lead <= 2 * TOLERANCE * max(1.0, abs(worst)), f"{best} is better by {lead} than the last hit, but left out"
+        assert lead <= 2 * TOLERANCE * max(1.0,
+                                           abs(worst)), f"{best} is better by {lead} than the last hit, but left out"
 
 
 def assert_order(hits, keys, by_key):
@@ -324,6 +337,7 @@ def assert_order(hits, keys, by_key):
     def order(place):
         version = by_key[keys[place]][0]
         return (-hits[place]["score"], -version.at, id_order(version.id), version.space)
+
     places = [order(i) for i in range(len(hits))]
     assert places == sorted(places), f"hits out of order: {places}"
 
@@ -340,8 +354,9 @@ def compare_spaces(model, reply, now=0, prefix=""):
 
 
 def difference(what, found, expected):
-    return (f"{what}: {len(found)} found, {len(expected)} expected; too many: {sorted(found - expected, key=str)[:10]}; "
-            f"missing: {sorted(expected - found, key=str)[:10]}")
+    return (
+        f"{what}: {len(found)} found, {len(expected)} expected; too many: {sorted(found - expected, key=str)[:10]}; "
+        f"missing: {sorted(expected - found, key=str)[:10]}")
 
 
 def list_all(ask, **request):

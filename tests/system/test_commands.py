@@ -1,4 +1,5 @@
-"""The two commands as a person runs them: mnemed's exit statuses and stops; every command of mneme, for people and with --json."""
+"""The two commands as a person runs them: mnemed's exit statuses and stops; every command of mneme, for people and
+with --json."""
 
 import json
 import os
@@ -20,14 +21,17 @@ RUN_S = 60 * PATIENCE
 
 class Mnemed(unittest.TestCase):
     """Starts that fail, and what they say: one line on stderr, and an exit status that tells whose fault it was."""
-
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="mn", dir=os.environ.get("MNEME_TEST_DIR", "/tmp")))
         self.addCleanup(lambda: subprocess.run(["rm", "-rf", str(self.folder)], check=True))
 
     def mnemed(self, *arguments):
-        return subprocess.run([program("MNEMED"), *map(str, arguments)], capture_output=True, text=True, timeout=RUN_S,
-                              stdin=subprocess.DEVNULL, env={**os.environ, MARK: str(self.folder)})
+        return subprocess.run([program("MNEMED"), *map(str, arguments)],
+                              capture_output=True,
+                              text=True,
+                              timeout=RUN_S,
+                              stdin=subprocess.DEVNULL,
+                              env={**os.environ, MARK: str(self.folder)})
 
     def assert_fails(self, status, *arguments):
         done = self.mnemed(*arguments)
@@ -37,8 +41,9 @@ class Mnemed(unittest.TestCase):
 
     def test_bad_usage(self):
         place = self.folder / "d"
-        for arguments in ((), ("--dir",), ("--dir", place, "--dimension", 4), ("--dir", place, "--dim", 0), ("--dir", place, "--dim", "x"),
-                          ("--dir", place, "--metric", "manhattan"), ("--dir", place, "--set", "no.such=1"),
+        for arguments in ((), ("--dir", ), ("--dir", place, "--dimension", 4), ("--dir", place, "--dim", 0),
+                          ("--dir", place, "--dim", "x"), ("--dir", place, "--metric",
+                                                           "manhattan"), ("--dir", place, "--set", "no.such=1"),
                           ("--dir", place, "--set", "recall.workers"), ("--dir", place, "--set", "recall.workers=many"),
                           ("--dir", place, "--set", "recall.workers=100000"), ("--dir", place, "a word"),
                           ("--dir", place, "--config", self.folder / "none.conf")):
@@ -62,10 +67,13 @@ class Mnemed(unittest.TestCase):
 
     def test_a_folder_that_is_no_store_is_left_alone(self):
         (self.folder / "thesis.txt").write_text("years of work")
-        done = subprocess.Popen([program("MNEMED"), "--dir", str(self.folder), "--dim", "4"], stdin=subprocess.DEVNULL,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = subprocess.Popen([program("MNEMED"), "--dir", str(self.folder), "--dim", "4"],
+                                stdin=subprocess.DEVNULL,
+                                stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
         try:
-            poll_until("started or refused", lambda: done.poll() is not None or (self.folder / "run" / "control").exists())
+            poll_until("started or refused",
+                       lambda: done.poll() is not None or (self.folder / "run" / "control").exists())
         finally:
             done.terminate()
             done.wait(RUN_S)
@@ -80,8 +88,12 @@ class OneStore(unittest.TestCase):
         self.cluster.ok("remember", memories=[{"id": 1, "embedding": f32([1] * 8)}])
 
     def start_another(self, **differs):
-        return subprocess.run(self.cluster.arguments(**differs), capture_output=True, text=True, timeout=RUN_S,
-                              stdin=subprocess.DEVNULL, env=self.cluster.environment())
+        return subprocess.run(self.cluster.arguments(**differs),
+                              capture_output=True,
+                              text=True,
+                              timeout=RUN_S,
+                              stdin=subprocess.DEVNULL,
+                              env=self.cluster.environment())
 
     def test_a_second_one_is_refused(self):
         before = self.cluster.identities()
@@ -118,13 +130,12 @@ class OneStore(unittest.TestCase):
 
 class Stops(unittest.TestCase):
     """SIGTERM under load: what was acknowledged is there at the next start."""
-
     def setUp(self):
         self.cluster = Cluster()
         self.addCleanup(self.cluster.finish)
         self.cluster.start()
         self.acked, self.stopping = [], threading.Event()
-        self.writers = [threading.Thread(target=self.write, args=(n,)) for n in range(3)]
+        self.writers = [threading.Thread(target=self.write, args=(n, )) for n in range(3)]
         for writer in self.writers:
             writer.start()
         self.addCleanup(self.stop_writers)
@@ -136,7 +147,9 @@ class Stops(unittest.TestCase):
                     return
                 id = number * 10**6 + i
                 try:
-                    reply = peer.ask({"op": "remember", "memories": [{"id": id, "embedding": f32([1 + i] * 8), "content": str(id)}]}, 2)
+                    reply = peer.ask(
+                        {"op": "remember", "memories": [{"id": id, "embedding": f32([1 + i] * 8), "content": str(id)}]},
+                        2)
                 except NoReply:
                     return
                 if reply["ok"]:
@@ -191,14 +204,23 @@ class Mneme(ClusterCase):
     dim = 4
 
     def command(self, *words, status=0, text=None, dir=None):
-        done = subprocess.run([program("MNEME"), "--dir", str(dir or self.cluster.dir), *map(str, words)], capture_output=True,
-                              input=text, text=True, timeout=RUN_S, env={**os.environ, MARK: str(self.cluster.base)})
+        done = subprocess.run(
+            [program("MNEME"), "--dir", str(dir or self.cluster.dir), *map(str, words)],
+            capture_output=True,
+            input=text,
+            text=True,
+            timeout=RUN_S,
+            env={**os.environ, MARK: str(self.cluster.base)})
         self.assertEqual(done.returncode, status, f"{words}: {done}")
         return done.stderr if status else done.stdout
 
     def json(self, *words, status=0, text=None):
-        out = subprocess.run([program("MNEME"), "--dir", str(self.cluster.dir), "--json", *map(str, words)], capture_output=True,
-                             input=text, text=True, timeout=RUN_S)
+        out = subprocess.run(
+            [program("MNEME"), "--dir", str(self.cluster.dir), "--json", *map(str, words)],
+            capture_output=True,
+            input=text,
+            text=True,
+            timeout=RUN_S)
         self.assertEqual(out.returncode, status, f"{words}: {out}")
         return json.loads(out.stdout)
 
@@ -206,18 +228,21 @@ class Mneme(ClusterCase):
         return self.json("remember", "-s", self.space, "-e", vector, "-c", content, *more)["ids"][0]
 
     def test_remember(self):
-        printed = self.command("remember", "-s", self.space, "-e", "[1, 2, 3, 4]", "--content", "tea", "--meta", '{"who": {"name": "ada"}}',
-                               "--tag", "a", "--tag", "b", "--confidence", "0.5", "--at", "5000").strip()
+        printed = self.command("remember", "-s", self.space, "-e", "[1, 2, 3, 4]", "--content", "tea", "--meta",
+                               '{"who": {"name": "ada"}}', "--tag", "a", "--tag", "b", "--confidence", "0.5", "--at",
+                               "5000").strip()
         self.assertEqual(printed, "1")
         found = self.get(1, fields=["content", "meta", "tags", "confidence", "at", "embedding"])[0]
-        self.assertEqual((found["content"], found["meta"], found["tags"], found["confidence"], found["at"], found["embedding"]),
-                         ("tea", {"who": {"name": "ada"}}, ["a", "b"], 0.5, 5000, f32([1, 2, 3, 4])))
+        self.assertEqual(
+            (found["content"], found["meta"], found["tags"], found["confidence"], found["at"], found["embedding"]),
+            ("tea", {"who": {"name": "ada"}}, ["a", "b"], 0.5, 5000, f32([1, 2, 3, 4])))
         self.assertEqual(self.json("remember", "-s", self.space, "-e", "-", text="[4, 3, 2, 1]")["ids"], [2])
         self.assertEqual(self.get(2, fields=["embedding"])[0]["embedding"], f32([4, 3, 2, 1]))
 
     def test_embeddings_from_files(self):
         vector = np.array([1, 2, 3, 4], "f4")
-        for name, data in (("v.f32", vector.tobytes()), ("v.f16", vector.astype("f2").tobytes()), ("v.json", b"[1, 2, 3, 4]")):
+        for name, data in (("v.f32", vector.tobytes()), ("v.f16", vector.astype("f2").tobytes()), ("v.json",
+                                                                                                   b"[1, 2, 3, 4]")):
             path = self.cluster.base / name
             path.write_bytes(data)
             id = self.put("from a file", vector=f"@{path}")
@@ -226,20 +251,23 @@ class Mneme(ClusterCase):
     def test_recall(self):
         for content in ("alpha", "beta"):
             self.put(content, "--tag", content)
-        for words in (("recall", "-s", self.space, "-e", "[1, 0.5, 0, 0.25]"), ("recall", "-s", self.space, "--like", "1", "--exact")):
+        for words in (("recall", "-s", self.space, "-e", "[1, 0.5, 0, 0.25]"), ("recall", "-s", self.space, "--like",
+                                                                                "1", "--exact")):
             self.assertIn("beta", self.command(*words))
         reply = self.json("recall", "-s", self.space, "-e", "[1, 0.5, 0, 0.25]", "-k", 1, "--exact", "--context", 1)
         self.assertTrue(reply["exact"])
         self.assertEqual(len(reply["hits"]), 1)
         self.assertAlmostEqual(reply["hits"][0]["score"], 1.0, places=5)
-        ranked = self.json("recall", "-s", self.space, "-e", "[1, 0, 0, 0]", "--half-life", "7d", "--confidence-weight", 0.5, "--floor", 0.1)
+        ranked = self.json("recall", "-s", self.space, "-e", "[1, 0, 0, 0]", "--half-life", "7d", "--confidence-weight",
+                           0.5, "--floor", 0.1)
         self.assertEqual(set(ranked["hits"][0]["parts"]), {"similarity", "confidence", "decay"})
 
     def test_get_list_count_spaces(self):
         for content in ("one", "two", "three"):
             self.put(content)
         self.assertIn("two", self.command("get", "-s", self.space, 2))
-        self.assertEqual([m and m["content"] for m in self.json("get", "-s", self.space, 1, 3, 404)["memories"]], ["one", "three", None])
+        self.assertEqual([m and m["content"] for m in self.json("get", "-s", self.space, 1, 3, 404)["memories"]],
+                         ["one", "three", None])
         self.assertEqual(self.command("get", "-s", self.space, 2, "--raw"), "two")
         self.assertIn("three", self.command("list", "-s", self.space))
         page = self.json("list", "-s", self.space, "--oldest", "--limit", 2)
@@ -291,9 +319,10 @@ class Mneme(ClusterCase):
         self.assertEqual(second.ok("get", space=self.space, ids=[1])["memories"][0]["content"], "kept")
 
     def test_bad_lines(self):
-        for words in (("no such",), ("recall", "--no-such"), ("recall",), ("remember", "-c", "x"), ("get",), ("forget",),
-                      ("list", "--limit", "many"), ("count", "surplus"), ("recall", "-e", "[1,2,3,4]", "-k", "0"),
-                      ("remember", "-e", "[1, 2, 3, 4]", "--meta", "{not json")):
+        for words in (("no such", ), ("recall", "--no-such"), ("recall", ), ("remember", "-c", "x"), ("get", ),
+                      ("forget", ), ("list", "--limit", "many"), ("count", "surplus"),
+                      ("recall", "-e", "[1,2,3,4]", "-k", "0"), ("remember", "-e", "[1, 2, 3, 4]", "--meta",
+                                                                 "{not json")):
             self.assertTrue(self.command(*words, status=2).strip(), words)
         self.assertTrue(self.command("--help").strip())
         for name in ("recall", "import", "top", "bench"):
@@ -301,9 +330,10 @@ class Mneme(ClusterCase):
 
     def test_refusals(self):
         self.put("x")
-        for words, code in ((("remember", "-e", "[1]"), "bad_dim"), (("revise", "404", "-c", "x", "-s", self.space), "not_found"),
-                            (("remember", "-e", "[1, 2, 3, 4]", "-i", "1", "--if-absent", "-s", self.space), "exists"),
-                            (("remember", "-e", "[0, 0, 0, 0]"), "bad_value")):
+        for words, code in ((("remember", "-e", "[1]"), "bad_dim"), (("revise", "404", "-c", "x", "-s", self.space),
+                                                                     "not_found"),
+                            (("remember", "-e", "[1, 2, 3, 4]", "-i", "1", "--if-absent", "-s", self.space),
+                             "exists"), (("remember", "-e", "[0, 0, 0, 0]"), "bad_value")):
             self.assertIn(code, self.command(*words, status=1))
             self.assertEqual(self.json(*words, status=1)["code"], code)
 
@@ -312,9 +342,12 @@ class Mneme(ClusterCase):
 
     def test_export_and_import(self):
         rng = np.random.default_rng(3)
-        memories = [{"id": i + 1, "embedding": f32(rng.standard_normal(4)), "content": f"naïve\n\"{i}\"" if i % 3 else b"\x00\xff%d" % i,
-                     "meta": {"n": i, "deep": {"list": [1, 2.5, None, "x"]}}, "tags": [f"t{i % 4}"], "confidence": i % 5 / 4,
-                     "at": 10**18 + i, **({"expires": 2**62} if i % 7 == 0 else {})} for i in range(300)]
+        memories = [{
+            "id": i + 1, "embedding": f32(rng.standard_normal(4)),
+            "content": f"naïve\n\"{i}\"" if i % 3 else b"\x00\xff%d" % i,
+            "meta": {"n": i, "deep": {"list": [1, 2.5, None, "x"]}}, "tags": [f"t{i % 4}"], "confidence": i % 5 / 4,
+            "at": 10**18 + i, **({"expires": 2**62} if i % 7 == 0 else {})
+        } for i in range(300)]
         self.remember(*memories)
         fields = ["content", "meta", "tags", "confidence", "at", "expires", "embedding"]
         original = self.rows(self.space, fields)
@@ -344,7 +377,9 @@ class Mneme(ClusterCase):
         words = [program("MNEME"), "--dir", str(self.cluster.dir), "import", "-s", self.space, str(file)]
         first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            poll_until("the import is under way", lambda: self.ok("count")["count"] > 500 or first.poll() is not None, pause_s=0)
+            poll_until("the import is under way",
+                       lambda: self.ok("count")["count"] > 500 or first.poll() is not None,
+                       pause_s=0)
         finally:
             first.kill()
             first.wait()

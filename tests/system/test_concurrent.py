@@ -1,7 +1,8 @@
-"""Many client processes change the same memories at once; the acknowledgements, put in order of seq, must explain the store.
+"""Many client processes change the same memories at once; the acknowledgements, put in order of seq, must explain the
+store.
 
-One writer makes order: so the final state equals a replay of all acknowledged changes by seq, and each answer (ids, counts)
-equals what the replay gives at that point.
+One writer makes order: so the final state equals a replay of all acknowledged changes by seq, and each answer (ids,
+counts) equals what the replay gives at that point.
 """
 
 import multiprocessing
@@ -89,7 +90,8 @@ class Concurrent(ClusterCase):
                 self.foresee_conditions(model, request, reply)
                 model.remember(SPACE, request["memories"], reply["ids"], seq)
             elif request["op"] == "revise":
-                self.assertIsNotNone(model.get(SPACE, request["id"]), f"revise of an absent memory was acknowledged: {reply}")
+                self.assertIsNotNone(model.get(SPACE, request["id"]),
+                                     f"revise of an absent memory was acknowledged: {reply}")
                 model.revise(SPACE, request["id"], request["set"], seq)
             else:
                 expected = model.forget(SPACE, request["mode"], seq, ids=request["ids"])

@@ -25,9 +25,12 @@ class Info(ClusterCase):
 
     def test_endpoints_are_where_the_protocol_says(self):
         endpoints = self.cluster.info()["endpoints"]
-        self.assertEqual(endpoints, {"write": self.cluster.endpoint("write"), "stats": self.cluster.endpoint("stats"),
-                                     "recall": [self.cluster.endpoint("recall", n) for n in (0, 1)],
-                                     "stats_pub": self.cluster.endpoint("stats.pub")})
+        self.assertEqual(
+            endpoints, {
+                "write": self.cluster.endpoint("write"), "stats": self.cluster.endpoint("stats"),
+                "recall": [self.cluster.endpoint("recall", n)
+                           for n in (0, 1)], "stats_pub": self.cluster.endpoint("stats.pub")
+            })
 
     def test_roles(self):
         rows = self.cluster.info()["roles"]
@@ -56,9 +59,11 @@ class Consolidate(ClusterCase):
     def test_nothing_changes_but_the_place(self):
         vectors = [self.vector() for _ in range(50)]
         self.remember(*({"embedding": f32(v), "content": str(i)} for i, v in enumerate(vectors)))
+
         def answers():
-            return ([self.ok("recall", embedding=f32(v), exact=True)["hits"] for v in vectors[:5]],
-                    truth.list_all(self.ok), self.ok("count")["count"])
+            return ([self.ok("recall", embedding=f32(v), exact=True)["hits"]
+                     for v in vectors[:5]], truth.list_all(self.ok), self.ok("count")["count"])
+
         before = answers()
         self.cluster.ok("consolidate", wait=True, timeout_s=60)
         self.assertEqual(repr(answers()), repr(before))
@@ -121,12 +126,18 @@ class Snapshot(ClusterCase):
     def test_it_is_consistent_under_writes(self):
         """Each write puts the same number into two memories; a copy in which they differ is torn."""
         stop, writes = threading.Event(), []
+
         def write():
             with Peer(self.cluster.endpoint("write")) as peer:
                 while not stop.is_set():
                     n = len(writes)
-                    writes.append(peer.ask({"op": "remember", "space": self.space, "memories": [
-                        {"id": id, "embedding": f32([1 + n] * self.dim), "content": str(n)} for id in (1, 2)]}))
+                    writes.append(
+                        peer.ask({
+                            "op": "remember", "space": self.space,
+                            "memories": [{"id": id, "embedding": f32([1 + n] * self.dim), "content": str(n)}
+                                         for id in (1, 2)]
+                        }))
+
         writer = threading.Thread(target=write)
         writer.start()
         try:
@@ -233,11 +244,13 @@ class State(unittest.TestCase):
             cluster.ok("remember", memories=[{"embedding": f32([1] * 8)}])
         pid = cluster.kill_role("wal-writer")
         states = set()
+
         def seen():
             info = cluster.info()
             states.add(info["state"])
             rows = [r for r in info["roles"] if r["role"] == "wal-writer"]
             return info["state"] == "ready" and rows and rows[0]["pid"] != pid
+
         poll_until("the writer is back", seen, pause_s=0)
         self.assertLessEqual(states, {"recovering", "ready", "degraded"})
         self.assertEqual(cluster.ok("count")["count"], 3)

@@ -13,8 +13,9 @@ class Forget(ClusterCase):
     def setUp(self):
         super().setUp()
         self.vectors = [self.vector() for _ in range(6)]
-        self.stored = self.remember(*({"embedding": f32(v), "tags": ["even" if i % 2 else "odd"], "content": f"c{i}",
-                                       "at": 1000 + i} for i, v in enumerate(self.vectors)))
+        self.stored = self.remember(
+            *({"embedding": f32(v), "tags": ["even" if i % 2 else "odd"], "content": f"c{i}", "at": 1000 + i}
+              for i, v in enumerate(self.vectors)))
 
     def assert_visible(self, *ids):
         """The same set in every kind of read, on both workers."""
@@ -153,7 +154,8 @@ class Forget(ClusterCase):
 
 
 class Purge(ClusterCase):
-    """The reply to a purge comes when no file holds the bytes; each test looks through every file of the data folder."""
+    """The reply to a purge comes when no file holds the bytes; each test looks through every file of the data
+    folder."""
 
     dim = 16
 
@@ -175,7 +177,8 @@ class Purge(ClusterCase):
         for path in self.cluster.dir.rglob("*"):
             if path.is_file():
                 data = path.read_bytes()
-                found += [(str(path.relative_to(self.cluster.dir)), i) for i, needle in enumerate(needles) if needle in data]
+                found += [(str(path.relative_to(self.cluster.dir)), i) for i, needle in enumerate(needles)
+                          if needle in data]
         return found
 
     def purge(self, **fields):

@@ -21,7 +21,6 @@ PASSING = ("busy", "unknown", "unavailable", "deadline", "read_only")
 
 class Writer(threading.Thread):
     """Changes one space until told to stop, and keeps the model of what was acknowledged."""
-
     def __init__(self, cluster, number):
         super().__init__(name=f"writer {number}")
         self.endpoint, self.space = cluster.endpoint("write"), f"w{number}"
@@ -78,7 +77,8 @@ class Writer(threading.Thread):
 
     def remember(self):
         ids = list(dict.fromkeys(int(i) for i in self.rng.integers(10**6, 10**6 + 300, int(self.rng.integers(1, 5)))))
-        memories = [self.memories.make(id=id) for id in ids] + [self.memories.make() for _ in range(int(self.rng.integers(3)))]
+        memories = [self.memories.make(id=id)
+                    for id in ids] + [self.memories.make() for _ in range(int(self.rng.integers(3)))]
         reply = self.settle("remember", memories=memories)
         fresh = reply["ids"][len(ids):]
         assert reply["ids"][:len(ids)] == ids and not set(fresh) & set(self.model.spaces.get(self.space, {})), reply
@@ -106,8 +106,11 @@ class Kills(unittest.TestCase):
     WRITERS = 2
 
     def setUp(self):
-        self.cluster = Cluster(settings={"recall.workers": 2, "wal.segment_bytes": "1MiB", "compact.interval": "50ms",
-                                         "compact.min_rows": 64, "compact.fanout": 2})
+        self.cluster = Cluster(
+            settings={
+                "recall.workers": 2, "wal.segment_bytes": "1MiB", "compact.interval": "50ms", "compact.min_rows": 64,
+                "compact.fanout": 2
+            })
         self.addCleanup(self.cluster.finish)
         self.cluster.start()
         self.stable = [Memories(np.random.default_rng(99), 8).make(id=id) for id in range(1, 51)]
@@ -123,7 +126,8 @@ class Kills(unittest.TestCase):
             writer.finish()
 
     def check(self):
-        """Every memory of every writer and the stable ones, bit for bit, on both workers; the writers pause meanwhile."""
+        """Every memory of every writer and the stable ones, bit for bit, on both workers; the writers pause
+        meanwhile."""
         for worker in (0, 1):
             self.check_stable(worker)
             for writer in self.writers:
@@ -143,14 +147,16 @@ class Kills(unittest.TestCase):
     def check_stable(self, worker, timeout_s=15.0 * PATIENCE):
         reply = self.cluster.ok("get", worker, timeout_s, space="stable", ids=list(range(1, 51)), fields=ALL_FIELDS)
         for row, memory in zip(reply["memories"], self.stable):
-            version = truth.Version("stable", memory["id"], self.stable_seq, truth.as_vector(memory["embedding"]), memory["content"],
-                                    memory["meta"], tuple(memory["tags"]), memory["confidence"], memory["at"])
+            version = truth.Version("stable", memory["id"], self.stable_seq,
+                                    truth.as_vector(memory["embedding"]), memory["content"], memory["meta"],
+                                    tuple(memory["tags"]), memory["confidence"], memory["at"])
             truth.assert_memory(row, version, "stable")
 
     def kill_and_watch(self, role, node, serving):
         """Kills one role; until it is replaced, the `serving` workers must answer each read within two seconds."""
         pid = self.cluster.kill_role(role, node)
         reads = 0
+
         def replaced():
             nonlocal reads
             for worker in serving:
@@ -159,6 +165,7 @@ class Kills(unittest.TestCase):
             info = self.cluster.info()
             rows = [r for r in info["roles"] if r["role"] == role and node in (None, r["node"])]
             return info["state"] == "ready" and rows and rows[0]["pid"] != pid
+
         poll_until(f"{role} replaced", replaced, 60 * PATIENCE)
         self.assertGreater(reads, 0)
 
@@ -176,18 +183,22 @@ class Kills(unittest.TestCase):
     def kill_recovery(self):
         """The writer dies, and so does the recovery that follows it, if it lives long enough to be caught."""
         self.cluster.kill_role("wal-writer")
+
         def caught():
             row = self.cluster.role("recovery")
             if row:
                 kill(row["pid"])
             return row or self.cluster.role("wal-writer")
+
         poll_until("recovery or its end", caught, pause_s=0)
         self.cluster.await_state("ready")
 
     def rounds(self):
-        return [lambda: self.kill_and_watch("wal-writer", None, (0, 1)), lambda: self.kill_and_watch("recall", 1, (0,)),
-                lambda: self.kill_and_watch("recall", 0, (1,)), lambda: self.kill_and_watch("compactor", None, (0, 1)),
-                self.kill_recovery, self.kill_everything, self.kill_supervisor]
+        return [
+            lambda: self.kill_and_watch("wal-writer", None, (0, 1)), lambda: self.kill_and_watch("recall", 1, (0, )),
+            lambda: self.kill_and_watch("recall", 0, (1, )), lambda: self.kill_and_watch("compactor", None, (0, 1)),
+            self.kill_recovery, self.kill_everything, self.kill_supervisor
+        ]
 
     def progress(self):
         return [writer.requests for writer in self.writers]
@@ -195,15 +206,19 @@ class Kills(unittest.TestCase):
     def test_each_role_in_turn(self):
         for number in range(scaled(10)):
             before = self.progress()
-            poll_until("all writers make progress", lambda: all(now > then + 5 for now, then in zip(self.progress(), before))
-                       or any(w.trouble for w in self.writers), 60 * PATIENCE)
+            poll_until(
+                "all writers make progress",
+                lambda: all(now > then + 5 for now, then in zip(self.progress(), before)) or any(w.trouble
+                                                                                                 for w in self.writers),
+                60 * PATIENCE)
             self.rounds()[number % len(self.rounds())]()
             self.check()
             self.assertEqual([w.trouble for w in self.writers if w.trouble], [])
         writers = self.writers
         self.check()
         self.finish_writers()
-        self.assertGreater(sum(w.repeats for w in writers), 0, "no request was ever interrupted: the kills did not bite")
+        self.assertGreater(sum(w.repeats for w in writers), 0,
+                           "no request was ever interrupted: the kills did not bite")
         self.writers = writers
         self.cluster.restart()
         self.check()

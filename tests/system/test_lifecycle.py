@@ -71,7 +71,6 @@ class Stages(unittest.TestCase):
 
 class Counters(unittest.TestCase):
     """What must survive besides memories: the id counter and idem keys."""
-
     def test_over_every_kind_of_stop(self):
         cluster = Cluster(settings={"compact.enabled": "no"})
         self.addCleanup(cluster.finish)
@@ -81,11 +80,14 @@ class Counters(unittest.TestCase):
         self.assertEqual(first["ids"], [1])
         last = cluster.ok("remember", memories=[{"embedding": [1.0] * 8}] * 3)["ids"]
         cluster.ok("forget", ids=last)
+
         def consolidate():
             cluster.ok("consolidate", wait=True)
+
         def crash():
             cluster.kill_everything()
             cluster.start()
+
         expected = 5
         for disturbance in (crash, consolidate, cluster.restart, crash, consolidate, consolidate, crash):
             disturbance()

@@ -9,10 +9,16 @@ import zmq
 from cluster import SLOW, ClusterCase, Peer, f32, resident_kib, scaled, unpack
 
 SOCKETS = ("control", "write", "recall", "stats")
-OPS = {"control": ("info", "ping", "consolidate", "snapshot", "verify", "reload"), "write": ("remember", "revise", "forget"),
-       "recall": ("recall", "get", "list", "count", "spaces"), "stats": ("stats",)}
-WRONG = [None, True, -1, 2**64 - 1, 1.5, float("nan"), "text", "", b"bin", [], [[]], {}, {"a": {"b": []}}, msgpack.ExtType(5, b"x"),
-         "x" * 5000]
+OPS = {
+    "control": ("info", "ping", "consolidate", "snapshot", "verify", "reload"),
+    "write": ("remember", "revise", "forget"), "recall": ("recall", "get", "list", "count", "spaces"),
+    "stats": ("stats", )
+}
+WRONG = [
+    None, True, -1, 2**64 - 1, 1.5,
+    float("nan"), "text", "", b"bin", [], [[]], {}, {"a": {"b": []}},
+    msgpack.ExtType(5, b"x"), "x" * 5000
+]
 
 
 def bodies():
@@ -33,7 +39,8 @@ def bodies():
     yield "a byte behind", sound + b"\0"
     for cut in range(1, len(sound)):
         yield f"cut at {cut}", sound[:cut]
-    for name, head in (("map32", b"\xdf"), ("array32", b"\xdd"), ("str32", b"\xdb"), ("bin32", b"\xc6"), ("ext32", b"\xc9")):
+    for name, head in (("map32", b"\xdf"), ("array32", b"\xdd"), ("str32", b"\xdb"), ("bin32", b"\xc6"), ("ext32",
+                                                                                                          b"\xc9")):
         yield f"{name} of 2^32-1", head + b"\xff\xff\xff\xff"
         yield f"{name} of 2^31", head + b"\x80\0\0\0" + b"\0" * 16
         yield f"rid is {name} of 2^32-1", b"\x82\xa2op\xa4ping\xa3rid" + head + b"\xff\xff\xff\xff"
@@ -93,20 +100,32 @@ class Malformed(ClusterCase):
 
     def sound_request(self, op):
         vector = f32(self.vector())
-        return {"op": op, **{
-            "remember": {"space": self.space, "idem": "k", "ack": "durable", "memories": [
-                {"id": 1, "embedding": vector, "content": "c", "meta": {"a": 1}, "tags": ["t"], "confidence": 0.5, "at": 1,
-                 "expires": 2**62, "if_absent": False, "supersedes": [9]}]},
-            "revise": {"space": self.space, "id": 1, "set": {"content": "c"}, "if_version": 1, "idem": "k"},
-            "forget": {"space": self.space, "ids": [404], "mode": "delete", "if_version": 1, "idem": "k"},
-            "recall": {"space": self.space, "embedding": vector, "k": 3, "filter": {"tags_any": ["t"]}, "after": 0, "before": 9,
-                       "min_confidence": 0.1, "min_score": 0.1, "target": 0.9, "rank": {"floor": 0.1}, "context": 1, "as_of": 1,
-                       "min_seq": 0, "fields": ["content"]},
-            "get": {"space": self.space, "ids": [1], "fields": ["content"], "as_of": 1},
-            "list": {"space": self.space, "filter": {}, "after": 0, "before": 9, "order": "newest", "limit": 5, "fields": []},
-            "count": {"space": self.space, "filter": {}, "after": 0, "before": 9, "min_confidence": 0.5},
-            "snapshot": {"path": "/no/such/place"}, "stats": {"format": "map"}, "consolidate": {"wait": False},
-        }.get(op, {}), "deadline_ms": 1000}
+        return {
+            "op": op, **{
+                "remember": {
+                    "space": self.space, "idem": "k", "ack": "durable", "memories": [{
+                        "id": 1, "embedding": vector, "content": "c", "meta": {"a": 1}, "tags": ["t"],
+                        "confidence": 0.5, "at": 1, "expires": 2**62, "if_absent": False, "supersedes": [9]
+                    }]
+                },
+                "revise": {"space": self.space, "id": 1, "set": {"content": "c"}, "if_version": 1, "idem": "k"},
+                "forget": {"space": self.space, "ids": [404], "mode": "delete", "if_version": 1, "idem": "k"},
+                "recall": {
+                    "space": self.space, "embedding": vector, "k": 3, "filter": {"tags_any": ["t"]}, "after": 0,
+                    "before": 9, "min_confidence": 0.1, "min_score": 0.1, "target": 0.9, "rank": {"floor": 0.1},
+                    "context": 1, "as_of": 1, "min_seq": 0, "fields": ["content"]
+                },
+                "get": {"space": self.space, "ids": [1], "fields": ["content"], "as_of": 1},
+                "list": {
+                    "space": self.space, "filter": {}, "after": 0, "before": 9, "order": "newest", "limit": 5,
+                    "fields": []
+                },
+                "count": {"space": self.space, "filter": {}, "after": 0, "before": 9, "min_confidence": 0.5},
+                "snapshot": {"path": "/no/such/place"},
+                "stats": {"format": "map"},
+                "consolidate": {"wait": False},
+            }.get(op, {}), "deadline_ms": 1000
+        }
 
     def test_each_field_with_each_wrong_type(self):
         """Every answer is a reply in due form; a refusal names a code for the client's fault."""
@@ -116,8 +135,9 @@ class Malformed(ClusterCase):
                     for request in self.mutations(self.sound_request(op)):
                         reply = self.answer(peer, msgpack.packb(request, use_bin_type=True), str(request)[:200])
                         if not reply["ok"]:
-                            self.assertIn(reply["code"], ("bad_request", "bad_value", "bad_dim", "bad_op", "not_found", "too_large",
-                                                          "version_mismatch", "exists", "unavailable", "deadline"),
+                            self.assertIn(reply["code"],
+                                          ("bad_request", "bad_value", "bad_dim", "bad_op", "not_found", "too_large",
+                                           "version_mismatch", "exists", "unavailable", "deadline"),
                                           f"{str(request)[:200]}: {reply}")
 
     def mutations(self, request):
@@ -129,7 +149,7 @@ class Malformed(ClusterCase):
     def paths(self, value, above=()):
         items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, inner in items:
-            if (*above, key) != ("op",):
+            if (*above, key) != ("op", ):
                 yield (*above, key)
                 yield from self.paths(inner, (*above, key))
 
@@ -141,9 +161,9 @@ class Malformed(ClusterCase):
         return copy
 
     def test_certainly_wrong_types_are_bad_request(self):
-        for op, field in (("remember", "memories"), ("remember", "space"), ("forget", "ids"), ("revise", "set"), ("recall", "k"),
-                          ("recall", "embedding"), ("recall", "filter"), ("recall", "fields"), ("get", "ids"), ("list", "order"),
-                          ("count", "filter"), ("recall", "rank")):
+        for op, field in (("remember", "memories"), ("remember", "space"), ("forget", "ids"), ("revise", "set"),
+                          ("recall", "k"), ("recall", "embedding"), ("recall", "filter"), ("recall", "fields"),
+                          ("get", "ids"), ("list", "order"), ("count", "filter"), ("recall", "rank")):
             for wrong in (True, "\0", {"x": 1}, [{}], 1.5):
                 if (field, wrong) == ("space", "\0"):
                     continue  # a string is what it should be
@@ -185,6 +205,7 @@ class Malformed(ClusterCase):
     def test_no_memory_is_lost(self):
         def pids():
             return {row["role"]: row["pid"] for row in self.cluster.info()["roles"]}
+
         def batter(rounds):
             for socket in SOCKETS:
                 with Peer(self.cluster.endpoint(socket), kind=zmq.DEALER) as peer:
@@ -192,6 +213,7 @@ class Malformed(ClusterCase):
                         for name, body in bodies():
                             if name != "empty":
                                 self.answer(peer, body, name)
+
         batter(10)
         before = {role: resident_kib(pid) for role, pid in pids().items()}
         batter(scaled(40))

@@ -32,10 +32,18 @@ class Calls(ClusterCase):
 
     def test_remember_get_recall(self):
         vector = self.vector()
-        stored = self.client.remember(vector, content="c", meta={"a": [1]}, tags=["t"], confidence=0.5, at=5, expires=2**62,
+        stored = self.client.remember(vector,
+                                      content="c",
+                                      meta={"a": [1]},
+                                      tags=["t"],
+                                      confidence=0.5,
+                                      at=5,
+                                      expires=2**62,
                                       space=self.space)
         self.assertEqual((stored.id, stored.versions), (1, [stored.seq]))
-        found = self.client.get(1, space=self.space, fields=["content", "meta", "tags", "confidence", "at", "expires", "embedding"])
+        found = self.client.get(1,
+                                space=self.space,
+                                fields=["content", "meta", "tags", "confidence", "at", "expires", "embedding"])
         self.assertEqual((found.content, found.meta, found.tags, found.confidence, found.at, found.expires),
                          ("c", {"a": [1]}, ["t"], 0.5, 5, 2**62))
         self.assertEqual(found.embedding.tobytes(), f32(vector))
@@ -47,9 +55,21 @@ class Calls(ClusterCase):
 
     def test_embeddings_in_every_form(self):
         numbers = [0.5, -1.25, 2.0, 0.0, 3.5, 1.0, -8.0, 0.25]  # exact in half precision too
-        forms = [numbers, tuple(numbers), f32(numbers), bytearray(f32(numbers)), array.array("f", numbers), array.array("d", numbers),
-                 memoryview(array.array("f", numbers)), np.array(numbers), np.array(numbers, "f4"), np.array(numbers, "f2"),
-                 np.array(numbers, ">f4"), np.array(numbers * 2, "f4")[:8], np.array(numbers, "f4").repeat(2)[::2]]
+        forms = [
+            numbers,
+            tuple(numbers),
+            f32(numbers),
+            bytearray(f32(numbers)),
+            array.array("f", numbers),
+            array.array("d", numbers),
+            memoryview(array.array("f", numbers)),
+            np.array(numbers),
+            np.array(numbers, "f4"),
+            np.array(numbers, "f2"),
+            np.array(numbers, ">f4"),
+            np.array(numbers * 2, "f4")[:8],
+            np.array(numbers, "f4").repeat(2)[::2]
+        ]
         ids = self.client.remember_batch([{"embedding": form} for form in forms], space=self.space).ids
         for memory in self.client.get_many(ids, space=self.space, fields=["embedding"]):
             self.assertEqual(memory.embedding.tolist(), numbers)
@@ -63,7 +83,8 @@ class Calls(ClusterCase):
     def test_revise_forget_restore(self):
         id = self.client.remember(self.vector(), content="old", space=self.space).id
         seq = self.client.revise(id, content="new", space=self.space)
-        self.assertEqual((self.client.get(id, space=self.space).content, self.client.get(id, space=self.space).version), ("new", seq))
+        self.assertEqual((self.client.get(id, space=self.space).content, self.client.get(id, space=self.space).version),
+                         ("new", seq))
         self.assertEqual(self.client.forget(id, mode="suppress", space=self.space).count, 1)
         self.assertIsNone(self.client.get(id, space=self.space))
         self.assertEqual(self.client.forget([id], mode="restore", space=self.space).count, 1)
@@ -90,7 +111,8 @@ class Calls(ClusterCase):
 
     def test_what_was_read_can_be_written_again(self):
         fields = ["content", "meta", "tags", "confidence", "at", "embedding"]
-        self.client.remember_batch([{"embedding": self.vector(), "content": str(i)} for i in range(3)], space=self.space)
+        self.client.remember_batch([{"embedding": self.vector(), "content": str(i)} for i in range(3)],
+                                   space=self.space)
         self.client.remember_batch(self.client.list(space=self.space, fields=fields), space=self.space + ".copy")
         copies = {m.id: m.content for m in self.client.list(space=self.space + ".copy")}
         self.assertEqual(copies, {1: "0", 2: "1", 3: "2"})
@@ -117,8 +139,10 @@ class Calls(ClusterCase):
 
     def test_errors_have_classes(self):
         id = self.client.remember(self.vector(), space=self.space).id
-        for cls, call in ((mneme.Exists, lambda: self.client.remember(self.vector(), id=id, if_absent=True, space=self.space)),
-                          (mneme.VersionMismatch, lambda: self.client.revise(id, content="x", if_version=10**9, space=self.space)),
+        for cls, call in ((mneme.Exists,
+                           lambda: self.client.remember(self.vector(), id=id, if_absent=True, space=self.space)),
+                          (mneme.VersionMismatch,
+                           lambda: self.client.revise(id, content="x", if_version=10**9, space=self.space)),
                           (mneme.NotFound, lambda: self.client.revise(404, content="x", space=self.space)),
                           (mneme.BadDim, lambda: self.client.recall([1.0], space=self.space)),
                           (mneme.BadValue, lambda: self.client.remember([0.0] * self.dim, space=self.space)),
@@ -140,7 +164,8 @@ class Calls(ClusterCase):
             for i in range(50):
                 self.client.remember(f32([1 + i] * self.dim), id=number * 100 + i, space=self.space)
                 self.assertEqual(self.client.get(number * 100 + i, space=self.space).id, number * 100 + i)
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+
+        threads = [threading.Thread(target=work, args=(n, )) for n in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -149,8 +174,11 @@ class Calls(ClusterCase):
 
     def test_example(self):
         for where in (["--dir", str(self.cluster.dir)], ["--mnemed", program("MNEMED")]):
-            done = subprocess.run([sys.executable, str(CLIENT_FOLDER / "example.py"), *where], capture_output=True, text=True,
-                                  timeout=60 * PATIENCE, env=self.cluster.environment())
+            done = subprocess.run([sys.executable, str(CLIENT_FOLDER / "example.py"), *where],
+                                  capture_output=True,
+                                  text=True,
+                                  timeout=60 * PATIENCE,
+                                  env=self.cluster.environment())
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn("ada likes her tea", done.stdout)
             self.assertIn("left in the space: 0", done.stdout)
@@ -201,8 +229,8 @@ class Failures(unittest.TestCase):
 
 
 class FalseServer(threading.Thread):
-    """A server that answers from a script: each op has a list of replies; None stands for silence, the last one repeats."""
-
+    """A server that answers from a script: each op has a list of replies; None stands for silence, the last one
+    repeats."""
     def __init__(self, folder, script):
         super().__init__(daemon=True)
         (folder / "run").mkdir(parents=True)
@@ -228,8 +256,12 @@ class FalseServer(threading.Thread):
         *head, body = socket.recv_multipart()
         request = msgpack.unpackb(body)
         if request["op"] == "info":
-            reply = {"ok": True, "endpoints": {"write": self.endpoints["write"], "recall": [self.endpoints["recall.0"]],
-                                               "stats": self.endpoints["stats"]}}
+            reply = {
+                "ok": True, "endpoints": {
+                    "write": self.endpoints["write"], "recall": [self.endpoints["recall.0"]],
+                    "stats": self.endpoints["stats"]
+                }
+            }
         else:
             self.seen.append(request)
             replies = self.script[request["op"]]

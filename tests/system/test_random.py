@@ -47,7 +47,9 @@ class Differential(unittest.TestCase):
         self.differ("ip")
 
     def test_distance_with_eager_compaction(self):
-        self.differ("l2", **{"compact.interval": "10ms", "compact.min_rows": 1, "compact.fanout": 2, "wal.segment_bytes": "1MiB"})
+        self.differ(
+            "l2",
+            **{"compact.interval": "10ms", "compact.min_rows": 1, "compact.fanout": 2, "wal.segment_bytes": "1MiB"})
 
 
 if __name__ == "__main__":

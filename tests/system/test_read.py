@@ -33,8 +33,8 @@ class Get(ClusterCase):
         self.assertEqual([m and m["content"] for m in seen], [None, "first", "first", "second", "second", None])
 
     def test_bad_requests(self):
-        for fields in ({}, {"ids": []}, {"ids": 1}, {"ids": [None]}, {"ids": [1], "fields": "content"}, {"ids": [1], "as_of": "x"},
-                       {"ids": [1], "space": ["a"]}):
+        for fields in ({}, {"ids": []}, {"ids": 1}, {"ids": [None]}, {"ids": [1], "fields": "content"},
+                       {"ids": [1], "as_of": "x"}, {"ids": [1], "space": ["a"]}):
             self.refused("bad_request", "get", **fields)
 
     def test_a_reply_that_would_be_too_large(self):
@@ -93,7 +93,8 @@ class List(ClusterCase):
         self.assertEqual(self.everything(space=self.space + ".none"), [])
 
     def test_a_cursor_holds_while_writes_go_on(self):
-        """Memories there throughout come exactly once; those that come or go meanwhile may be seen or not, never twice."""
+        """Memories there throughout come exactly once; those that come or go meanwhile may be seen or not, never
+        twice."""
         self.fill(60)
         seen, cursor, next_id = [], None, 1000
         while True:
@@ -139,8 +140,9 @@ class List(ClusterCase):
 
     def test_fields_and_shape(self):
         self.fill(1)
-        self.assertEqual(set(self.ok("list")["memories"][0]) | {"meta"},
-                         {"id", "version", "content", "meta", "tags", "at", "confidence"})
+        self.assertEqual(
+            set(self.ok("list")["memories"][0]) | {"meta"},
+            {"id", "version", "content", "meta", "tags", "at", "confidence"})
         row = self.ok("list", fields=["embedding"])["memories"][0]
         self.assertEqual(len(row["embedding"]), 4 * self.dim)
         self.assertNotIn("content", row)
@@ -154,11 +156,12 @@ class List(ClusterCase):
 
 class Count(ClusterCase):
     def test_selection(self):
-        self.remember(*({"id": i, "at": TIME_0 + i, "confidence": i / 10, "tags": ["t"] if i < 4 else []} for i in range(1, 11)))
+        self.remember(*({"id": i, "at": TIME_0 + i, "confidence": i / 10, "tags": ["t"] if i < 4 else []}
+                        for i in range(1, 11)))
         for expected, selection in ((10, {}), (3, {"filter": {"tags_any": ["t"]}}), (4, {"after": TIME_0 + 7}),
                                     (6, {"before": TIME_0 + 7}), (6, {"min_confidence": 0.5}),
-                                    (2, {"filter": {"tags_all": ["t"]}, "after": TIME_0 + 2, "min_confidence": 0.1}),
-                                    (0, {"after": TIME_0 + 7, "before": TIME_0 + 7})):
+                                    (2, {"filter": {"tags_all": ["t"]}, "after": TIME_0 + 2,
+                                         "min_confidence": 0.1}), (0, {"after": TIME_0 + 7, "before": TIME_0 + 7})):
             reply = self.ok("count", **selection)
             self.assertEqual(reply["count"], expected, selection)
             self.assertIsInstance(reply["seq"], int)
@@ -205,8 +208,10 @@ class Spaces(ClusterCase):
         names = [f"{self.space}.{i}" for i in range(500)]
         peer = self.cluster.peer("remember")
         for rid, name in enumerate(names):
-            peer.send({"op": "remember", "rid": rid, "space": name,
-                       "memories": [{"embedding": f32(self.vector()), "content": name}]})
+            peer.send({
+                "op": "remember", "rid": rid, "space": name,
+                "memories": [{"embedding": f32(self.vector()), "content": name}]
+            })
         self.assertTrue(all(peer.receive()["ok"] for _ in names))
         self.assertEqual(self.names(), dict.fromkeys(names, 1))
         for name in names[::50]:
@@ -217,7 +222,8 @@ class Spaces(ClusterCase):
 class Uuids(ClusterCase):
     def test_they_live_beside_integers(self):
         named = sorted(str(uuid.uuid4()) for _ in range(3))
-        self.remember(*({"id": id, "embedding": f32([1] * self.dim), "at": TIME_0} for id in [named[2], 2, named[0], 1, named[1]]))
+        self.remember(*({"id": id, "embedding": f32([1] * self.dim), "at": TIME_0}
+                        for id in [named[2], 2, named[0], 1, named[1]]))
         hits = self.ok("recall", embedding=f32([1] * self.dim), exact=True)["hits"]
         self.assertEqual(self.ids_of(hits), [1, 2, *named], "ties: integers first, then UUIDs in order")
         self.assertEqual(self.ids_of(self.get(*named)), named)
@@ -239,7 +245,10 @@ class Deadlines(ClusterCase):
     def test_min_seq_is_met_when_the_write_comes(self):
         seq = self.remember({})["seq"]
         peer = self.cluster.peer("recall")
-        request = {"op": "recall", "space": self.space, "embedding": f32(self.vector()), "min_seq": seq + 1, "deadline_ms": 15_000}
+        request = {
+            "op": "recall", "space": self.space, "embedding": f32(self.vector()), "min_seq": seq + 1,
+            "deadline_ms": 15_000
+        }
         peer.send_frames([msgpack.packb(request)])
         self.assertIsNone(peer.receive_frames(0.1), "answered before the write was there")
         later = self.remember({"content": "later"})

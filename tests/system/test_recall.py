@@ -14,7 +14,6 @@ DAY_NS = 86_400 * 10**9
 
 class Against(ClusterCase):
     """Tests that hold the cluster against a model, filled through `fill`."""
-
     def setUp(self):
         super().setUp()
         self.model = truth.Model(self.dim, self.metric)
@@ -34,7 +33,12 @@ class Against(ClusterCase):
         for start in range(0, count, 500):
             self.store(*(self.memory() for _ in range(start, min(count, start + 500))), space=space)
 
-    def check(self, query=None, k=10, space=None, fields=("content", "meta", "tags", "at", "confidence", "embedding"), **request):
+    def check(self,
+              query=None,
+              k=10,
+              space=None,
+              fields=("content", "meta", "tags", "at", "confidence", "embedding"),
+              **request):
         """One exact recall held against the model; returns its hits."""
         query = self.vector() if query is None else query
         space = self.space if space is None else space
@@ -46,7 +50,6 @@ class Against(ClusterCase):
 
 class EachMetric:
     """What holds under every metric; each class below names one."""
-
     def test_exact_is_the_true_top_k(self):
         self.fill(300)
         for k in (1, 10, 299, 300, 301, 1000):
@@ -170,7 +173,12 @@ class Selection(Against):
 
     def test_numbers_compare_by_value(self):
         big = 2**53
-        values = [1, 1.0, 0.5, -1, big, big + 1, float(big), 2**63, 2**64 - 1, -2**63, float(2**63), 1e300, float("inf")]
+        values = [
+            1, 1.0, 0.5, -1, big, big + 1,
+            float(big), 2**63, 2**64 - 1, -2**63,
+            float(2**63), 1e300,
+            float("inf")
+        ]
         self.store(*(self.memory(meta={"v": v}) for v in values))
         for operand in values:
             for test in ("eq", "ne", "gt", "gte", "lt", "lte"):
@@ -179,8 +187,8 @@ class Selection(Against):
                     truth.compare_count(self.model, self.ok("count", filter=filter), self.space, filter=filter)
 
     def test_dotted_paths(self):
-        self.store(self.memory(meta={"a": {"b": {"c": 1}}}), self.memory(meta={"a": {"b": 1}}), self.memory(meta={"a": 1}),
-                   self.memory(meta={}), self.memory(meta={"b": {"c": 1}}))
+        self.store(self.memory(meta={"a": {"b": {"c": 1}}}), self.memory(meta={"a": {"b": 1}}),
+                   self.memory(meta={"a": 1}), self.memory(meta={}), self.memory(meta={"b": {"c": 1}}))
         for key, expected in (("a", 3), ("a.b", 2), ("a.b.c", 1), ("a.b.c.d", 0)):
             count = self.ok("count", filter={"meta": [{"key": key, "exists": True}]})["count"]
             self.assertEqual(count, expected, key)
@@ -191,8 +199,9 @@ class Selection(Against):
         self.fill(60)
         times = sorted(v.at for v in self.model.visible(self.space))
         for selection in ({"after": times[20]}, {"before": times[20]}, {"after": times[10], "before": times[30]},
-                          {"after": times[10], "before": times[10]}, {"min_confidence": 0.5}, {"min_confidence": 0},
-                          {"min_confidence": 1}, {"after": times[10], "min_confidence": 0.25, "filter": {"tags_any": ["alpha"]}}):
+                          {"after": times[10],
+                           "before": times[10]}, {"min_confidence": 0.5}, {"min_confidence": 0}, {"min_confidence": 1},
+                          {"after": times[10], "min_confidence": 0.25, "filter": {"tags_any": ["alpha"]}}):
             with self.subTest(selection=selection):
                 self.check(k=100, **selection)
 
@@ -206,8 +215,10 @@ class Selection(Against):
 
     def test_unknown_keys_are_refused_where_they_would_change_an_answer(self):
         query = f32(self.vector())
-        for filter in ({"tag": ["a"]}, {"meta": [{"key": "a", "equals": 1}]}, {"meta": [{"eq": 1}]}, {"meta": [{"key": "a"}]},
-                       {"meta": {"key": "a", "eq": 1}}, {"tags_any": "a"}, {"tags_any": [1]}, {"ids": 1}, {"ids": [-1]}, [], "x"):
+        for filter in ({"tag": ["a"]}, {"meta": [{"key": "a",
+                                                  "equals": 1}]}, {"meta": [{"eq": 1}]}, {"meta": [{"key": "a"}]},
+                       {"meta": {"key": "a",
+                                 "eq": 1}}, {"tags_any": "a"}, {"tags_any": [1]}, {"ids": 1}, {"ids": [-1]}, [], "x"):
             self.refused("bad_request", "recall", embedding=query, filter=filter)
         self.refused("bad_request", "recall", embedding=query, rank={"half_life": 1})
         self.ok("recall", embedding=query, unheard_of=1)
@@ -217,9 +228,11 @@ class Ranking(Against):
     def test_scores_and_parts(self):
         self.fill(150)
         now = TIME_0 + 150_000
-        for rank in ({"half_life_s": 1e-4, "now": now}, {"half_life_s": 5e-5, "now": now, "floor": 0.25}, {"confidence_weight": 1.0},
-                     {"confidence_weight": 0.5, "half_life_s": 1e-4, "now": now, "floor": 0.1}, {"now": now}, {"floor": 1.0},
-                     {"half_life_s": 1e9, "now": now}, {"half_life_s": 1e-4, "now": TIME_0}):
+        for rank in ({"half_life_s": 1e-4, "now": now}, {"half_life_s": 5e-5, "now": now,
+                                                         "floor": 0.25}, {"confidence_weight": 1.0},
+                     {"confidence_weight": 0.5, "half_life_s": 1e-4, "now": now,
+                      "floor": 0.1}, {"now": now}, {"floor": 1.0}, {"half_life_s": 1e9,
+                                                                    "now": now}, {"half_life_s": 1e-4, "now": TIME_0}):
             with self.subTest(rank=rank):
                 for hit in self.check(k=20, rank=rank):
                     self.assertEqual(set(hit["parts"]), {"similarity", "confidence", "decay"})
@@ -249,7 +262,9 @@ class Ranking(Against):
     def test_a_ranked_recall_finds_the_fresh_among_many(self):
         """A far better-ranked memory must not be lost because it is not among the most similar."""
         query = self.vector()
-        stale = [self.memory(embedding=f32(query + 0.05 * self.vector()), at=TIME_0 - 10**6 * 10**9) for _ in range(400)]
+        stale = [
+            self.memory(embedding=f32(query + 0.05 * self.vector()), at=TIME_0 - 10**6 * 10**9) for _ in range(400)
+        ]
         self.store(*stale)
         fresh = self.store(self.memory(embedding=f32(query + self.vector()), at=TIME_0))["ids"][0]
         self.cluster.ok("consolidate", wait=True)
@@ -267,8 +282,8 @@ class Ranking(Against):
         self.check(k=30, rank={"confidence_weight": 0.7}, filter={"tags_any": ["alpha"]}, min_score=0.1)
 
     def test_bounds(self):
-        for rank in ({"confidence_weight": 1.5}, {"confidence_weight": -0.1}, {"floor": 2}, {"half_life_s": 0}, {"half_life_s": -1},
-                     {"half_life_s": "x"}, [], 1):
+        for rank in ({"confidence_weight": 1.5}, {"confidence_weight": -0.1}, {"floor": 2}, {"half_life_s": 0},
+                     {"half_life_s": -1}, {"half_life_s": "x"}, [], 1):
             self.refused(("bad_request", "bad_value"), "recall", embedding=f32(self.vector()), rank=rank)
 
 
@@ -347,7 +362,8 @@ class Batch(Against):
         self.fill(100)
         queries = [self.vector() for _ in range(5)]
         request = {"k": 7, "exact": True, "filter": {"tags_any": ["alpha", "beta"]}}
-        for embeddings in (b"".join(map(f32, queries)), [f32(q) for q in queries], [[float(x) for x in q] for q in queries]):
+        for embeddings in (b"".join(map(f32,
+                                        queries)), [f32(q) for q in queries], [[float(x) for x in q] for q in queries]):
             reply = self.ok("recall", embeddings=embeddings, **request)
             self.assertEqual(len(reply["results"]), 5)
             for query, hits in zip(queries, reply["results"]):
@@ -422,13 +438,17 @@ class Shape(Against):
 
     def test_bad_queries(self):
         good = f32(self.vector())
-        for code, request in (("bad_request", {}), ("bad_dim", {"embedding": good[:-4]}), ("bad_dim", {"embedding": good + good}),
-                              (("bad_dim", "bad_request"), {"embedding": good[:-1]}), ("bad_value", {"embedding": f32([np.nan] * self.dim)}),
-                              ("bad_value", {"embedding": f32([np.inf] * self.dim)}), ("bad_value", {"embedding": f32([0] * self.dim)}),
+        for code, request in (("bad_request", {}), ("bad_dim", {"embedding": good[:-4]}), ("bad_dim",
+                                                                                           {"embedding": good + good}),
+                              (("bad_dim", "bad_request"), {"embedding": good[:-1]
+                                                            }), ("bad_value", {"embedding": f32([np.nan] * self.dim)}),
+                              ("bad_value", {"embedding": f32([np.inf] * self.dim)
+                                             }), ("bad_value", {"embedding": f32([0] * self.dim)}),
                               ("bad_request", {"embedding": "text"}), ("bad_request", {"embedding": good, "like": 1}),
-                              ("bad_request", {"embedding": good, "exact": 1}),
-                              ("bad_request", {"embedding": good, "after": "x"}), ("bad_request", {"embedding": good, "context": -1}),
-                              ("bad_request", {"embedding": good, "space": [""]})):
+                              ("bad_request", {"embedding": good,
+                                               "exact": 1}), ("bad_request", {"embedding": good, "after": "x"}),
+                              ("bad_request", {"embedding": good,
+                                               "context": -1}), ("bad_request", {"embedding": good, "space": [""]})):
             self.refused(code, "recall", **request)
         for target in (-1, 2, "x"):
             self.refused(("bad_request", "bad_value"), "recall", embedding=good, target=target)

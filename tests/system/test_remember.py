@@ -56,7 +56,8 @@ class Ids(ClusterCase):
 
     def test_a_uuid_in_upper_case_is_refused_or_the_same_id(self):
         name = str(uuid.uuid4())
-        reply = self.cluster.call("remember", space=self.space,
+        reply = self.cluster.call("remember",
+                                  space=self.space,
                                   memories=[{"id": name.upper(), "embedding": f32(self.vector())}])
         if reply["ok"]:
             self.assertEqual(reply["ids"], [name])
@@ -87,15 +88,18 @@ class Batches(ClusterCase):
         self.assertEqual(seqs, sorted(set(seqs)))
 
     def test_one_bad_memory_refuses_all(self):
-        self.refused("bad_dim", "remember", memories=[{"id": 1, "embedding": f32(self.vector())},
-                                                      {"id": 2, "embedding": f32(self.vector(self.dim + 1))}])
+        self.refused("bad_dim",
+                     "remember",
+                     memories=[{"id": 1, "embedding": f32(self.vector())},
+                               {"id": 2, "embedding": f32(self.vector(self.dim + 1))}])
         self.assertEqual(self.get(1, 2), [None, None])
 
     def test_one_failed_condition_refuses_all(self):
         self.remember({"id": 1, "content": "old"})
         embedding = f32(self.vector())
-        self.refused("exists", "remember", memories=[{"id": 2, "embedding": embedding},
-                                                     {"id": 1, "embedding": embedding, "if_absent": True}])
+        self.refused("exists",
+                     "remember",
+                     memories=[{"id": 2, "embedding": embedding}, {"id": 1, "embedding": embedding, "if_absent": True}])
         self.assertIsNone(self.get(2)[0])
         self.assertEqual(self.get(1)[0]["content"], "old")
 
@@ -148,13 +152,15 @@ class Replacement(ClusterCase):
     def test_if_version(self):
         first = self.remember({"id": 1})["seq"]
         second = self.remember({"id": 1, "if_version": first, "content": "second"})["seq"]
-        self.refused("version_mismatch", "remember",
+        self.refused("version_mismatch",
+                     "remember",
                      memories=[{"id": 1, "embedding": f32(self.vector()), "if_version": first}])
         found = self.get(1)[0]
         self.assertEqual((found["version"], found["content"]), (second, "second"))
 
     def test_if_version_of_nothing(self):
-        self.refused(("version_mismatch", "not_found"), "remember",
+        self.refused(("version_mismatch", "not_found"),
+                     "remember",
                      memories=[{"id": 1, "embedding": f32(self.vector()), "if_version": 1}])
 
     def test_supersedes_hides_in_the_same_change(self):
@@ -178,8 +184,9 @@ class Replacement(ClusterCase):
 
     def test_superseding_in_a_refused_batch_hides_nothing(self):
         old = self.remember({})["ids"]
-        self.refused("bad_dim", "remember", memories=[{"embedding": f32(self.vector()), "supersedes": old},
-                                                      {"embedding": b"\0\0\0\0"}])
+        self.refused("bad_dim",
+                     "remember",
+                     memories=[{"embedding": f32(self.vector()), "supersedes": old}, {"embedding": b"\0\0\0\0"}])
         self.assertEqual(self.ids_of(self.get(*old)), old)
 
 
@@ -194,7 +201,9 @@ class Idempotence(ClusterCase):
 
     def test_the_same_key_for_another_request(self):
         self.remember({"content": "one"}, idem=self.space)
-        self.refused("bad_request", "remember", idem=self.space,
+        self.refused("bad_request",
+                     "remember",
+                     idem=self.space,
                      memories=[{"embedding": f32(self.vector()), "content": "two"}])
         self.refused("bad_request", "forget", idem=self.space, ids=[1])
         self.assertEqual(self.ok("count")["count"], 1)
@@ -202,7 +211,10 @@ class Idempotence(ClusterCase):
     def test_keys_are_store_wide(self):
         vector = f32(self.vector())
         self.ok("remember", memories=[{"embedding": vector}], idem=self.space)
-        self.refused("bad_request", "remember", memories=[{"embedding": vector}], idem=self.space,
+        self.refused("bad_request",
+                     "remember",
+                     memories=[{"embedding": vector}],
+                     idem=self.space,
                      space=self.space + ".other")
 
     def test_failures_are_not_kept(self):
@@ -222,7 +234,10 @@ class Idempotence(ClusterCase):
 
     def test_length_of_a_key(self):
         self.remember({}, idem=self.space.ljust(64, "x")[:64])
-        self.refused(("bad_request", "too_large"), "remember", memories=[{"embedding": f32(self.vector())}], idem="x" * 65)
+        self.refused(("bad_request", "too_large"),
+                     "remember",
+                     memories=[{"embedding": f32(self.vector())}],
+                     idem="x" * 65)
 
 
 class ShortIdempotence(ClusterCase):
@@ -252,10 +267,14 @@ class Acknowledgement(ClusterCase):
 class Values(ClusterCase):
     def test_everything_comes_back_bit_for_bit(self):
         vector = self.vector()
-        meta = {"int": -5, "big": 2**63, "float": 0.1, "one": 1.0, "yes": True, "no": False, "nil": None, "str": "ü\0x",
-                "bin": b"\x00\xff", "list": [1, [2.5, "x", None]], "map": {"deep": {"er": 1}}, "": "empty key"}
-        given = {"content": "naïve ☕ \0 text", "meta": meta, "tags": ["a", "ß", "a b"], "confidence": 0.25,
-                 "at": -1, "expires": 2**62}
+        meta = {
+            "int": -5, "big": 2**63, "float": 0.1, "one": 1.0, "yes": True, "no": False, "nil": None, "str": "ü\0x",
+            "bin": b"\x00\xff", "list": [1, [2.5, "x", None]], "map": {"deep": {"er": 1}}, "": "empty key"
+        }
+        given = {
+            "content": "naïve ☕ \0 text", "meta": meta, "tags": ["a", "ß", "a b"], "confidence": 0.25, "at": -1,
+            "expires": 2**62
+        }
         self.remember({"id": 1, "embedding": f32(vector), **given})
         found = self.get(1, fields=["content", "meta", "tags", "confidence", "at", "expires", "embedding"])[0]
         self.assertEqual(found["embedding"], f32(vector))
@@ -288,7 +307,8 @@ class Values(ClusterCase):
 
     def test_expiry(self):
         now = time.time_ns()
-        self.remember({"id": 1, "expires": now + 400_000_000}, {"id": 2, "expires": now - 1}, {"id": 3, "expires": now + 10**15})
+        self.remember({"id": 1, "expires": now + 400_000_000}, {"id": 2, "expires": now - 1},
+                      {"id": 3, "expires": now + 10**15})
         self.assertIsNone(self.get(2)[0])
         poll_until("the memory expires", lambda: self.get(1)[0] is None, 10)
         self.assertGreaterEqual(time.time_ns(), now + 400_000_000)
@@ -304,7 +324,8 @@ class Limits(ClusterCase):
 
     def test_what_just_fits(self):
         largest = {"content": "x" * MIB, "tags": ["t" * 127 + chr(97 + i % 26) for i in range(26)], "confidence": 0}
-        self.remember({"id": 1, **largest}, {"id": 2, "content": b"\1" * MIB}, {"id": 3, "tags": [f"t{i}" for i in range(64)]})
+        self.remember({"id": 1, **largest}, {"id": 2, "content": b"\1" * MIB},
+                      {"id": 3, "tags": [f"t{i}" for i in range(64)]})
         found = self.get(1, 2, 3)
         self.assertEqual(found[0]["content"], largest["content"])
         self.assertEqual(found[1]["content"], b"\1" * MIB)

@@ -11,7 +11,9 @@ FIELDS = ["content", "meta", "tags", "confidence", "at", "expires", "embedding"]
 class Revise(ClusterCase):
     def setUp(self):
         super().setUp()
-        self.original = {"content": "old", "meta": {"a": 1}, "tags": ["t"], "confidence": 0.5, "at": 1000, "expires": 2**62}
+        self.original = {
+            "content": "old", "meta": {"a": 1}, "tags": ["t"], "confidence": 0.5, "at": 1000, "expires": 2**62
+        }
         self.embedding = f32(self.vector())
         self.born = self.remember({"id": 1, "embedding": self.embedding, **self.original})["seq"]
 
@@ -20,8 +22,9 @@ class Revise(ClusterCase):
 
     def test_each_field_alone(self):
         state = dict(self.original)
-        for name, value in {"content": b"new", "meta": {"b": [2]}, "tags": ["u", "v"], "confidence": 0.75, "at": 5,
-                            "expires": 2**61}.items():
+        for name, value in {
+                "content": b"new", "meta": {"b": [2]}, "tags": ["u", "v"], "confidence": 0.75, "at": 5, "expires": 2**61
+        }.items():
             seq = self.ok("revise", id=1, set={name: value})["seq"]
             state[name] = value
             found = self.read()
@@ -31,8 +34,10 @@ class Revise(ClusterCase):
 
     def test_the_new_state_is_what_filters_see(self):
         self.ok("revise", id=1, set={"tags": ["u"], "meta": {"a": 2}, "confidence": 0.9, "at": 2000})
+
         def count(**selection):
             return self.ok("count", **selection)["count"]
+
         self.assertEqual(count(filter={"tags_any": ["t"]}), 0)
         self.assertEqual(count(filter={"tags_any": ["u"]}), 1)
         self.assertEqual(count(filter={"meta": [{"key": "a", "eq": 2}]}), 1)
@@ -79,7 +84,8 @@ class Revise(ClusterCase):
 
     def test_bad_changes(self):
         for code, change in (("bad_value", {"confidence": 1.5}), ("bad_request", {"confidence": "high"}),
-                             ("bad_request", {"tags": "t"}), ("bad_request", {"tags": [1]}), ("bad_request", {"meta": [1]}),
+                             ("bad_request", {"tags": "t"}), ("bad_request", {"tags": [1]}), ("bad_request",
+                                                                                              {"meta": [1]}),
                              ("bad_request", {"at": 0.5}), ("too_large", {"content": "x" * (1 << 20) + "y"}),
                              ("too_large", {"tags": ["x" * 129]}), ("too_large", {"meta": {"m": "x" * 65537}})):
             self.refused(code, "revise", id=1, set=change)

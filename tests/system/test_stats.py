@@ -30,14 +30,20 @@ class Stats(ClusterCase):
         """Whatever the names, something counts each acknowledged write and each recall."""
         def plain():
             return {k: (v["count"] if isinstance(v, dict) else v) for k, v in self.stats().items()}
+
         before = plain()
         for _ in range(10):
             self.remember({})
         for _ in range(7):
             self.ok("recall", embedding=f32(self.vector()))
+
         def grown():
             after = plain()
-            return {k for k in after if after[k] - before.get(k, 0) == 10}, {k for k in after if after[k] - before.get(k, 0) == 7}
+            return {k
+                    for k in after
+                    if after[k] - before.get(k, 0) == 10}, {k
+                                                            for k in after if after[k] - before.get(k, 0) == 7}
+
         poll_until("ten writes and seven recalls are counted", lambda: all(grown()), 5 * PATIENCE)
 
     def test_json(self):

@@ -59,7 +59,8 @@ class Envelope(ClusterCase):
 
     def test_frames_too_many(self):
         body = msgpack.packb({"op": "ping"})
-        for frames in ([body, body], [b"", body, body], [b"", b"", body], [b"x", body], [body, b""], [b""] * 50, [b"x"] * 200):
+        for frames in ([body, body], [b"", body, body], [b"", b"",
+                                                         body], [b"x", body], [body, b""], [b""] * 50, [b"x"] * 200):
             with Peer(self.cluster.endpoint("control")) as peer:
                 peer.send_frames(frames)
                 peer.send({"op": "ping", "rid": "next"})
@@ -102,7 +103,6 @@ class Envelope(ClusterCase):
 
 class Strangers(ClusterCase):
     """Clients that misbehave: the cluster serves the others, and its processes do not change."""
-
     def setUp(self):
         super().setUp()
         self.before = self.cluster.identities()
@@ -126,14 +126,16 @@ class Strangers(ClusterCase):
                 pass
             for _ in range(20):
                 self.assertEqual(len(self.get(1)[0]["content"]), 1 << 20)
-            poll_until("what is kept for the mute client is bounded", lambda: resident_kib(pid) < 1_200_000, 30 * PATIENCE)
+            poll_until("what is kept for the mute client is bounded", lambda: resident_kib(pid) < 1_200_000,
+                       30 * PATIENCE)
         self.assertGreater(sent, 0)
         self.assertTrue(self.remember({})["ok"])
 
     def test_one_that_is_gone_before_the_acknowledgement(self):
         for i in range(scaled(50)):
             with Peer(self.cluster.endpoint("write")) as peer:
-                peer.send({"op": "remember", "space": self.space, "memories": [{"id": i, "embedding": f32(self.vector())}]})
+                peer.send(
+                    {"op": "remember", "space": self.space, "memories": [{"id": i, "embedding": f32(self.vector())}]})
         last = self.remember({"id": 10_000})["ids"]
         rows = self.ok("list", limit=1000)["memories"]
         self.assertIn(last[0], self.ids_of(rows))
@@ -177,8 +179,10 @@ class Strangers(ClusterCase):
 
     def test_connections_that_come_and_go(self):
         pid = self.cluster.role("recall")["pid"]
+
         def descriptors():
             return len(os.listdir(f"/proc/{pid}/fd"))
+
         before = descriptors()
         for _ in range(scaled(200)):
             with Peer(self.cluster.endpoint("recall")) as peer:
@@ -187,10 +191,13 @@ class Strangers(ClusterCase):
 
     def test_readers_beside_a_heavy_writer(self):
         stop = threading.Event()
+
         def write():
             with Peer(self.cluster.endpoint("write")) as peer:
                 while not stop.is_set():
-                    peer.ask({"op": "remember", "space": self.space, "memories": [{"embedding": f32([1] * self.dim)}] * 200})
+                    peer.ask(
+                        {"op": "remember", "space": self.space, "memories": [{"embedding": f32([1] * self.dim)}] * 200})
+
         writer = threading.Thread(target=write)
         writer.start()
         try:

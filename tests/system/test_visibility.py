@@ -1,7 +1,7 @@
 """Acknowledged means visible: a read by another process right after the acknowledgement always finds the memory.
 
-The writer process hands each acknowledged id through a pipe to a reader process, which at once asks a recall worker. The
-reader never waits and never asks twice: one miss fails the test.
+The writer process hands each acknowledged id through a pipe to a reader process, which at once asks a recall worker.
+The reader never waits and never asks twice: one miss fails the test.
 """
 
 import multiprocessing
@@ -25,8 +25,10 @@ def write(endpoint, handover, tries, dim):
     die_with_parent()
     with Peer(endpoint) as peer:
         for number in range(tries):
-            reply = peer.ask({"op": "remember", "space": f"v{number % SPACES}", "memories": [
-                {"id": number, "embedding": f32(embedding(number, dim)), "content": str(number)}]})
+            reply = peer.ask({
+                "op": "remember", "space": f"v{number % SPACES}",
+                "memories": [{"id": number, "embedding": f32(embedding(number, dim)), "content": str(number)}]
+            })
             handover.send((number, reply.get("seq"), reply))
     handover.send(None)
 
@@ -65,8 +67,10 @@ class Visibility(ClusterCase):
         taken, given = context.Pipe(duplex=False)
         outcome, verdict = context.Pipe(duplex=False)
         workers = [self.cluster.endpoint("recall", n) for n in (0, 1)]
-        pair = [context.Process(target=write, args=(self.cluster.endpoint("write"), given, tries, self.dim)),
-                context.Process(target=read, args=(workers, taken, verdict, self.dim))]
+        pair = [
+            context.Process(target=write, args=(self.cluster.endpoint("write"), given, tries, self.dim)),
+            context.Process(target=read, args=(workers, taken, verdict, self.dim))
+        ]
         for process in pair:
             process.start()
         try:
@@ -103,6 +107,7 @@ class SameProcess(ClusterCase):
     def test_versions_never_go_back(self):
         """A reader that asks while one memory is replaced again and again sees its versions grow, and always one."""
         stop, trouble = threading.Event(), []
+
         def watch(worker):
             last = 0
             with Peer(self.cluster.endpoint("recall", worker)) as peer:
@@ -112,8 +117,9 @@ class SameProcess(ClusterCase):
                         trouble.append((last, found))
                         return
                     last = found["version"]
+
         self.remember({"id": 1, "content": "0", "meta": {"n": 0}})
-        watchers = [threading.Thread(target=watch, args=(worker,)) for worker in (0, 1)]
+        watchers = [threading.Thread(target=watch, args=(worker, )) for worker in (0, 1)]
         for watcher in watchers:
             watcher.start()
         try:

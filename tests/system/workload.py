@@ -1,8 +1,8 @@
 """workload.py - made-up memories, filters, and random operations that keep a cluster and a model in step.
 
-A Workload issues one random operation at a time, feeds the model what the cluster acknowledged, and fails when the answer
-is not what the model foresees: ids, counts, refusals. check() then holds every kind of read against the model. All
-randomness comes from one generator, so a seed repeats a run.
+A Workload issues one random operation at a time, feeds the model what the cluster acknowledged, and fails when the
+answer is not what the model foresees: ids, counts, refusals. check() then holds every kind of read against the model.
+All randomness comes from one generator, so a seed repeats a run.
 """
 
 import time
@@ -18,23 +18,42 @@ WORDS = ["alpha", "beta", "gamma", "delta", "epsilon"]
 ALL_FIELDS = ["content", "meta", "tags", "at", "confidence", "expires", "embedding"]
 
 FILTERS = [
-    {"tags_any": ["alpha", "beta"]}, {"tags_all": ["alpha", "beta"]}, {"tags_none": ["alpha"]}, {"tags_any": ["unheard of"]},
-    {"tags_any": ["alpha"], "tags_none": ["beta"], "tags_all": ["gamma"]}, {"ids": [1, 5, 9, 404]},
-    {"meta": [{"key": "n", "eq": 3}]}, {"meta": [{"key": "n", "eq": 3.0}]}, {"meta": [{"key": "n", "ne": 3}]},
-    {"meta": [{"key": "x", "in": [0, 0.5, 99]}]}, {"meta": [{"key": "x", "eq": 1}]}, {"meta": [{"key": "n", "gt": 3}]},
-    {"meta": [{"key": "n", "gte": 3}, {"key": "n", "lt": 7.5}]}, {"meta": [{"key": "n", "lte": 2}]},
-    {"meta": [{"key": "who", "eq": "alpha"}]}, {"meta": [{"key": "who", "gt": "beta"}]}, {"meta": [{"key": "who", "eq": 3}]},
-    {"meta": [{"key": "who", "ne": 3}]}, {"meta": [{"key": "n", "gt": "3"}]}, {"meta": [{"key": "rare.deep", "exists": True}]},
-    {"meta": [{"key": "rare.deep", "eq": True}]}, {"meta": [{"key": "rare", "exists": False}]},
-    {"meta": [{"key": "none", "ne": 1}]}, {"meta": [{"key": "none", "eq": 1}]}, {"meta": [{"key": "none.deeper", "exists": False}]},
-    {"meta": [{"key": "n", "in": []}]}, {"tags_none": [], "meta": []},
-    {"ids": list(range(1, 200)), "tags_any": ["delta"], "meta": [{"key": "n", "gt": 1}, {"key": "who", "in": ["alpha", "beta"]}]},
+    {"tags_any": ["alpha", "beta"]},
+    {"tags_all": ["alpha", "beta"]},
+    {"tags_none": ["alpha"]},
+    {"tags_any": ["unheard of"]},
+    {"tags_any": ["alpha"], "tags_none": ["beta"], "tags_all": ["gamma"]},
+    {"ids": [1, 5, 9, 404]},
+    {"meta": [{"key": "n", "eq": 3}]},
+    {"meta": [{"key": "n", "eq": 3.0}]},
+    {"meta": [{"key": "n", "ne": 3}]},
+    {"meta": [{"key": "x", "in": [0, 0.5, 99]}]},
+    {"meta": [{"key": "x", "eq": 1}]},
+    {"meta": [{"key": "n", "gt": 3}]},
+    {"meta": [{"key": "n", "gte": 3}, {"key": "n", "lt": 7.5}]},
+    {"meta": [{"key": "n", "lte": 2}]},
+    {"meta": [{"key": "who", "eq": "alpha"}]},
+    {"meta": [{"key": "who", "gt": "beta"}]},
+    {"meta": [{"key": "who", "eq": 3}]},
+    {"meta": [{"key": "who", "ne": 3}]},
+    {"meta": [{"key": "n", "gt": "3"}]},
+    {"meta": [{"key": "rare.deep", "exists": True}]},
+    {"meta": [{"key": "rare.deep", "eq": True}]},
+    {"meta": [{"key": "rare", "exists": False}]},
+    {"meta": [{"key": "none", "ne": 1}]},
+    {"meta": [{"key": "none", "eq": 1}]},
+    {"meta": [{"key": "none.deeper", "exists": False}]},
+    {"meta": [{"key": "n", "in": []}]},
+    {"tags_none": [], "meta": []},
+    {
+        "ids": list(range(1, 200)), "tags_any": ["delta"], "meta": [{"key": "n", "gt": 1},
+                                                                    {"key": "who", "in": ["alpha", "beta"]}]
+    },
 ]
 
 
 class Memories:
     """Makes memories; each has a time of its own and a content that names it."""
-
     def __init__(self, rng, dim):
         self.rng, self.dim, self.serial = rng, dim, 0
 
@@ -44,15 +63,18 @@ class Memories:
     def make(self, **fields):
         self.serial += 1
         i, rng = self.serial, self.rng
-        return {"embedding": f32(self.vector()), "content": f"content {i}", "at": TIME_0 + i * 1000 + int(rng.integers(1000)),
-                "tags": [w for w in WORDS if rng.random() < 0.3], "confidence": float(rng.integers(0, 9)) / 8,
-                "meta": {"n": int(rng.integers(10)), "x": float(rng.integers(4)) / 2, "who": WORDS[int(rng.integers(5))],
-                         **({"rare": {"deep": True}} if rng.random() < 0.1 else {})}, **fields}
+        return {
+            "embedding": f32(self.vector()), "content": f"content {i}",
+            "at": TIME_0 + i * 1000 + int(rng.integers(1000)), "tags": [w for w in WORDS if rng.random() < 0.3],
+            "confidence": float(rng.integers(0, 9)) / 8, "meta": {
+                "n": int(rng.integers(10)), "x": float(rng.integers(4)) / 2, "who": WORDS[int(rng.integers(5))],
+                **({"rare": {"deep": True}} if rng.random() < 0.1 else {})
+            }, **fields
+        }
 
 
 class Workload:
     """Random operations on a few spaces of one cluster. `cluster` answers `ok` and `call`."""
-
     def __init__(self, cluster, seed, spaces=("a", "b"), pool=60):
         self.cluster, self.seed, self.spaces = cluster, seed, spaces
         self.rng = np.random.default_rng(seed)
@@ -61,8 +83,9 @@ class Workload:
         self.assigned = {space: set() for space in spaces}
         self.pool = [*range(1, pool), *(str(uuid.UUID(bytes=self.rng.bytes(16))) for _ in range(pool // 4))]
         self.seqs = []
-        self.steps = [(self.remember, 10), (self.revise, 3), (self.forget_ids, 3), (self.forget_filter, 1), (self.restore, 2),
-                      (self.supersede, 2), (self.compare_and_set, 2), (self.repeat_idem, 1), (self.purge, 0.3), (self.forget_all, 0.1)]
+        self.steps = [(self.remember, 10), (self.revise, 3), (self.forget_ids, 3), (self.forget_filter, 1),
+                      (self.restore, 2), (self.supersede, 2), (self.compare_and_set, 2), (self.repeat_idem, 1),
+                      (self.purge, 0.3), (self.forget_all, 0.1)]
 
     # ---- changes
 
@@ -126,7 +149,8 @@ class Workload:
     def forget(self, space, mode, **what):
         reply = self.write("forget", space=space, mode=mode, **({"all": True} if not what else what))
         expected = self.model.forget(space, mode, reply["seq"], **what)
-        assert reply["count"] == expected, f"forget {mode} {what} in {space}: count {reply['count']}, the model says {expected}"
+        assert reply[
+            "count"] == expected, f"forget {mode} {what} in {space}: count {reply['count']}, the model says {expected}"
 
     def forget_ids(self, space):
         self.forget(space, self.pick(["delete", "suppress", "suppress"]), ids=self.some_ids(space))
@@ -170,7 +194,8 @@ class Workload:
 
     def expect(self, code, op, **fields):
         reply = self.cluster.call(op, **fields)
-        assert not reply["ok"] and reply["code"] == code, f"{op} {str(fields)[:300]} should be refused as {code}: {reply}"
+        assert not reply["ok"] and reply[
+            "code"] == code, f"{op} {str(fields)[:300]} should be refused as {code}: {reply}"
 
     # ---- reads
 
@@ -179,7 +204,11 @@ class Workload:
         for space in self.spaces:
             self.check_get(space)
             order = self.pick(["newest", "oldest"])
-            rows = truth.list_all(self.cluster.ok, space=space, order=order, limit=7 + len(self.seqs) % 90, fields=ALL_FIELDS)
+            rows = truth.list_all(self.cluster.ok,
+                                  space=space,
+                                  order=order,
+                                  limit=7 + len(self.seqs) % 90,
+                                  fields=ALL_FIELDS)
             truth.compare_list(self.model, rows, space, order=order)
         truth.compare_spaces(self.model, self.cluster.ok("spaces"))
         for _ in range(queries):
@@ -210,8 +239,12 @@ class Workload:
     def rank(self):
         if self.model.metric != "cosine" or self.rng.random() < 0.5:
             return {}
-        return {"rank": {"half_life_s": float(self.rng.random()) * 1e-3 + 1e-6, "now": TIME_0 + self.memories.serial * 1000,
-                         "confidence_weight": float(self.rng.random()), "floor": float(self.rng.random())}}
+        return {
+            "rank": {
+                "half_life_s": float(self.rng.random()) * 1e-3 + 1e-6, "now": TIME_0 + self.memories.serial * 1000,
+                "confidence_weight": float(self.rng.random()), "floor": float(self.rng.random())
+            }
+        }
 
     def check_query(self):
         space, selection, k = self.some_space(), self.selection(), int(self.rng.integers(1, 40))
