@@ -1,0 +1,379 @@
+/*
+ * cli_line.c - JSON Lines of memories, both ways (see cli_line.h).
+ */
+#include "ops/cli/cli_line.h"
+
+#include "ops/cli/cli_base64.h"
+#include "ops/cli/cli_id.h"
+#include "ops/cli/cli_json.h"
+#include "ops/cli/cli_time.h"
+#include "ops/cli/cli_vector.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { READ_AHEAD = 1 << 18 };
+
+/* ---- reading lines ------------------------------------------------------------------------------------------------------- */
+
+void mn_cli_line_open(struct mn_cli_line_reader *reader, FILE *in)
+{
+    *reader = (struct mn_cli_line_reader){.in = in};
+}
+
+void mn_cli_line_close(struct mn_cli_line_reader *reader)
+{
+    free(reader->buffer);
+    reader->buffer = NULL;
+}
+
+/* Moves what is left to the front and reads more behind it. */
+static enum mn_status fill(struct mn_cli_line_reader *r)
+{
+    if (r->at > 0) {
+        memmove(r->buffer, r->buffer + r->at, r->size - r->at);
+        r->size -= r->at;
+        r->at = 0;
+    }
+    if (r->size > MN_CLI_LINE_MAX)
+        return MN_FAIL(MN_TOO_LARGE, "line %llu is longer than %d MiB", (unsigned long long)r->line + 1, MN_CLI_LINE_MAX >> 20);
+    if (r->room - r->size < READ_AHEAD) {
+        size_t room = r->room ? 2 * r->room : 4 * (size_t)READ_AHEAD;
+        char *larger = realloc(r->buffer, room);
+        if (!larger)
+            return MN_FAIL(MN_INTERNAL, "out of memory for a line");
+        r->buffer = larger;
+        r->room = room;
+    }
+    size_t n = fread(r->buffer + r->size, 1, r->room - r->size, r->in);
+    r->size += n;
+    r->ended = n == 0;
+    if (n == 0 && ferror(r->in))
+        return MN_FAIL_ERRNO("could not read line %llu", (unsigned long long)r->line + 1);
+    return MN_OK;
+}
+
+static bool is_blank(const char *line, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r')
+            return false;
+    return true;
+}
+
+/* The next line, blank or not. A last line need not end in a newline. */
+static enum mn_status take_line(struct mn_cli_line_reader *r, const char **line, size_t *size)
+{
+    char *newline;
+    size_t searched = 0;
+    *line = NULL;
+    while (!(newline = r->size - r->at > searched ? memchr(r->buffer + r->at + searched, '\n', r->size - r->at - searched) : NULL) &&
+           !r->ended) {
+        searched = r->size - r->at;
+        MN_TRY(fill(r));
+    }
+    if (!newline && r->at == r->size)
+        return MN_OK;
+    *line = r->buffer + r->at;
+    *size = newline ? (size_t)(newline - *line) : r->size - r->at;
+    r->at += *size + (newline != NULL);
+    r->bytes += *size + (newline != NULL);
+    r->line++;
+    return MN_OK;
+}
+
+enum mn_status mn_cli_line_next(struct mn_cli_line_reader *reader, const char **line, size_t *size)
+{
+    do {
+        MN_TRY(take_line(reader, line, size));
+    } while (*line && is_blank(*line, *size));
+    return MN_OK;
+}
+
+/* ---- a line to a memory ---------------------------------------------------------------------------------------------------- */
+
+struct packing {
+    msgpack_packer packer;
+    uint32_t dim;
+    uint32_t entries;
+    bool embedded; /* the embedding was put */
+};
+
+static void put_key(struct packing *p, const char *key)
+{
+    p->entries++;
+    msgpack_pack_str(&p->packer, strlen(key));
+    msgpack_pack_str_body(&p->packer, key, strlen(key));
+}
+
+static void put_vector(struct packing *p, const float *vector)
+{
+    put_key(p, "embedding");
+    msgpack_pack_bin(&p->packer, p->dim * sizeof *vector);
+    msgpack_pack_bin_body(&p->packer, vector, p->dim * sizeof *vector);
+    p->embedded = true;
+}
+
+static enum mn_status decode_f32(const json_t *text, uint32_t dim, float *out)
+{
+    size_t n = json_string_length(text), size = 0, wanted = dim * sizeof *out;
+    char *bytes = json_is_string(text) ? malloc(n / 4 * 3 + 1) : NULL;
+    if (!bytes)
+        return MN_FAIL(MN_BAD_REQUEST, "$f32 takes a string of base64");
+    bool good = mn_cli_base64_decode(json_string_value(text), n, bytes, &size);
+    if (good && size == wanted)
+        memcpy(out, bytes, size);
+    free(bytes);
+    if (!good)
+        return MN_FAIL(MN_BAD_REQUEST, "$f32 does not hold base64");
+    return size == wanted ? MN_OK : MN_FAIL(MN_BAD_DIM, "the embedding has %zu numbers, the store takes %u", size / sizeof *out, dim);
+}
+
+static enum mn_status put_embedding(struct packing *p, const json_t *value)
+{
+    if (p->embedded)
+        return MN_FAIL(MN_BAD_REQUEST, "the line has an `embedding`, and the file of vectors has one for it too");
+    float *vector = malloc((p->dim ? p->dim : 1) * sizeof *vector);
+    if (!vector)
+        return MN_FAIL(MN_INTERNAL, "out of memory");
+    const json_t *coded = json_object_get(value, "$f32");
+    enum mn_status status = coded ? decode_f32(coded, p->dim, vector) : mn_cli_vector_from_json(value, p->dim, vector);
+    if (status == MN_OK)
+        put_vector(p, vector);
+    free(vector);
+    return status;
+}
+
+static enum mn_status read_id(const json_t *value, struct mneme_id *id)
+{
+    memset(id, 0, sizeof *id);
+    if (json_is_string(value) && mn_cli_id_parse(json_string_value(value), id) == MN_OK && id->uuid[0])
+        return MN_OK;
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return MN_FAIL(MN_BAD_REQUEST, "an id is an integer below 2^63 or a UUID");
+    id->number = (uint64_t)json_integer_value(value);
+    return MN_OK;
+}
+
+static void put_id(struct packing *p, const struct mneme_id *id)
+{
+    if (!id->uuid[0]) {
+        msgpack_pack_uint64(&p->packer, id->number);
+        return;
+    }
+    msgpack_pack_str(&p->packer, strlen(id->uuid));
+    msgpack_pack_str_body(&p->packer, id->uuid, strlen(id->uuid));
+}
+
+static enum mn_status put_time(struct packing *p, const char *key, const json_t *value)
+{
+    int64_t ns = json_integer_value(value);
+    if (json_is_string(value) ? !mn_cli_time_parse(json_string_value(value), mn_cli_time_now(), &ns) : !json_is_integer(value))
+        return MN_FAIL(MN_BAD_REQUEST, "`%s` is nanoseconds since 1970 or a time such as 2026-03-01T12:00:00Z", key);
+    put_key(p, key);
+    msgpack_pack_int64(&p->packer, ns);
+    return MN_OK;
+}
+
+static enum mn_status put_supersedes(struct packing *p, const json_t *value)
+{
+    if (!json_is_array(value))
+        return MN_FAIL(MN_BAD_REQUEST, "`supersedes` is an array of ids");
+    put_key(p, "supersedes");
+    msgpack_pack_array(&p->packer, json_array_size(value));
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        struct mneme_id id;
+        MN_TRY(read_id(json_array_get(value, i), &id));
+        put_id(p, &id);
+    }
+    return MN_OK;
+}
+
+static enum mn_status check_tags(const json_t *value)
+{
+    bool good = json_is_array(value);
+    for (size_t i = 0; good && i < json_array_size(value); i++)
+        good = json_is_string(json_array_get(value, i));
+    return good ? MN_OK : MN_FAIL(MN_BAD_REQUEST, "`tags` is an array of strings");
+}
+
+static enum mn_status check_content(const json_t *value)
+{
+    char *bytes;
+    size_t size;
+    bool binary;
+    MN_TRY(mn_cli_json_to_bytes(value, &bytes, &size, &binary));
+    free(bytes);
+    return MN_OK;
+}
+
+static enum mn_status check_space(const json_t *value, struct mn_cli_line *facts)
+{
+    size_t size = json_string_length(value);
+    if (!json_is_string(value) || size == 0 || size > MN_CLI_LINE_SPACE_MAX)
+        return MN_FAIL(MN_BAD_REQUEST, "`space` is a string of 1 to %d bytes", MN_CLI_LINE_SPACE_MAX);
+    memcpy(facts->space, json_string_value(value), size + 1);
+    return MN_OK;
+}
+
+/* One key of the line: checked for its type here, where the line's number is known; the store checks the rest. */
+static enum mn_status put_entry(struct packing *p, const char *key, const json_t *value, struct mn_cli_line *facts)
+{
+    if (strcmp(key, "embedding") == 0)
+        return put_embedding(p, value);
+    if (strcmp(key, "space") == 0)
+        return check_space(value, facts);
+    if (strcmp(key, "id") == 0) {
+        facts->has_id = true;
+        return read_id(value, &facts->id);
+    }
+    if (strcmp(key, "at") == 0 || strcmp(key, "expires") == 0)
+        return json_is_null(value) ? MN_OK : put_time(p, key, value);
+    if (strcmp(key, "supersedes") == 0)
+        return put_supersedes(p, value);
+    if (strcmp(key, "version") == 0 || strcmp(key, "score") == 0 || strcmp(key, "similarity") == 0 || json_is_null(value))
+        return MN_OK;
+    if (strcmp(key, "content") == 0)
+        MN_TRY(check_content(value));
+    else if (strcmp(key, "tags") == 0)
+        MN_TRY(check_tags(value));
+    else if (strcmp(key, "meta") == 0 ? !json_is_object(value)
+                                      : strcmp(key, "confidence") == 0 ? !json_is_number(value)
+                                                                       : strcmp(key, "if_absent") == 0 && !json_is_boolean(value))
+        return MN_FAIL(MN_BAD_REQUEST, "`%s` has the wrong type", key);
+    else if (strcmp(key, "meta") != 0 && strcmp(key, "confidence") != 0 && strcmp(key, "if_absent") != 0)
+        return MN_FAIL(MN_BAD_REQUEST, "a memory has no `%.40s`", key);
+    put_key(p, key);
+    return mn_cli_json_pack(&p->packer, value);
+}
+
+static enum mn_status pack_object(struct packing *p, const json_t *object, const struct mneme_id *id, struct mn_cli_line *facts)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)object, key, value)
+        MN_TRY(put_entry(p, key, value, facts));
+    if (!p->embedded)
+        return MN_FAIL(MN_BAD_REQUEST, "the line has no `embedding`");
+    if (facts->has_id)
+        id = &facts->id;
+    if (id) {
+        put_key(p, "id");
+        put_id(p, id);
+    }
+    return MN_OK;
+}
+
+/* A map's header of a fixed width, so that the count can be written when it is known. */
+static void patch_count(msgpack_sbuffer *out, size_t header, uint32_t count)
+{
+    out->data[header] = (char)0xdf;
+    for (unsigned i = 0; i < 4; i++)
+        out->data[header + 1 + i] = (char)(count >> (24 - 8 * i));
+}
+
+enum mn_status mn_cli_line_pack(const char *line, size_t size, uint32_t dim, const float *vector, const struct mneme_id *id,
+                                struct mn_cli_line *facts, msgpack_sbuffer *out)
+{
+    struct packing p = {.dim = dim};
+    size_t header = out->size;
+    json_error_t error;
+    memset(facts, 0, sizeof *facts);
+    json_t *object = line ? json_loadb(line, size, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &error) : json_object();
+    if (!object)
+        return MN_FAIL(MN_BAD_REQUEST, "this is not JSON: %s (column %d)", error.text, error.column);
+    msgpack_packer_init(&p.packer, out, msgpack_sbuffer_write);
+    enum mn_status status = MN_OK;
+    if (!json_is_object(object))
+        status = MN_FAIL(MN_BAD_REQUEST, "a memory is a JSON object");
+    else if (msgpack_sbuffer_write(out, "\xdf\0\0\0", 5) != 0)
+        status = MN_FAIL(MN_INTERNAL, "out of memory");
+    if (status == MN_OK && vector)
+        put_vector(&p, vector);
+    if (status == MN_OK)
+        status = pack_object(&p, object, id, facts);
+    json_decref(object);
+    if (status == MN_OK)
+        patch_count(out, header, p.entries);
+    else
+        out->size = header;
+    return status;
+}
+
+/* ---- a memory to a line ---------------------------------------------------------------------------------------------------- */
+
+static bool set(json_t *object, const char *key, json_t *value)
+{
+    return json_object_set_new(object, key, value) == 0;
+}
+
+static json_t *head_of(const struct mneme_found *m, const char *space)
+{
+    json_t *o = json_object();
+    bool good = set(o, "id", m->id.uuid[0] ? json_string(m->id.uuid) : json_integer((json_int_t)m->id.number));
+    if (strcmp(space, "default") != 0)
+        good = good && set(o, "space", json_string(space));
+    if (m->at != INT64_MIN)
+        good = good && set(o, "at", json_integer(m->at));
+    if (m->expires != INT64_MIN)
+        good = good && set(o, "expires", json_integer(m->expires));
+    if (!isnan(m->confidence))
+        good = good && set(o, "confidence", json_real(m->confidence));
+    if (mneme_value_length(m->tags))
+        good = good && set(o, "tags", mn_cli_json_from_value(m->tags));
+    if (mneme_value_length(m->meta))
+        good = good && set(o, "meta", mn_cli_json_from_value(m->meta));
+    if (m->content)
+        good = good && set(o, "content", mn_cli_json_from_bytes(m->content, m->content_size, m->content_is_binary));
+    if (!good) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+/* Nine significant digits give the same 32-bit float back. */
+static void write_array(FILE *out, const void *bytes, size_t size)
+{
+    const char *at = bytes;
+    fputs(",\"embedding\":[", out);
+    for (size_t i = 0; i + 4 <= size; i += 4) {
+        float f;
+        memcpy(&f, at + i, sizeof f);
+        fprintf(out, "%s%.9g", i ? "," : "", (double)f);
+    }
+    fputs("]", out);
+}
+
+static bool write_base64(FILE *out, const void *bytes, size_t size)
+{
+    char *text = malloc(mn_cli_base64_size(size) + 1);
+    if (!text)
+        return false;
+    mn_cli_base64_encode(bytes, size, text);
+    fprintf(out, ",\"embedding\":{\"$f32\":\"%s\"}", text);
+    free(text);
+    return true;
+}
+
+enum mn_status mn_cli_line_write(FILE *out, const struct mneme_found *memory, const char *space,
+                                 enum mn_cli_line_embedding embedding)
+{
+    json_t *head = head_of(memory, space);
+    char *text = head ? json_dumps(head, JSON_COMPACT) : NULL;
+    bool good = text != NULL;
+    json_decref(head);
+    if (good) {
+        fwrite(text, 1, strlen(text) - 1, out); /* without the closing brace */
+        if (embedding == MN_CLI_LINE_ARRAY)
+            write_array(out, memory->embedding, memory->embedding_size);
+        else if (embedding == MN_CLI_LINE_BASE64)
+            good = write_base64(out, memory->embedding, memory->embedding_size);
+        fputs("}\n", out);
+    }
+    free(text);
+    if (!good)
+        return MN_FAIL(MN_INTERNAL, "out of memory for a line");
+    return ferror(out) ? MN_FAIL_ERRNO("could not write a line") : MN_OK;
+}
