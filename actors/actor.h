@@ -17,6 +17,9 @@
 #define MN_ACTOR_SOCKETS_MAX 16
 #define MN_ACTOR_FDS_MAX     4
 
+/* Role slots by number: fixed for the single ones, recall workers behind them. */
+enum { MN_SLOT_SUPERVISOR, MN_SLOT_RECOVERY, MN_SLOT_WAL_WRITER, MN_SLOT_COMPACTOR, MN_SLOT_RECALL };
+
 /* Everything a role is given. Plain fields: roles read them. */
 struct mn_actor {
     enum mn_role role;

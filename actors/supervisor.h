@@ -13,15 +13,13 @@
 
 #include <sys/types.h>
 
+#include "actors/actor.h"
 #include "actors/supervisor_policy.h"
 #include "config/settings.h"
 #include "engine/store.h"
 #include "shm/instance.h"
 
 struct mn_control_sockets;
-
-/* Role slots by number: fixed for the single ones, recall workers behind them. */
-enum { MN_SLOT_SUPERVISOR, MN_SLOT_RECOVERY, MN_SLOT_WAL_WRITER, MN_SLOT_COMPACTOR, MN_SLOT_RECALL };
 
 #define MN_CHILDREN_MAX (MN_ROLE_SLOTS - 1)
 #define MN_DEATHS_KEPT  16
