@@ -7,11 +7,11 @@
 #ifndef MN_ENGINE_LEDGER_H
 #define MN_ENGINE_LEDGER_H
 
+#include "engine/record.h"
 #include "engine/store.h"
 
 /* The outcome of a request with an idem key. Ids given by the client are in its retry; assigned ones are runs. */
 struct mn_idem_entry {
-    uint64_t key_hash[2]; /* of the key: the key itself is compared, see mn_ledger_find */
     uint64_t request_hash;
     uint64_t seq;
     int64_t wall_ns; /* when it was admitted */
@@ -48,6 +48,15 @@ enum mn_status mn_ledger_fold(struct mn_ledger *ledger, const struct mn_store *s
 enum mn_status mn_ledger_load(struct mn_ledger *ledger, const struct mn_store *store, uint64_t seq) MN_MUST_USE;
 enum mn_status mn_ledger_save(const struct mn_ledger *ledger, const struct mn_store *store, uint64_t seq,
                               int64_t expire_before_ns) MN_MUST_USE;
+/* The same under a path of the caller's: recovery hands its ledger to the writer through shared memory. */
+enum mn_status mn_ledger_read(struct mn_ledger *ledger, const struct mn_io *io, const char *path) MN_MUST_USE;
+enum mn_status mn_ledger_write(const struct mn_ledger *ledger, const struct mn_io *io, const char *path,
+                               int64_t expire_before_ns) MN_MUST_USE;
+/* Folds one record: what mn_ledger_fold does for each. */
+enum mn_status mn_ledger_fold_record(struct mn_ledger *ledger, const struct mn_record *record) MN_MUST_USE;
+/* An idem entry as the content of a MN_RECORD_IDEM; `data` has MN_IDEM_RECORD_MAX(run_count) bytes. Returns its length. */
+#define MN_IDEM_RECORD_MAX(runs) (64u + 16u * (runs) + MN_IDEM_BYTES_MAX)
+uint32_t mn_idem_encode(const struct mn_idem_entry *entry, uint8_t *data);
 
 /* Calls `visit` for each purge in a log segment: its seq and one id at a time. For the compactor. */
 enum mn_status mn_ledger_purges(const struct mn_store *store, uint64_t wal_number,

@@ -11,7 +11,7 @@
 #ifndef MN_ENGINE_RECORD_H
 #define MN_ENGINE_RECORD_H
 
-#include "engine/types.h"
+#include "engine/shared.h"
 
 #define MN_WAL_BLOCK        4096u
 #define MN_WAL_MAGIC        UINT64_C(0x31304c41574d4e4d)

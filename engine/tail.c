@@ -127,7 +127,7 @@ enum mn_status mn_tail_intern(struct mn_tail *tail, struct mn_str s, uint32_t *n
         }
         n = atomic_load_explicit(&entry->next, memory_order_relaxed);
     }
-    uint64_t at;
+    uint64_t at = 0;
     MN_TRY(take_arena(tail, sizeof(struct mn_tail_string) + s.length, &at));
     struct mn_tail_string *entry = (struct mn_tail_string *)(void *)(tail->arena + at);
     entry->hash = hash;
@@ -163,6 +163,53 @@ enum mn_status mn_tail_fill(struct mn_tail *tail, const struct mn_tail_row *valu
     atomic_store_explicit(bucket, n + 1, memory_order_release);
     *row = n;
     return MN_OK;
+}
+
+static enum mn_status intern_tags(struct mn_tail *tail, const uint8_t *at, uint32_t bytes, uint32_t count, uint32_t *tags)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint16_t length;
+        if (bytes < sizeof length)
+            return MN_FAIL(MN_CORRUPT, "the tags of a record end early");
+        memcpy(&length, at, sizeof length);
+        at += sizeof length;
+        bytes -= (uint32_t)sizeof length;
+        if (length > bytes)
+            return MN_FAIL(MN_CORRUPT, "a tag of a record is longer than the record");
+        MN_TRY(mn_tail_intern(tail, (struct mn_str){(const char *)at, length}, &tags[i]));
+        at += length;
+        bytes -= length;
+    }
+    return MN_OK;
+}
+
+enum mn_status mn_tail_add_record(struct mn_tail *tail, const struct mn_record *record, uint64_t offset, uint32_t *row)
+{
+    struct mn_record_fields f = mn_record_fields(record);
+    const uint8_t *base = (const uint8_t *)record;
+    uint32_t tags[MN_TAGS_MAX];
+    struct mn_tail_row values = {
+        .id = record->id,
+        .born = record->seq,
+        .at = record->at,
+        .expires = record->expires,
+        .confidence = record->confidence,
+        .scale = record->scale,
+        .vector_at = (uint32_t)offset + f.vector,
+        .content_at = (uint32_t)offset + f.content,
+        .content_bytes = record->content_bytes,
+        .meta_at = (uint32_t)offset + f.meta,
+        .meta_bytes = record->meta_bytes,
+        .record_at = (uint32_t)offset,
+        .hash = mn_id_hash(record->space_hash, &record->id),
+    };
+    atomic_init(&values.died, MN_ALIVE);
+    if (record->tag_count > MN_TAGS_MAX)
+        return MN_FAIL(MN_CORRUPT, "a record says that it has %u tags", record->tag_count);
+    struct mn_str space = {(const char *)base + f.space, record->space_bytes};
+    MN_TRY(mn_tail_intern(tail, space, &values.space));
+    MN_TRY(intern_tags(tail, base + f.tags, record->tags_bytes, record->tag_count, tags));
+    return mn_tail_fill(tail, &values, tags, record->tag_count, row);
 }
 
 void mn_tail_publish(struct mn_tail *tail, uint64_t last_seq)

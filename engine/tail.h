@@ -7,6 +7,7 @@
 #define MN_ENGINE_TAIL_H
 
 #include "engine/part.h"
+#include "engine/record.h"
 #include "engine/store.h"
 #include "shm/instance.h"
 
@@ -39,6 +40,10 @@ uint64_t mn_tail_arena_left(const struct mn_tail *tail);
  * *row is its number. Not visible before mn_tail_publish. */
 enum mn_status mn_tail_fill(struct mn_tail *tail, const struct mn_tail_row *values, const uint32_t *tags,
                             uint32_t tag_count, uint32_t *row) MN_MUST_USE;
+/* Fills the row of a PUT record that stands at `offset` of the log segment: the one way from a record to a row, for the writer and for
+ * recovery alike. */
+enum mn_status mn_tail_add_record(struct mn_tail *tail, const struct mn_record *record, uint64_t offset,
+                                  uint32_t *row) MN_MUST_USE;
 /* Makes everything filled visible to whoever reads `rows` with acquire. */
 void mn_tail_publish(struct mn_tail *tail, uint64_t last_seq);
 

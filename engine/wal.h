@@ -30,12 +30,13 @@ struct mn_wal_damage {
     uint64_t after_seq;   /* the last whole seq before it */
     uint64_t later_durable; /* the largest durable_seq that a whole batch behind it names, in this segment; 0 = none */
     bool complete;        /* its footer is whole and no bad sector still has zeros: it was written to the end */
+    bool salvaged;        /* it was durable, so the records in it that are whole are visited; else it counts as never written */
     const char *what;
 };
 
 struct mn_wal_visitor {
     void *context;
-    /* Each whole record in order. Its payload is valid when the scan verifies. */
+    /* Each whole record in order. */
     enum mn_status (*record)(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
                              uint64_t offset);
     /* A record whose header is whole and whose payload is not. May be NULL. */
@@ -51,9 +52,10 @@ struct mn_wal_extent {
     int64_t last_wall_ns;
 };
 
-/* Walks a segment's batches. verify: check every block; else only headers, for a log that recovery has checked already. Resynchronises
- * behind damage at the next whole batch header. Bytes behind the end must be zero; if not, that is damage too. */
-enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, bool verify, const struct mn_wal_visitor *visitor,
+/* Walks a segment's batches and checks every block. Resynchronises behind damage at the next whole batch header. Bytes behind the
+ * end must be zero; if not, that is damage too. A batch that is not whole counts as never written (a torn end), unless its bytes
+ * say that it was durable: see durability in README. The verdict depends on the segment's bytes alone, so all readers agree. */
+enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, const struct mn_wal_visitor *visitor,
                            struct mn_wal_extent *extent) MN_MUST_USE;
 
 /* For `mneme verify`: every checksum of a segment. What lies above durable_seq is still being written and is not judged. */

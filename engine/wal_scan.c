@@ -63,8 +63,7 @@ struct scan {
     const struct mn_wal_segment *segment;
     const struct mn_wal_visitor *visitor;
     struct mn_wal_extent *extent;
-    bool verify;
-    uint64_t chain_known; /* 1 once a batch has been seen whole */
+    bool chain_known; /* the batch before was whole */
 };
 
 static const struct mn_batch_header *batch_at(const struct scan *s, uint64_t offset)
@@ -87,10 +86,11 @@ static uint64_t resynchronise(const struct scan *s, uint64_t from)
     return limit(s);
 }
 
-static enum mn_status report(struct scan *s, uint64_t offset, uint64_t bytes, bool complete, const char *what)
+/* Judges a stretch (rules 1 and 2 of "torn tail or rot": a later batch knew it durable, or it was written to its end) and
+ * reports it; returns whether it was durable. */
+static enum mn_status report(struct scan *s, uint64_t offset, uint64_t bytes, bool complete, const char *what,
+                             bool *durable)
 {
-    if (!s->visitor->damage)
-        return MN_OK;
     struct mn_wal_damage damage = {.offset = offset,
                                    .bytes = bytes,
                                    .after_seq = s->extent->last_seq,
@@ -102,7 +102,8 @@ static enum mn_status report(struct scan *s, uint64_t offset, uint64_t bytes, bo
             damage.later_durable = later->durable_seq;
         at = resynchronise(s, at + later->bytes);
     }
-    return s->visitor->damage(s->visitor->context, s->segment, &damage);
+    damage.salvaged = *durable = complete || damage.later_durable > damage.after_seq;
+    return s->visitor->damage ? s->visitor->damage(s->visitor->context, s->segment, &damage) : MN_OK;
 }
 
 /* True when any 512-byte sector of a bad block still has the zeros it was prepared with: its write may not have ended. */
@@ -157,7 +158,7 @@ static enum mn_status visit_records(struct scan *s, const struct mn_batch_header
     return MN_OK;
 }
 
-static void extend(struct scan *s, const struct mn_batch_header *h, uint64_t offset)
+static void extend(struct scan *s, const struct mn_batch_header *h)
 {
     struct mn_wal_extent *e = s->extent;
     e->batches++;
@@ -166,52 +167,46 @@ static void extend(struct scan *s, const struct mn_batch_header *h, uint64_t off
     if (h->durable_seq > e->last_durable)
         e->last_durable = h->durable_seq;
     e->last_wall_ns = h->wall_ns;
-    e->end = offset + h->bytes;
 }
 
 /* One batch with a whole header. */
 static enum mn_status scan_batch(struct scan *s, const struct mn_batch_header *h, uint64_t offset)
 {
-    uint32_t salt = s->segment->header.salt;
     const uint8_t *base = (const uint8_t *)h;
-    bool footer_whole = mn_batch_footer_valid(h, salt, offset);
+    bool footer_whole = mn_batch_footer_valid(h, s->segment->header.salt, offset);
     const struct mn_batch_footer *footer = (const void *)(base + h->footer_at);
     uint64_t padding_at = (uint64_t)h->footer_at + h->footer_bytes;
-    struct block_check blocks = {0};
-    if (footer_whole && s->verify)
-        blocks = check_blocks(s, h, offset);
-    bool padding_whole = !s->verify || all_zero(base + padding_at, h->bytes - padding_at);
+    struct block_check blocks = footer_whole ? check_blocks(s, h, offset) : (struct block_check){0};
+    bool padding_whole = all_zero(base + padding_at, h->bytes - padding_at);
     bool chain_whole = !s->chain_known || h->prev_chain == s->extent->chain;
-    bool whole = footer_whole && blocks.bad == 0;
+    bool whole = footer_whole && blocks.bad == 0, durable = true;
     if (!whole || !padding_whole || !chain_whole)
         MN_TRY(report(s, offset, h->bytes, footer_whole && !blocks.torn,
-                      !footer_whole   ? "the footer of a batch is damaged"
-                      : blocks.bad    ? "a block of a batch does not match its checksum"
-                      : !chain_whole  ? "a batch does not follow the one before it"
-                                      : "bytes behind a batch are not zero"));
-    /* A batch that is not whole still gives up the records that are: each has checksums of its own. A torn one was never
-     * acknowledged as a whole: recovery decides about those by the damage it was told of. */
-    MN_TRY(visit_records(s, h, offset, whole));
-    if (whole) {
+                      !footer_whole  ? "the footer of a batch is damaged"
+                      : blocks.bad   ? "a block of a batch does not match its checksum"
+                      : !chain_whole ? "a batch does not follow the one before it"
+                                     : "bytes behind a batch are not zero",
+                      &durable));
+    s->extent->end = offset + h->bytes;
+    s->chain_known = whole;
+    if (whole)
         s->extent->chain = footer->chain;
-        s->chain_known = 1;
-    } else {
-        s->chain_known = 0;
-    }
-    extend(s, h, offset);
+    if (!whole && !durable)
+        return MN_OK; /* a torn end: never acknowledged, so wholly absent */
+    MN_TRY(visit_records(s, h, offset, whole));
+    extend(s, h);
     return MN_OK;
 }
 
-enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, bool verify, const struct mn_wal_visitor *visitor,
+enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, const struct mn_wal_visitor *visitor,
                            struct mn_wal_extent *extent)
 {
-    struct scan s = {.segment = segment, .visitor = visitor, .extent = extent, .verify = verify};
+    struct scan s = {.segment = segment, .visitor = visitor, .extent = extent};
     *extent = (struct mn_wal_extent){.end = MN_WAL_BLOCK, .chain = segment->header.prev_chain};
     extent->last_seq = segment->header.first_seq ? segment->header.first_seq - 1 : 0;
     if (segment->unused)
         return MN_OK;
-    uint64_t at = MN_WAL_BLOCK;
-    while (at < limit(&s)) {
+    for (uint64_t at = MN_WAL_BLOCK; at < limit(&s);) {
         const struct mn_batch_header *h = batch_at(&s, at);
         if (mn_batch_header_valid(h, segment->header.salt, at, limit(&s))) {
             uint64_t bytes = h->bytes;
@@ -220,13 +215,14 @@ enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, bool verify, co
             continue;
         }
         uint64_t next = resynchronise(&s, at + MN_WAL_BLOCK);
-        if (next == limit(&s) && (!verify || all_zero(segment->base + at, next - at)))
+        if (next == limit(&s) && all_zero(segment->base + at, next - at))
             break; /* the end, as prepared */
-        if (verify)
-            MN_TRY(report(&s, at, next - at, !has_zero_sector(segment->base + at, MN_WAL_BLOCK),
-                          next == limit(&s) ? "bytes behind the last batch are neither a batch nor zero"
-                                            : "the header of a batch is damaged"));
-        s.chain_known = 0;
+        bool durable;
+        MN_TRY(report(&s, at, next - at, false,
+                      next == limit(&s) ? "bytes behind the last batch are neither a batch nor zero"
+                                        : "the header of a batch is damaged",
+                      &durable));
+        s.chain_known = false;
         at = next;
     }
     return MN_OK;
@@ -273,7 +269,7 @@ enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint
     MN_TRY(status);
     struct verification v = {damaged, context, durable_seq, path};
     struct mn_wal_visitor visitor = {.context = &v, .record = pass_record, .damage = tell_damage};
-    status = mn_wal_scan(&segment, true, &visitor, &extent);
+    status = mn_wal_scan(&segment, &visitor, &extent);
     const struct mn_wal_header *copies[] = {(const void *)segment.base,
                                             (const void *)(segment.base + segment.bytes - MN_WAL_BLOCK)};
     for (int i = 0; i < 2 && !segment.unused; i++)

@@ -63,6 +63,7 @@
     F(456, _Atomic uint64_t, tail_rows, , "writer: rows not yet in columns")                                           \
     F(464, _Atomic uint64_t, instance_gen, , "recovery: counts the tails built in this instance")                      \
     F(472, _Atomic uint64_t, history_seq, , "writer: versions that died up to here are older than history.window")     \
+    F(480, _Atomic uint64_t, recovery_gen, , "recovery: the last instance_gen that any try has used")                  \
     L(512, struct mn_role_slot, roles, [MN_ROLE_SLOTS], "see there")
 
 /* A reader's lease, alone on its line. Cleared by the supervisor alone (or by its owner on a clean end). */

@@ -1,0 +1,132 @@
+/*
+ * quarantine.c - copies of damaged pieces, and their notes.
+ */
+#include "engine/quarantine.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/fault.h"
+
+#define NOTE_BYTES_MAX (256u << 10)
+
+static enum mn_status exists(const struct mn_store *store, const char *path, bool *there)
+{
+    int fd;
+    enum mn_status status = store->io->open(path, MN_IO_READ, &fd);
+    *there = status == MN_OK;
+    if (*there)
+        store->io->close(fd);
+    return status == MN_NOT_FOUND ? MN_OK : status;
+}
+
+/* A JSON string; control bytes and quotes escaped. */
+static void put_json(FILE *out, const char *text)
+{
+    fputc('"', out);
+    for (; *text; text++) {
+        if (*text == '"' || *text == '\\')
+            fprintf(out, "\\%c", *text);
+        else if ((unsigned char)*text < 0x20)
+            fprintf(out, "\\u%04x", *text);
+        else
+            fputc(*text, out);
+    }
+    fputc('"', out);
+}
+
+/* The ids of the records in the stretch whose headers are whole. */
+static void put_ids(FILE *out, const struct mn_wal_segment *segment, const struct mn_quarantine_note *note)
+{
+    const char *separator = "";
+    fputs("\"ids\": [", out);
+    uint64_t end = segment ? note->offset + note->bytes : 0;
+    for (uint64_t at = note->offset; at + sizeof(struct mn_record) <= end && ftell(out) < (long)NOTE_BYTES_MAX;
+         at += MN_RECORD_ALIGN) {
+        const struct mn_record *r = (const struct mn_record *)(const void *)(segment->base + at);
+        char id[MN_ID_TEXT_MAX];
+        if (!mn_record_header_valid(r, segment->header.salt, at, end) || r->op != MN_RECORD_PUT)
+            continue;
+        mn_id_text(&r->id, id);
+        fprintf(out, "%s\"%016" PRIx64 "/%s\"", separator, r->space_hash, id);
+        separator = ", ";
+    }
+    fputs("]", out);
+}
+
+static enum mn_status write_note(const struct mn_store *store, const char *base, const struct mn_wal_segment *segment,
+                                 const struct mn_quarantine_note *note)
+{
+    char path[MN_PATH_MAX + 16];
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    if (!out)
+        return MN_FAIL(MN_INTERNAL, "no memory for a quarantine note");
+    const char *name = strrchr(base, '/') + 1;
+    fprintf(out, "{\"file\": \"%s.bin\", \"reason\": ", segment ? name : "");
+    put_json(out, note->reason);
+    fprintf(out,
+            ", \"wal\": %" PRIu64 ", \"offset\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"first_seq\": %" PRIu64
+            ", \"last_seq\": %" PRIu64 ", ",
+            note->wal_number, note->offset, note->bytes, note->first_seq, note->last_seq);
+    put_ids(out, segment, note);
+    fputs("}\n", out);
+    fclose(out);
+    snprintf(path, sizeof path, "%s.json", base);
+    enum mn_status status = mn_io_replace(store->io, path, text, bytes);
+    free(text);
+    return status;
+}
+
+enum mn_status mn_quarantine_wal(const struct mn_store *store, const struct mn_wal_segment *segment,
+                                 const struct mn_quarantine_note *note)
+{
+    char name[96], base[MN_PATH_MAX], path[MN_PATH_MAX + 16];
+    bool there;
+    snprintf(name, sizeof name, "quarantine/wal-%08" PRIu64 "-%" PRIu64, note->wal_number, note->offset);
+    mn_store_path(store, base, name);
+    snprintf(path, sizeof path, "%s.json", base);
+    MN_TRY(exists(store, path, &there));
+    if (there)
+        return MN_OK;
+    if (segment) {
+        snprintf(path, sizeof path, "%s.bin", base);
+        MN_TRY(mn_io_replace(store->io, path, segment->base + note->offset, note->bytes));
+    }
+    MN_FAULT_POINT(recovery_quarantine_copied);
+    return write_note(store, base, segment, note);
+}
+
+enum mn_status mn_quarantine_note_columns(const struct mn_store *store, uint64_t segment, const char *reason)
+{
+    char name[96], path[MN_PATH_MAX];
+    char *text = NULL;
+    size_t bytes = 0;
+    snprintf(name, sizeof name, "quarantine/columns-%" PRIu64 ".json", segment);
+    FILE *out = open_memstream(&text, &bytes);
+    if (!out)
+        return MN_FAIL(MN_INTERNAL, "no memory for a quarantine note");
+    fprintf(out, "{\"file\": \"columns/%" PRIu64 "\", \"reason\": ", segment);
+    put_json(out, reason);
+    fputs(", \"ids\": []}\n", out);
+    fclose(out);
+    enum mn_status status = mn_io_replace(store->io, mn_store_path(store, path, name), text, bytes);
+    free(text);
+    return status;
+}
+
+static enum mn_status note_any(void *context, const char *name)
+{
+    size_t length = strlen(name);
+    *(bool *)context |= length > 5 && strcmp(name + length - 5, ".json") == 0;
+    return MN_OK;
+}
+
+bool mn_quarantine_holds(const struct mn_store *store)
+{
+    char path[MN_PATH_MAX];
+    bool any = false;
+    return store->io->list(mn_store_path(store, path, "quarantine"), note_any, &any) == MN_OK && any;
+}

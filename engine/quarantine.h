@@ -1,0 +1,26 @@
+/*
+ * quarantine.h - damaged pieces are copied aside with a note that a person and a program can read, never cut off.
+ *
+ * quarantine/wal-<number>-<offset>.bin and .json: {"file", "reason", "wal", "offset", "bytes", "first_seq", "last_seq", "ids"}; a
+ * second recovery finds the same names and adds nothing. `ids` are those whose record headers are whole ("space hash/id").
+ */
+#ifndef MN_ENGINE_QUARANTINE_H
+#define MN_ENGINE_QUARANTINE_H
+
+#include "engine/wal.h"
+
+struct mn_quarantine_note {
+    uint64_t wal_number, offset, bytes;
+    uint64_t first_seq, last_seq; /* what it may have held; last 0 = not known */
+    const char *reason;
+};
+
+/* Copies a stretch of a log segment (segment NULL: there is nothing to copy, a note alone). */
+enum mn_status mn_quarantine_wal(const struct mn_store *store, const struct mn_wal_segment *segment,
+                                 const struct mn_quarantine_note *note) MN_MUST_USE;
+/* A note on a column segment, which stays where it is. */
+enum mn_status mn_quarantine_note_columns(const struct mn_store *store, uint64_t segment, const char *reason) MN_MUST_USE;
+/* True when anything is in quarantine. */
+bool mn_quarantine_holds(const struct mn_store *store);
+
+#endif
