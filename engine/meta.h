@@ -68,7 +68,8 @@ bool mn_meta_next_key(struct mn_str *in, struct mn_str *key);
 bool mn_meta_find(struct mn_str map, struct mn_str key, struct mn_str *found);
 
 /* Equality by value: numbers whatever their type, exactly (the double 2^53 is not the integer 2^53 + 1); arrays member by
- * member; maps key by key in any order. NaN equals nothing; damaged bytes and what nests too deep equal nothing.
+ * member; maps key by key in any order (each key once: a map that names one twice is equal to itself, and that is all that
+ * is promised). NaN equals nothing; damaged bytes and what nests too deep equal nothing.
  * Order: <0, 0, >0, or MN_META_UNORDERED when the two are of different kinds or not ordered (numbers, strings and bins are;
  * strings and bins by their bytes). */
 #define MN_META_UNORDERED 2
