@@ -107,6 +107,16 @@ broken:
     return MN_OK;
 }
 
+void mn_held_move(struct mn_held *to, struct mn_held *from)
+{
+    to->peer = from->peer;
+    to->bytes = from->bytes;
+    to->received_ns = from->received_ns;
+    to->malformed = from->malformed;
+    zmq_msg_init(&to->body);
+    zmq_msg_move(&to->body, &from->body);
+}
+
 /* A frame of a reply. The first one finds out whether the peer can take it. */
 static bool send_frame(struct mn_router *router, const void *data, size_t bytes, int flags)
 {

@@ -30,6 +30,17 @@ struct mn_peer {
     bool delimiter; /* an empty frame came first: echo it */
 };
 
+/* A request as it came, to be answered later. Its frame is owned. */
+struct mn_held {
+    struct mn_peer peer;
+    zmq_msg_t body;
+    size_t bytes; /* of the frame */
+    uint64_t received_ns;
+    bool malformed;
+};
+/* Moves a frame and what belongs to it; `to` holds nothing before, `from` an empty frame afterwards. */
+void mn_held_move(struct mn_held *to, struct mn_held *from);
+
 /* Takes one request without waiting; the caller closes `body` (zmq_msg_close). MN_NOT_FOUND when there is none. A request of the
  * wrong number of frames comes with *malformed set (its body is whatever frame came; answer bad_request). */
 enum mn_status mn_router_receive(struct mn_router *router, struct mn_peer *peer, zmq_msg_t *body,

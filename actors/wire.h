@@ -60,6 +60,7 @@ enum mn_field { MN_FIELD_TABLE(X) MN_FIELDS };
 /* Limits of requests and replies beside those of the engine (engine/types.h). */
 #define MN_FRAME_BYTES_MAX   (24u << 20) /* a larger one drops its connection */
 #define MN_REPLY_BYTES_MAX   (16u << 20)
+#define MN_WIRE_RID_MAX      (64u << 10)
 #define MN_WIRE_DEPTH_MAX    16      /* of arrays and maps in each other */
 #define MN_WIRE_IDS_MAX      1000000 /* ids in one list */
 #define MN_WIRE_ENTRIES_MAX  2000000 /* ids, tags, conditions and values in one request, in all */

@@ -297,6 +297,11 @@ enum mn_status mn_wire_open(struct mn_request *request, const void *data, size_t
         request->rid = (struct mn_str){(const char *)fields[0].at,
                                        (uint32_t)(mn_wire_skip(fields[0].at) - fields[0].at)};
     MN_TRY(status);
+    if (request->rid.length > MN_WIRE_RID_MAX) {
+        uint32_t length = request->rid.length;
+        request->rid.length = 0;
+        return MN_FAIL(MN_TOO_LARGE, "rid has %u bytes; %u is the most", length, MN_WIRE_RID_MAX);
+    }
     struct mn_str word = {0};
     MN_TRY(mn_wire_need(&fields[1], "op"));
     MN_TRY(mn_wire_str(&fields[1], "op", 1, UINT32_MAX, &word));

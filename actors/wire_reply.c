@@ -57,6 +57,14 @@ void mn_reply_free(struct mn_reply *reply)
     mn_reply_init(reply);
 }
 
+char *mn_reply_take(struct mn_reply *reply, size_t *bytes)
+{
+    char *data = reply->data;
+    *bytes = reply->bytes;
+    mn_reply_init(reply);
+    return data;
+}
+
 static void clear(struct mn_reply *reply)
 {
     if (reply->room > ROOM_KEPT) {
@@ -103,8 +111,6 @@ void mn_reply_error(struct mn_reply *reply, struct mn_str rid, enum mn_status st
 {
     if (status == MN_OK || status >= MN_NOT_READY)
         status = status == MN_NOT_READY ? MN_UNAVAILABLE : MN_INTERNAL;
-    if (rid.length > MN_REPLY_BYTES_MAX / 2)
-        rid.length = 0;
     begin(reply, rid, false, 3);
     mn_reply_text(reply, "code", mn_status_word(status));
     mn_reply_key(reply, "error");

@@ -25,6 +25,8 @@ struct mn_reply {
 
 void mn_reply_init(struct mn_reply *reply);
 void mn_reply_free(struct mn_reply *reply);
+/* Gives the buffer away, to be freed by the caller; the reply is empty then. */
+char *mn_reply_take(struct mn_reply *reply, size_t *bytes);
 
 /* Starts {ok: true, rid?, ...} with room for `members` more. rid: msgpack bytes as they came, or length 0. */
 void mn_reply_begin(struct mn_reply *reply, struct mn_str rid, uint32_t members);

@@ -1,0 +1,371 @@
+/*
+ * recall_lane.c - recall, get, list, count, spaces: from the frame to the reply (see recall_lane.h).
+ *
+ * A reply is encoded while the snapshot is pinned, straight from the mapped columns; then the pin is let go. A request that fails,
+ * for whatever reason, costs its own answer and nothing else.
+ */
+#include "actors/recall_lane.h"
+
+#include <stdlib.h>
+
+#include "actors/wire_cursor.h"
+#include "actors/wire_encode.h"
+#include "shm/process.h"
+
+#define GET_FAST_MAX     256 /* ids; more is work for the slow lane */
+#define CONTEXT_FAST_MAX 20
+
+enum mn_status mn_recall_lane_open(struct mn_recall_lane *lane, struct mn_actor *actor)
+{
+    *lane = (struct mn_recall_lane){.store = actor->store, .instance = &actor->instance, .stats = actor->stats};
+    mn_reply_init(&lane->reply);
+    mn_decoder_init(&lane->decoder, lane->store.dim, lane->store.metric);
+    MN_TRY(mn_search_init(&lane->search, lane->store.metric, lane->store.dim));
+    return mn_reader_open(&lane->reader, &lane->store, lane->instance);
+}
+
+void mn_recall_lane_close(struct mn_recall_lane *lane)
+{
+    if (lane->reader)
+        mn_reader_close(lane->reader);
+    mn_search_free(&lane->search);
+    mn_reading_free(&lane->reading);
+    mn_decoder_free(&lane->decoder);
+    mn_reply_free(&lane->reply);
+    free(lane->spaces);
+    *lane = (struct mn_recall_lane){0};
+}
+
+/* ---- before decoding */
+
+/* A wrong type is passed over here; decoding tells. */
+static enum mn_status peek_recall(struct mn_recall_peek *peek)
+{
+    enum { EXACT, EMBEDDINGS, MIN_SEQ, CONTEXT, COUNT };
+    static const char *const names[] = {"exact", "embeddings", "min_seq", "context"};
+    struct mn_wire fields[COUNT];
+    MN_TRY(mn_wire_fields(&peek->request.body, "the request", names, COUNT, false, fields));
+    bool exact = fields[EXACT].type == MN_WIRE_BOOL && fields[EXACT].boolean;
+    bool context = fields[CONTEXT].type == MN_WIRE_UINT && fields[CONTEXT].u64 > CONTEXT_FAST_MAX;
+    peek->slow = exact || context || fields[EMBEDDINGS].type != MN_WIRE_ABSENT;
+    peek->min_seq = fields[MIN_SEQ].type == MN_WIRE_UINT ? fields[MIN_SEQ].u64 : 0;
+    return MN_OK;
+}
+
+static enum mn_status peek_get(struct mn_recall_peek *peek)
+{
+    struct mn_wire ids;
+    MN_TRY(mn_wire_field(&peek->request, "ids", &ids));
+    peek->slow = ids.type == MN_WIRE_ARRAY && ids.count > GET_FAST_MAX;
+    return MN_OK;
+}
+
+enum mn_status mn_recall_peek(struct mn_recall_peek *peek, const void *data, size_t bytes)
+{
+    *peek = (struct mn_recall_peek){0};
+    MN_TRY(mn_wire_open(&peek->request, data, bytes, MN_SERVICE_RECALL));
+    switch (peek->request.op) {
+    case MN_OP_RECALL:
+        return peek_recall(peek);
+    case MN_OP_GET:
+        return peek_get(peek);
+    default:
+        peek->slow = true;
+        return MN_OK;
+    }
+}
+
+/* ---- pinning */
+
+/* The seq 0 is before the first write; for the reader it means now, so it is set here. */
+static enum mn_status pin_before_all(struct mn_recall_lane *lane, struct mn_snapshot *snapshot)
+{
+    if (atomic_load(&lane->instance->control->oldest_seq) > 0) {
+        mn_reader_unpin(lane->reader);
+        return MN_FAIL(MN_UNAVAILABLE, "as_of 0 is older than the history that is kept; info tells the oldest_seq");
+    }
+    snapshot->seq = 0;
+    return MN_OK;
+}
+
+static enum mn_status pin(struct mn_recall_lane *lane, const struct mn_moment *moment, struct mn_snapshot *snapshot)
+{
+    enum mn_status status = mn_reader_pin(lane->reader, moment ? moment->as_of : 0, snapshot);
+    if (status == MN_NOT_READY)
+        return MN_FAIL(MN_UNAVAILABLE, "the store is still starting; try again");
+    MN_TRY(status);
+    if (moment && moment->has_as_of && moment->as_of == 0)
+        return pin_before_all(lane, snapshot);
+    return MN_OK;
+}
+
+static uint64_t elapsed_us(uint64_t since_ns)
+{
+    return (mn_clock_ns() - since_ns) / 1000;
+}
+
+/* ---- recall */
+
+struct recall {
+    struct mn_recall_lane *lane;
+    const struct mn_request *request;
+    struct mn_recall_request asked;
+    struct mn_snapshot snapshot;
+    bool exact;
+    uint64_t scanned, encode_ns;
+};
+
+/* The embedding of the memory that the hits shall be like. */
+static enum mn_status set_like(struct recall *r)
+{
+    char text[MN_ID_TEXT_MAX];
+    struct mn_row_ref ref = mn_read_find(&r->snapshot, r->asked.like_space, &r->asked.like);
+    if (ref.part == MN_NONE) {
+        mn_id_text(&r->asked.like, text);
+        return MN_FAIL(MN_NOT_FOUND, "there is no memory %s in that space for like", text);
+    }
+    const float *vector = mn_part_vector(&r->snapshot.parts[ref.part], ref.row);
+    if (!vector)
+        return MN_FAIL(MN_CORRUPT, "the embedding of the memory in like lies in a damaged block; verify tells more");
+    size_t bytes = r->lane->store.dim * sizeof *vector;
+    float *copy = mn_arena_take(&r->lane->decoder.arena, bytes, 64);
+    if (!copy)
+        return MN_FAIL(MN_INTERNAL, "no memory for the request");
+    memcpy(copy, vector, bytes);
+    r->asked.embeddings = copy;
+    r->asked.count = 1;
+    return MN_OK;
+}
+
+static void record_search(const struct mn_recall_lane *lane)
+{
+    mn_stat_record(lane->stats, MN_STAT_recall_coarse_ns, lane->search.coarse_ns);
+    mn_stat_record(lane->stats, MN_STAT_recall_scan_ns, lane->search.scan_ns);
+    mn_stat_record(lane->stats, MN_STAT_recall_rerank_ns, lane->search.rerank_ns);
+    mn_stat_add(lane->stats, MN_STAT_recall_queries, 1);
+    mn_stat_add(lane->stats, MN_STAT_recall_scanned, lane->search.scanned);
+}
+
+static enum mn_status search_one(struct recall *r, uint32_t i)
+{
+    struct mn_recall_lane *lane = r->lane;
+    struct mn_query *query = &r->asked.query;
+    struct mn_encode_hits how = {.snapshot = &r->snapshot,
+                                 .want = &r->asked.want,
+                                 .query = query,
+                                 .context = r->asked.context,
+                                 .reading = &lane->reading};
+    query->embedding = r->asked.embeddings + (size_t)i * r->asked.stride;
+    MN_TRY(mn_recall_search(&lane->search, &r->snapshot, query));
+    record_search(lane);
+    r->exact = r->exact && lane->search.exact;
+    r->scanned += lane->search.scanned;
+    uint64_t begun_ns = mn_clock_ns();
+    enum mn_status status = mn_encode_hits(&lane->reply, &how, lane->search.hits, lane->search.hit_count);
+    r->encode_ns += mn_clock_ns() - begun_ns;
+    return status;
+}
+
+static enum mn_status search_all(struct recall *r)
+{
+    struct mn_reply *reply = &r->lane->reply;
+    if (r->asked.has_like)
+        MN_TRY(set_like(r));
+    mn_reply_begin(reply, r->request->rid, 5);
+    mn_reply_key(reply, r->asked.batch ? "results" : "hits");
+    if (r->asked.batch)
+        msgpack_pack_array(&reply->pack, r->asked.count);
+    for (uint32_t i = 0; i < r->asked.count && !mn_reply_over(reply); i++)
+        MN_TRY(search_one(r, i));
+    return MN_OK;
+}
+
+static enum mn_status recall(struct mn_recall_lane *lane, const struct mn_request *request, uint64_t received_ns)
+{
+    struct recall r = {.lane = lane, .request = request, .exact = true};
+    uint64_t begun_ns = mn_clock_ns();
+    MN_TRY(mn_decode_recall(&lane->decoder, request, mn_wall_ns(), &r.asked));
+    mn_stat_record(lane->stats, MN_STAT_recall_decode_ns, mn_clock_ns() - begun_ns);
+    MN_TRY(pin(lane, &r.asked.moment, &r.snapshot));
+    enum mn_status status = search_all(&r);
+    mn_reader_unpin(lane->reader);
+    MN_TRY(status);
+    uint64_t us = elapsed_us(received_ns);
+    mn_reply_uint(&lane->reply, "seq", r.snapshot.seq);
+    mn_reply_bool(&lane->reply, "exact", r.exact);
+    mn_reply_uint(&lane->reply, "scanned", r.scanned);
+    mn_reply_uint(&lane->reply, "us", us);
+    MN_TRY(mn_reply_end(&lane->reply, "ask for a smaller k, fewer embeddings or fewer fields"));
+    mn_stat_add(lane->stats, MN_STAT_recall_requests, 1);
+    mn_stat_record(lane->stats, MN_STAT_recall_reply_ns, r.encode_ns);
+    mn_stat_record(lane->stats, MN_STAT_recall_us, us);
+    return MN_OK;
+}
+
+/* ---- get */
+
+static enum mn_status pack_found(struct mn_recall_lane *lane, const struct mn_snapshot *snapshot,
+                                 const struct mn_get_request *asked)
+{
+    msgpack_pack_array(&lane->reply.pack, asked->count);
+    for (uint32_t i = 0; i < asked->count && !mn_reply_over(&lane->reply); i++) {
+        struct mn_row_ref ref = mn_read_find(snapshot, asked->space, &asked->ids[i]);
+        MN_TRY(mn_encode_memory(&lane->reply, snapshot, ref, &asked->want));
+    }
+    return MN_OK;
+}
+
+static enum mn_status get(struct mn_recall_lane *lane, const struct mn_request *request)
+{
+    struct mn_get_request asked;
+    struct mn_snapshot snapshot;
+    MN_TRY(mn_decode_get(&lane->decoder, request, &asked));
+    MN_TRY(pin(lane, &asked.moment, &snapshot));
+    mn_reply_begin(&lane->reply, request->rid, 2);
+    mn_reply_uint(&lane->reply, "seq", snapshot.seq);
+    mn_reply_key(&lane->reply, "memories");
+    enum mn_status status = pack_found(lane, &snapshot, &asked);
+    mn_reader_unpin(lane->reader);
+    MN_TRY(status);
+    return mn_reply_end(&lane->reply, "ask for fewer ids or fields");
+}
+
+/* ---- list */
+
+static enum mn_status pack_page(struct mn_recall_lane *lane, const struct mn_request *request,
+                                const struct mn_snapshot *snapshot, const struct mn_list_request *asked)
+{
+    struct mn_reading *reading = &lane->reading;
+    struct mn_reply *reply = &lane->reply;
+    bool more;
+    MN_TRY(mn_read_list(reading, snapshot, &asked->scope, asked->newest_first, &asked->cursor, asked->limit, &more));
+    more = more && reading->row_count > 0;
+    mn_reply_begin(reply, request->rid, more ? 3 : 2);
+    mn_reply_uint(reply, "seq", snapshot->seq);
+    if (more) {
+        struct mn_cursor cursor;
+        char text[MN_WIRE_CURSOR_MAX];
+        mn_cursor_at(&cursor, snapshot, reading->rows[reading->row_count - 1]);
+        mn_reply_str(reply, "cursor",
+                     (struct mn_str){text, mn_wire_cursor_write(&cursor, asked->newest_first, text)});
+    }
+    mn_reply_key(reply, "memories");
+    return mn_encode_memories(reply, snapshot, reading->rows, reading->row_count, &asked->want);
+}
+
+static enum mn_status list(struct mn_recall_lane *lane, const struct mn_request *request)
+{
+    struct mn_list_request asked;
+    struct mn_snapshot snapshot;
+    MN_TRY(mn_decode_list(&lane->decoder, request, &asked));
+    MN_TRY(pin(lane, NULL, &snapshot));
+    enum mn_status status = pack_page(lane, request, &snapshot, &asked);
+    mn_reader_unpin(lane->reader);
+    MN_TRY(status);
+    return mn_reply_end(&lane->reply, "ask for a shorter page (limit) or fewer fields");
+}
+
+/* ---- count, spaces */
+
+static enum mn_status count(struct mn_recall_lane *lane, const struct mn_request *request)
+{
+    struct mn_scope scope;
+    struct mn_snapshot snapshot;
+    uint64_t found = 0;
+    MN_TRY(mn_decode_count(&lane->decoder, request, &scope));
+    MN_TRY(pin(lane, NULL, &snapshot));
+    enum mn_status status = mn_read_count(&lane->reading, &snapshot, &scope, &found);
+    mn_reader_unpin(lane->reader);
+    MN_TRY(status);
+    mn_reply_begin(&lane->reply, request->rid, 2);
+    mn_reply_uint(&lane->reply, "count", found);
+    mn_reply_uint(&lane->reply, "seq", snapshot.seq);
+    return MN_OK;
+}
+
+static enum mn_status note_space(void *context, struct mn_str space, uint64_t found)
+{
+    struct mn_recall_lane *lane = context;
+    if (lane->space_count == lane->space_room) {
+        uint32_t room = lane->space_room ? lane->space_room * 2 : 64;
+        struct mn_space_count *spaces = realloc(lane->spaces, room * sizeof *spaces);
+        if (!spaces)
+            return MN_FAIL(MN_INTERNAL, "no memory for the names of the spaces");
+        lane->spaces = spaces;
+        lane->space_room = room;
+    }
+    lane->spaces[lane->space_count++] = (struct mn_space_count){space, found};
+    return MN_OK;
+}
+
+static void pack_spaces(struct mn_recall_lane *lane, const struct mn_request *request)
+{
+    struct mn_reply *reply = &lane->reply;
+    mn_reply_begin(reply, request->rid, 1);
+    mn_reply_key(reply, "spaces");
+    msgpack_pack_array(&reply->pack, lane->space_count);
+    for (uint32_t i = 0; i < lane->space_count && !mn_reply_over(reply); i++) {
+        msgpack_pack_map(&reply->pack, 2);
+        mn_reply_str(reply, "space", lane->spaces[i].space);
+        mn_reply_uint(reply, "count", lane->spaces[i].count);
+    }
+}
+
+static enum mn_status spaces(struct mn_recall_lane *lane, const struct mn_request *request)
+{
+    struct mn_snapshot snapshot;
+    lane->space_count = 0;
+    MN_TRY(pin(lane, NULL, &snapshot));
+    enum mn_status status = mn_read_spaces(&snapshot, note_space, lane);
+    if (status == MN_OK)
+        pack_spaces(lane, request); /* the names lie in mapped dictionaries: pack before the pin goes */
+    mn_reader_unpin(lane->reader);
+    MN_TRY(status);
+    return mn_reply_end(&lane->reply, "there are too many spaces to name them all");
+}
+
+/* ---- any of them */
+
+static enum mn_status in_time(const struct mn_request *request, uint64_t received_ns)
+{
+    uint64_t waited_ns = mn_clock_ns() - received_ns;
+    if (!request->has_deadline || request->deadline_ms > UINT64_MAX / 1000000 ||
+        waited_ns <= request->deadline_ms * 1000000)
+        return MN_OK;
+    return MN_FAIL(MN_DEADLINE, "the request waited %.1f ms for its turn; deadline_ms is %llu", (double)waited_ns / 1e6,
+                   (unsigned long long)request->deadline_ms);
+}
+
+static enum mn_status dispatch(struct mn_recall_lane *lane, const struct mn_request *request, uint64_t received_ns)
+{
+    MN_TRY(in_time(request, received_ns));
+    switch (request->op) {
+    case MN_OP_RECALL:
+        return recall(lane, request, received_ns);
+    case MN_OP_GET:
+        return get(lane, request);
+    case MN_OP_LIST:
+        return list(lane, request);
+    case MN_OP_COUNT:
+        return count(lane, request);
+    case MN_OP_SPACES:
+        return spaces(lane, request);
+    default:
+        return MN_FAIL(MN_INTERNAL, "a recall worker has no operation %s", mn_op_word(request->op));
+    }
+}
+
+void mn_recall_lane_answer(struct mn_recall_lane *lane, const struct mn_request *request, uint64_t received_ns)
+{
+    enum mn_status status = dispatch(lane, request, received_ns);
+    if (status != MN_OK)
+        mn_recall_lane_refuse(lane, request->rid, status, mn_error_text());
+    else if (request->op != MN_OP_RECALL)
+        mn_stat_add(lane->stats, MN_STAT_recall_reads, 1);
+}
+
+void mn_recall_lane_refuse(struct mn_recall_lane *lane, struct mn_str rid, enum mn_status status, const char *text)
+{
+    mn_reply_error(&lane->reply, rid, status, text);
+    mn_stat_add(lane->stats, MN_STAT_recall_errors, 1);
+}

@@ -1,0 +1,50 @@
+/*
+ * recall_lane.h - one thread's way from a request on the recall socket to its reply: decode, pin, search or read, encode.
+ *
+ * A lane owns a reader slot and all scratch, and is used by one thread. It knows no sockets.
+ */
+#ifndef MN_ACTORS_RECALL_LANE_H
+#define MN_ACTORS_RECALL_LANE_H
+
+#include "actors/actor.h"
+#include "actors/wire_decode.h"
+#include "actors/wire_reply.h"
+#include "engine/recall.h"
+
+struct mn_space_count {
+    struct mn_str space;
+    uint64_t count;
+};
+
+struct mn_recall_lane {
+    struct mn_store store;
+    struct mn_instance *instance;
+    struct mn_stats_page *stats;
+    struct mn_reader *reader;
+    struct mn_search search;
+    struct mn_reading reading;
+    struct mn_decoder decoder;
+    struct mn_reply reply; /* of the last request */
+    struct mn_space_count *spaces;
+    uint32_t space_count, space_room;
+};
+
+/* The instance and the stats page of `actor` must outlive the lane. MN_BUSY when no reader slot is free. */
+enum mn_status mn_recall_lane_open(struct mn_recall_lane *lane, struct mn_actor *actor) MN_MUST_USE;
+void mn_recall_lane_close(struct mn_recall_lane *lane);
+
+/* What must be known of a request before it is decoded. */
+struct mn_recall_peek {
+    struct mn_request request;
+    bool slow;        /* work that the fast lane is kept free of */
+    uint64_t min_seq; /* 0: does not wait */
+};
+/* Checks the frame. On failure peek->request.rid is what could be found. */
+enum mn_status mn_recall_peek(struct mn_recall_peek *peek, const void *data, size_t bytes) MN_MUST_USE;
+
+/* Carries the request out; whatever comes of it is in lane->reply. */
+void mn_recall_lane_answer(struct mn_recall_lane *lane, const struct mn_request *request, uint64_t received_ns);
+/* The error that has just happened (or `text`), as a reply. */
+void mn_recall_lane_refuse(struct mn_recall_lane *lane, struct mn_str rid, enum mn_status status, const char *text);
+
+#endif
