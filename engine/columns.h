@@ -77,6 +77,9 @@ const void *mn_columns_postings(const struct mn_columns *columns, enum mn_postin
 /* How many rows that is: costs one load. 0 for MN_NONE. */
 uint32_t mn_columns_posting_rows(const struct mn_columns *columns, enum mn_posting kind, uint32_t string);
 
+/* True when a block has failed its checksum at first touch, in this process, since the segment was opened. */
+bool mn_columns_damaged(const struct mn_columns *columns);
+
 /* Bytes of the embeddings column, and how many of them are in the page cache now (mincore). */
 void mn_columns_residency(const struct mn_columns *columns, uint64_t *bytes, uint64_t *resident);
 

@@ -5,6 +5,7 @@
  * in bitmaps of relaxed atomics: two threads may check the same block at once, and both find the same.
  */
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -26,6 +27,7 @@ struct mn_columns {
     struct mn_column_file files[MN_COLUMN_COUNT];
     _Atomic uint64_t *checked[MN_COLUMN_COUNT]; /* a bit per block; of columns that are checked at first touch */
     _Atomic uint64_t *damaged[MN_COLUMN_COUNT];
+    _Atomic bool *any_damaged;    /* reading is const, but for what it finds out */
     const uint32_t *bucket_first; /* idhash */
     const uint64_t *bucket_entries;
     uint64_t buckets;
@@ -61,6 +63,8 @@ static bool block_intact(const struct mn_columns *c, enum mn_column column, uint
         return false;
     bool intact = mn_column_file_intact(&c->files[column], block);
     bit_set(intact ? c->checked[column] : c->damaged[column], block);
+    if (!intact)
+        atomic_store_explicit(c->any_damaged, true, memory_order_relaxed);
     return intact;
 }
 
@@ -173,6 +177,7 @@ static void unmap_all(struct mn_columns *c)
         free(c->checked[column]);
         free(c->damaged[column]);
     }
+    free(c->any_damaged);
     for (size_t b = 0; c->bitmaps && b < 2 * (size_t)c->strings; b++) {
         const roaring_bitmap_t *bitmap = atomic_load_explicit(&c->bitmaps[b], memory_order_relaxed);
         if (bitmap)
@@ -231,7 +236,8 @@ static enum mn_status open_locked(struct mn_columns **columns, const struct mn_s
     c->segment = segment;
     c->users = 1;
     memcpy(c->dir, dir, sizeof c->dir);
-    enum mn_status status = map_all(c, store);
+    c->any_damaged = calloc(1, sizeof *c->any_damaged);
+    enum mn_status status = c->any_damaged ? map_all(c, store) : MN_FAIL(MN_SYSTEM, "no memory to open %s", dir);
     if (status != MN_OK) {
         unmap_all(c);
         return mn_error_pass(status, __FILE__, __LINE__);
@@ -456,6 +462,11 @@ uint32_t mn_columns_find_next(const struct mn_columns *c, struct mn_part_find *f
 }
 
 /* ---- the rest ---- */
+
+bool mn_columns_damaged(const struct mn_columns *c)
+{
+    return atomic_load_explicit(c->any_damaged, memory_order_relaxed);
+}
 
 void mn_columns_residency(const struct mn_columns *c, uint64_t *bytes, uint64_t *resident)
 {

@@ -6,6 +6,7 @@
  *
  * The folder is columns/<id>.tmp until every file in it is synced. Whoever finds such a folder later may remove it.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <roaring/roaring.h>
