@@ -31,7 +31,6 @@ static enum mn_status write_headers(struct mn_wal *wal, const struct mn_wal *pre
 enum mn_status mn_wal_begin(struct mn_wal *wal, const struct mn_store *store, uint64_t number, const struct mn_wal *prev)
 {
     char path[MN_PATH_MAX];
-    const void *base = NULL;
     struct mn_wal next = {.store = store,
                           .fd = -1,
                           .number = number,
@@ -46,8 +45,6 @@ enum mn_status mn_wal_begin(struct mn_wal *wal, const struct mn_store *store, ui
     MN_TRY(store->io->open(mn_store_wal_path(store, path, number), MN_IO_WRITE, &next.fd));
     MN_TRY_OUT(store->io->size(next.fd, &next.bytes));
     MN_TRY_OUT(write_headers(&next, prev));
-    MN_TRY_OUT(store->io->map(next.fd, next.bytes, &base));
-    next.base = base;
     *wal = next;
     MN_FAULT_POINT(wal_rotate_end);
 out:
@@ -58,11 +55,9 @@ out:
 
 void mn_wal_end(struct mn_wal *wal)
 {
-    if (wal->base)
-        wal->store->io->unmap(wal->base, wal->bytes);
     if (wal->store)
         wal->store->io->close(wal->fd);
-    wal->base = NULL;
+    wal->store = NULL;
     wal->fd = -1;
 }
 

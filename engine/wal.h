@@ -68,13 +68,12 @@ enum mn_status mn_wal_list(const struct mn_store *store, uint64_t **numbers, uin
 /* ---- appending ---- */
 
 struct mn_wal {
-    const struct mn_store *store;
+    const struct mn_store *store; /* NULL = none is active */
     int fd;
     uint64_t number, bytes;
     uint64_t offset; /* where the next batch goes */
     uint32_t salt;
     uint64_t chain, last_seq, durable_seq;
-    const uint8_t *base; /* mapped read-only: rows of the tail refer into it */
 };
 
 /* Begins a prepared (zero) segment: writes both headers; the first sync makes them durable. prev: the segment before, or
@@ -88,10 +87,11 @@ uint64_t mn_wal_room(const struct mn_wal *wal);
 enum mn_status mn_wal_append(struct mn_wal *wal, struct mn_batch *batch, int64_t wall_ns) MN_MUST_USE;
 enum mn_status mn_wal_sync(struct mn_wal *wal) MN_MUST_USE;
 
-/* ---- preparing, and the high-water mark ---- */
+/* ---- preparing, removing, and the high-water mark ---- */
 
 /* A thread that keeps `ahead` zero-filled, synced segments ready, and writes the acknowledged seq to wal/MARK each 100 ms when
- * it has moved, so that a loss after a power cut shows. It also watches the free space. */
+ * it has moved, so that a loss after a power cut shows. It watches the free space, and removes retired files: all that would make a
+ * commit wait for the disk. */
 struct mn_wal_keeper;
 enum mn_status mn_wal_keeper_start(struct mn_wal_keeper **keeper, const struct mn_store *store, uint64_t segment_bytes,
                                    uint32_t ahead, uint64_t reserve_bytes, uint64_t next_number,
@@ -101,6 +101,12 @@ void mn_wal_keeper_stop(struct mn_wal_keeper *keeper);
  * ready in time. */
 enum mn_status mn_wal_keeper_take(struct mn_wal_keeper *keeper, uint32_t wait_ms, uint64_t *number) MN_MUST_USE;
 uint32_t mn_wal_keeper_ready(struct mn_wal_keeper *keeper);
+/* Has the thread remove a file or a folder (absolute path); nothing there is not an error. */
+enum mn_status mn_wal_keeper_remove(struct mn_wal_keeper *keeper, const char *path) MN_MUST_USE;
+/* Removals asked for and not done. */
+uint32_t mn_wal_keeper_removals(struct mn_wal_keeper *keeper);
+/* Takes a new reserve (a reload). */
+void mn_wal_keeper_reserve(struct mn_wal_keeper *keeper, uint64_t reserve_bytes);
 /* True while free space is below the reserve or preparing fails. */
 bool mn_wal_keeper_full(struct mn_wal_keeper *keeper);
 

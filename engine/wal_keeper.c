@@ -32,7 +32,8 @@ _Static_assert(sizeof(struct mark) == 512, "a sector");
 
 struct mn_wal_keeper {
     struct mn_store store;
-    uint64_t segment_bytes, reserve_bytes;
+    uint64_t segment_bytes;
+    _Atomic uint64_t reserve_bytes;
     uint32_t ahead;
     const _Atomic uint64_t *acked_seq;
     pthread_t thread;
@@ -42,7 +43,10 @@ struct mn_wal_keeper {
     uint64_t next_number;
     uint64_t ready[READY_MAX];
     uint32_t ready_count;
+    char **removals; /* paths, under the lock */
+    uint32_t removal_count, removal_max;
     _Atomic bool full;
+    _Atomic uint64_t not_removed;
     int mark_fd;
     uint64_t marked_seq, mark_turn, mark_ns, space_ns;
 };
@@ -151,7 +155,7 @@ static void watch_space(struct mn_wal_keeper *k, uint64_t now_ns)
         return;
     k->space_ns = now_ns;
     if (k->store.io->free_bytes(k->store.dir, &bytes) == MN_OK)
-        atomic_store(&k->full, bytes < k->reserve_bytes);
+        atomic_store(&k->full, bytes < atomic_load(&k->reserve_bytes));
 }
 
 static void sleep_until_asked(struct mn_wal_keeper *k)
@@ -164,6 +168,23 @@ static void sleep_until_asked(struct mn_wal_keeper *k)
         until.tv_nsec -= 1000000000;
     }
     pthread_cond_timedwait(&k->changed, &k->lock, &until);
+}
+
+/* Removes the oldest path of the list; called with the lock held, which it lets go of meanwhile. */
+static bool remove_next(struct mn_wal_keeper *k)
+{
+    if (k->removal_count == 0)
+        return false;
+    char *path = k->removals[0];
+    pthread_mutex_unlock(&k->lock);
+    MN_FAULT_POINT(limbo_mid_unlink);
+    /* What cannot be removed now is found again when the next writer opens: it costs disk, nothing else. */
+    if (k->store.io->unlink(path) != MN_OK && mn_io_remove_tree(k->store.io, path) != MN_OK)
+        atomic_fetch_add(&k->not_removed, 1);
+    free(path);
+    pthread_mutex_lock(&k->lock);
+    memmove(k->removals, k->removals + 1, --k->removal_count * sizeof *k->removals);
+    return true;
 }
 
 static void *keep(void *context)
@@ -185,7 +206,7 @@ static void *keep(void *context)
             k->ready[k->ready_count++] = number;
             k->next_number++;
             pthread_cond_broadcast(&k->changed);
-        } else if (!k->stop) {
+        } else if (!remove_next(k) && !k->stop) {
             sleep_until_asked(k);
         }
     }
@@ -230,6 +251,9 @@ void mn_wal_keeper_stop(struct mn_wal_keeper *keeper)
     pthread_cond_broadcast(&keeper->changed);
     pthread_mutex_unlock(&keeper->lock);
     pthread_join(keeper->thread, NULL);
+    for (uint32_t i = 0; i < keeper->removal_count; i++)
+        free(keeper->removals[i]); /* the next writer finds the files again */
+    free(keeper->removals);
     keeper->mark_ns = 0;
     write_mark(keeper, mn_clock_ns());
     keeper->store.io->close(keeper->mark_fd);
@@ -259,6 +283,44 @@ enum mn_status mn_wal_keeper_take(struct mn_wal_keeper *keeper, uint32_t wait_ms
     }
     pthread_mutex_unlock(&keeper->lock);
     return status;
+}
+
+enum mn_status mn_wal_keeper_remove(struct mn_wal_keeper *keeper, const char *path)
+{
+    char *copy = strdup(path);
+    enum mn_status status = copy ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory to remove %s", path);
+    pthread_mutex_lock(&keeper->lock);
+    if (status == MN_OK && keeper->removal_count == keeper->removal_max) {
+        uint32_t max = keeper->removal_max ? keeper->removal_max * 2 : 64;
+        char **removals = realloc(keeper->removals, max * sizeof *removals);
+        if (removals) {
+            keeper->removals = removals;
+            keeper->removal_max = max;
+        } else {
+            status = MN_FAIL(MN_INTERNAL, "no memory to remove %s", path);
+        }
+    }
+    if (status == MN_OK) {
+        keeper->removals[keeper->removal_count++] = copy;
+        pthread_cond_broadcast(&keeper->changed);
+    } else {
+        free(copy);
+    }
+    pthread_mutex_unlock(&keeper->lock);
+    return status;
+}
+
+uint32_t mn_wal_keeper_removals(struct mn_wal_keeper *keeper)
+{
+    pthread_mutex_lock(&keeper->lock);
+    uint32_t count = keeper->removal_count;
+    pthread_mutex_unlock(&keeper->lock);
+    return count;
+}
+
+void mn_wal_keeper_reserve(struct mn_wal_keeper *keeper, uint64_t reserve_bytes)
+{
+    atomic_store(&keeper->reserve_bytes, reserve_bytes);
 }
 
 uint32_t mn_wal_keeper_ready(struct mn_wal_keeper *keeper)

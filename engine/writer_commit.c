@@ -1,0 +1,215 @@
+/*
+ * writer_commit.c - room in the log, and the three steps of a commit: append, sync, publish.
+ */
+#include <stdlib.h>
+
+#include "engine/fault.h"
+#include "engine/writer_state.h"
+#include "shm/process.h"
+
+/* How long an admission waits for a log segment to get ready before it says busy. */
+#define SEGMENT_WAIT_MS 2000u
+
+/* ---- room ---- */
+
+static bool fits_segment(const struct mn_writer *w, const struct mn_room *room)
+{
+    if (!w->wal.store)
+        return false;
+    const struct mn_tail *tail = &w->parts.own[w->active]->tail;
+    uint64_t used = w->batch.records ? w->batch.at - sizeof(struct mn_batch_header) : 0;
+    return mn_batch_bytes(used + room->bytes, w->batch.records + room->records) <= mn_wal_room(&w->wal) &&
+           room->rows <= tail->header->rows_max - tail->filled && room->arena <= mn_tail_arena_left(tail);
+}
+
+static void begin_batch(struct mn_writer *w)
+{
+    mn_batch_begin(&w->batch, w->wal.offset, w->wal.salt);
+    w->mark_count = 0;
+    w->batch_memories = w->batch_forgets = 0;
+    w->appended = false;
+}
+
+enum mn_status mn_writer_new_view(struct mn_writer *w)
+{
+    uint64_t gen = atomic_load(&w->control->view_gen) + 1;
+    MN_FAULT_POINT(publish_before_view);
+    MN_TRY(mn_parts_publish(&w->parts, &w->manifest, gen));
+    MN_FAULT_POINT(publish_after_view);
+    if (gen > 1)
+        MN_TRY(mn_writer_retire(w, (struct mn_limbo){.gen = gen, .kind = MN_LIMBO_VIEW, .number = gen - 1}));
+    return MN_OK;
+}
+
+static void seal_active(struct mn_writer *w)
+{
+    struct mn_own_part *own = w->active == MN_NONE ? NULL : w->parts.own[w->active];
+    if (own && !own->retired && own->tail.header) {
+        mn_tail_publish(&own->tail, w->wal.last_seq);
+        own->part.rows = own->tail.filled;
+        atomic_store_explicit(&own->tail.header->sealed, 1, memory_order_release);
+    }
+    mn_wal_end(&w->wal);
+    w->active = MN_NONE;
+}
+
+/* Seals the active log segment, if there is one, and begins the next with its chunk. */
+static enum mn_status rotate(struct mn_writer *w)
+{
+    uint64_t number;
+    struct mn_wal next;
+    struct mn_tail tail;
+    MN_TRY(mn_wal_keeper_take(w->keeper, SEGMENT_WAIT_MS, &number));
+    MN_TRY(mn_wal_begin(&next, &w->store, number, &w->wal));
+    enum mn_status status = mn_tail_create(&tail, w->instance, w->store.dim, next.bytes, w->instance_gen, number);
+    if (status != MN_OK) {
+        mn_wal_end(&next);
+        return status;
+    }
+    seal_active(w);
+    w->wal = next;
+    MN_TRY(mn_parts_add_chunk(&w->parts, &tail, &w->active));
+    begin_batch(w);
+    MN_TRY(mn_writer_new_view(w));
+    mn_stat_add(w->stats, MN_STAT_wal_rotations, 1);
+    return MN_OK;
+}
+
+static enum mn_status grow_batch(struct mn_writer *w, const struct mn_room *room)
+{
+    uint64_t records = (uint64_t)w->batch.records + room->records;
+    if (records <= w->batch.records_max)
+        return MN_OK;
+    uint64_t max = w->batch.records_max ? w->batch.records_max : 1024;
+    while (max < records)
+        max *= 2;
+    uint32_t *record_at = realloc(w->batch.record_at, max * sizeof *record_at);
+    if (!record_at)
+        return MN_FAIL(MN_INTERNAL, "no memory for a batch of %llu records", (unsigned long long)records);
+    w->batch.record_at = record_at;
+    w->batch.records_max = (uint32_t)max;
+    return MN_OK;
+}
+
+enum mn_status mn_writer_make_room(struct mn_writer *w, const struct mn_room *room)
+{
+    bool pending = mn_writer_pending(w);
+    if (pending && mn_writer_batch_bytes(w) + room->bytes > w->settings.write_batch_bytes)
+        return MN_FAIL(MN_NOT_READY, "the batch is full");
+    if (!fits_segment(w, room)) {
+        if (pending)
+            return MN_FAIL(MN_NOT_READY, "the log segment is full");
+        uint64_t whole = w->settings.wal_segment_bytes - 2 * MN_WAL_BLOCK;
+        if (mn_batch_bytes(room->bytes, room->records) > whole)
+            return MN_FAIL(MN_TOO_LARGE, "the request takes %llu bytes of log, a log segment (wal.segment_bytes) holds %llu: send "
+                                         "less at once",
+                           (unsigned long long)room->bytes, (unsigned long long)whole);
+        MN_TRY(rotate(w));
+        MN_ASSERT(fits_segment(w, room));
+    }
+    MN_TRY(grow_batch(w, room));
+    if (!pending)
+        begin_batch(w);
+    return MN_OK;
+}
+
+enum mn_status mn_writer_add_mark(struct mn_writer *w, const struct mn_mark *mark)
+{
+    if (w->mark_count == w->mark_max) {
+        uint32_t max = w->mark_max ? w->mark_max * 2 : 1024;
+        struct mn_mark *marks = realloc(w->marks, max * sizeof *marks);
+        if (!marks)
+            return MN_FAIL(MN_INTERNAL, "no memory for the marks of a batch");
+        w->marks = marks;
+        w->mark_max = max;
+    }
+    w->marks[w->mark_count++] = *mark;
+    return MN_OK;
+}
+
+/* ---- the commit ---- */
+
+bool mn_writer_pending(const struct mn_writer *w)
+{
+    return w->wal.store && w->batch.records > 0;
+}
+
+uint32_t mn_writer_batch_memories(const struct mn_writer *w)
+{
+    return mn_writer_pending(w) ? w->batch_memories : 0;
+}
+
+uint64_t mn_writer_batch_bytes(const struct mn_writer *w)
+{
+    return mn_writer_pending(w) ? w->batch.at : 0;
+}
+
+enum mn_status mn_writer_append(struct mn_writer *w)
+{
+    if (w->broken)
+        return MN_FAIL(MN_INTERNAL, "a change was admitted by half");
+    if (!mn_writer_pending(w))
+        return MN_OK;
+    uint64_t before = w->wal.offset;
+    enum mn_status status = mn_wal_append(&w->wal, &w->batch, mn_wall_ns());
+    w->broken = status != MN_OK;
+    w->appended = true;
+    mn_stat_add(w->stats, MN_STAT_wal_bytes, w->wal.offset - before);
+    return status;
+}
+
+enum mn_status mn_writer_sync(struct mn_writer *w)
+{
+    if (!mn_writer_pending(w))
+        return MN_OK;
+    MN_ASSERT(w->appended);
+    enum mn_status status = mn_wal_sync(&w->wal);
+    w->broken = status != MN_OK;
+    mn_stat_add(w->stats, MN_STAT_wal_syncs, 1);
+    return status;
+}
+
+void mn_writer_publish(struct mn_writer *w)
+{
+    if (!mn_writer_pending(w))
+        return;
+    uint64_t seq = w->wal.durable_seq;
+    atomic_store_explicit(&w->control->durable_seq, seq, memory_order_release);
+    struct mn_own_part *own = w->parts.own[w->active];
+    mn_tail_publish(&own->tail, seq);
+    own->part.rows = own->tail.filled;
+    for (uint32_t i = 0; i < w->mark_count; i++) {
+        if (i == w->mark_count / 2)
+            MN_FAULT_POINT(writer_mid_publish);
+        mn_parts_mark(&w->parts, &w->marks[i]);
+    }
+    atomic_store_explicit(&w->control->tail_rows, w->tail_rows, memory_order_relaxed);
+    /* Release: a reader that acquires this seq sees its rows and marks. Memories become visible here, all of a batch at once. */
+    atomic_store_explicit(&w->control->visible_seq, seq, memory_order_release);
+    mn_stat_add(w->stats, MN_STAT_write_memories, w->batch_memories);
+    mn_stat_add(w->stats, MN_STAT_write_forgets, w->batch_forgets);
+    mn_stat_record(w->stats, MN_STAT_write_batch_memories, w->batch_memories);
+    begin_batch(w);
+}
+
+void mn_writer_acked(struct mn_writer *w)
+{
+    MN_FAULT_POINT(writer_before_ack);
+    atomic_store_explicit(&w->control->acked_seq, w->wal.durable_seq, memory_order_release);
+}
+
+enum mn_status mn_writer_seal(struct mn_writer *w, uint64_t *sealed_seq)
+{
+    MN_ASSERT(!mn_writer_pending(w));
+    if (w->wal.store && w->wal.offset > MN_WAL_BLOCK) {
+        /* What follows in the log is told where this segment ended, so that a missing one shows. */
+        struct mn_wal sealed = w->wal;
+        seal_active(w);
+        w->wal.number = sealed.number;
+        w->wal.last_seq = sealed.last_seq;
+        w->wal.durable_seq = sealed.durable_seq;
+        w->wal.chain = sealed.chain;
+    }
+    *sealed_seq = w->wal.durable_seq;
+    return MN_OK;
+}

@@ -1,0 +1,300 @@
+/*
+ * writer_forget.c - forget in its four modes, by ids or by what a filter selected.
+ */
+#include <stdlib.h>
+
+#include "engine/filter.h"
+#include "engine/writer_state.h"
+#include "shm/process.h"
+
+/* ---- restore: a whole new version from the suppressed one ---- */
+
+/* The memory that stands at a place, as if it were to be remembered again. tags: room for MN_TAGS_MAX. */
+static enum mn_status read_back(const struct mn_part *part, uint32_t row, struct mn_memory *m, struct mn_str *tags)
+{
+    const uint32_t *numbers;
+    *m = (struct mn_memory){.embedding = mn_part_vector(part, row),
+                            .confidence = mn_part_confidence(part, row),
+                            .at = mn_part_at(part, row),
+                            .expires = mn_part_expires(part, row),
+                            .tags = tags};
+    if (!m->embedding)
+        return MN_FAIL(MN_CORRUPT, "the embedding of a memory to restore is damaged on disk");
+    m->tag_count = mn_part_tags(part, row, &numbers);
+    for (uint32_t i = 0; i < m->tag_count && i < MN_TAGS_MAX; i++)
+        tags[i] = mn_part_string(part, numbers[i]);
+    MN_TRY(mn_part_meta(part, row, &m->meta));
+    return mn_part_content(part, row, &m->content, &m->content_bin);
+}
+
+/* True when an id is suppressed and can come back. */
+static bool is_restorable(struct mn_writer *w, const struct mn_forget *request, const struct mn_id *id,
+                          uint64_t space_hash, struct mn_place *place)
+{
+    return mn_index_find(w->parts.index, request->write.space, id, mn_id_hash(space_hash, id), place) &&
+           place->suppressed && mn_part_expires(mn_writer_part(w, *place), place->row) > request->write.now;
+}
+
+static enum mn_status restore(struct mn_writer *w, const struct mn_forget *request, uint64_t seq, uint32_t *count)
+{
+    uint64_t space_hash = mn_str_hash(request->write.space);
+    for (uint32_t i = 0; i < request->id_count; i++) {
+        struct mn_place place;
+        struct mn_memory memory;
+        struct mn_str tags[MN_TAGS_MAX];
+        if (!is_restorable(w, request, &request->ids[i], space_hash, &place))
+            continue;
+        const struct mn_part *part = mn_writer_part(w, place);
+        MN_TRY(read_back(part, place.row, &memory, tags));
+        MN_TRY(mn_writer_add_put(w, &request->write, &request->ids[i], 0, &memory, mn_part_scale(part, place.row), seq));
+        ++*count;
+    }
+    return MN_OK;
+}
+
+/* ---- delete, suppress, purge: one record of ids ---- */
+
+/* Applies the forget to the index; ids[] gets those that it takes effect on (all of them for a purge). */
+static enum mn_status hide(struct mn_writer *w, const struct mn_forget *request, uint64_t seq, struct mn_id *ids,
+                           uint32_t *id_count, uint32_t *count)
+{
+    uint64_t space_hash = mn_str_hash(request->write.space);
+    for (uint32_t i = 0; i < request->id_count; i++) {
+        const struct mn_id *id = &request->ids[i];
+        uint64_t hash = mn_id_hash(space_hash, id);
+        struct mn_mark mark;
+        bool marked;
+        if (request->mode == MN_FORGET_SUPPRESS)
+            MN_TRY(mn_parts_suppress(&w->parts, request->write.space, id, hash, seq, &mark, &marked));
+        else
+            marked = mn_parts_remove(&w->parts, request->write.space, id, hash, seq, &mark);
+        if (marked)
+            MN_TRY(mn_writer_add_mark(w, &mark));
+        if (marked || request->mode == MN_FORGET_PURGE)
+            ids[(*id_count)++] = *id;
+        *count += marked;
+    }
+    return MN_OK;
+}
+
+static enum mn_status add_hidden(struct mn_writer *w, const struct mn_forget *request, uint64_t seq, uint32_t *count)
+{
+    uint32_t id_count = 0;
+    struct mn_id *ids = malloc(request->id_count * sizeof *ids + 1);
+    if (!ids)
+        return MN_FAIL(MN_INTERNAL, "no memory for a forget of %u ids", request->id_count);
+    enum mn_status status = hide(w, request, seq, ids, &id_count, count);
+    if (status == MN_OK && id_count > 0) {
+        struct mn_record record = {.op = MN_RECORD_FORGET,
+                                   .flags = (uint16_t)request->mode,
+                                   .seq = seq,
+                                   .wall_ns = request->write.now,
+                                   .space_hash = mn_str_hash(request->write.space)};
+        struct mn_record_parts parts = {.space = request->write.space,
+                                        .content = {(const char *)ids, id_count * (uint32_t)sizeof *ids}};
+        mn_batch_add(&w->batch, &record, &parts);
+    }
+    free(ids);
+    return status;
+}
+
+/* ---- admission ---- */
+
+/* Expired memories are absent: forgetting them hides nothing that a client could see. But they are removed all the same. */
+static enum mn_status check_versions(struct mn_writer *w, const struct mn_forget *request)
+{
+    uint64_t space_hash = mn_str_hash(request->write.space);
+    for (uint32_t i = 0; request->has_if_version && i < request->id_count; i++) {
+        struct mn_place place;
+        char text[MN_ID_TEXT_MAX];
+        bool there = mn_index_find(w->parts.index, request->write.space, &request->ids[i],
+                                   mn_id_hash(space_hash, &request->ids[i]), &place);
+        uint64_t version = there ? mn_part_born(mn_writer_part(w, place), place.row) : 0;
+        if (there && version == request->if_version)
+            continue;
+        mn_id_text(&request->ids[i], text);
+        return there ? MN_FAIL(MN_VERSION_MISMATCH, "id %s has version %llu, not %llu", text, (unsigned long long)version,
+                               (unsigned long long)request->if_version)
+                     : MN_FAIL(MN_VERSION_MISMATCH, "id %s is not there, so it has no version %llu", text,
+                               (unsigned long long)request->if_version);
+    }
+    return MN_OK;
+}
+
+static enum mn_status forget_room(struct mn_writer *w, const struct mn_forget *request, struct mn_room *room)
+{
+    uint64_t space_hash = mn_str_hash(request->write.space);
+    *room = (struct mn_room){.bytes = mn_idem_room(&request->write), .records = 1};
+    if (request->mode != MN_FORGET_RESTORE) {
+        room->bytes += mn_record_bytes(0, (uint64_t)request->id_count * sizeof(struct mn_id) + request->write.space.length);
+        room->records++;
+        return MN_OK;
+    }
+    for (uint32_t i = 0; i < request->id_count; i++) {
+        struct mn_place place;
+        struct mn_memory memory;
+        struct mn_str tags[MN_TAGS_MAX];
+        if (!is_restorable(w, request, &request->ids[i], space_hash, &place))
+            continue;
+        MN_TRY(read_back(mn_writer_part(w, place), place.row, &memory, tags));
+        mn_put_room(w, request->write.space, &memory, room);
+    }
+    if (w->tail_rows + room->rows > w->settings.tail_rows_max)
+        return MN_FAIL(MN_BUSY, "%llu memories wait to be compacted, as many as tail.rows_max allows; try again",
+                       (unsigned long long)w->tail_rows);
+    return MN_OK;
+}
+
+enum mn_status mn_writer_forget(struct mn_writer *w, const struct mn_forget *request, struct mn_outcome *outcome)
+{
+    bool found;
+    struct mn_room room;
+    uint32_t count = 0;
+    MN_TRY(mn_writer_replay(w, &request->write, outcome, &found));
+    if (found)
+        return MN_OK;
+    MN_TRY(mn_writer_check(w, &request->write));
+    MN_TRY(check_versions(w, request));
+    MN_TRY(forget_room(w, request, &room));
+    MN_TRY(mn_writer_make_room(w, &room));
+    uint64_t seq = ++w->seq;
+    uint32_t records_before = w->batch.records;
+    w->run_count = 0;
+    enum mn_status status = request->mode == MN_FORGET_RESTORE ? restore(w, request, seq, &count)
+                                                               : add_hidden(w, request, seq, &count);
+    if (status == MN_OK)
+        status = mn_writer_add_idem(w, &request->write, seq, count);
+    if (status != MN_OK) {
+        w->broken = true;
+        return mn_error_pass(status, __FILE__, __LINE__);
+    }
+    if (w->batch.records == records_before)
+        seq = --w->seq; /* nothing to forget and no key to keep: the log does not hear of it */
+    else if (request->mode == MN_FORGET_PURGE)
+        w->purge_admitted = seq;
+    w->batch_forgets += request->mode == MN_FORGET_RESTORE ? 0 : count;
+    *outcome = (struct mn_outcome){.seq = seq, .count = count};
+    return MN_OK;
+}
+
+/* ---- selections ---- */
+
+struct mn_selection {
+    struct mn_writer *w;
+    const struct mn_scope *scope;
+    bool visible, suppressed; /* which rows it takes */
+    struct mn_reader *reader;
+    struct mn_snapshot snapshot;
+    struct mn_matcher matcher;
+    uint32_t part, row; /* where it stands */
+    struct selected {
+        struct mn_id id;
+        uint64_t born;
+    } *selected;
+    uint32_t count, max;
+};
+
+enum mn_status mn_selection_start(struct mn_writer *w, const struct mn_scope *scope, enum mn_forget_mode mode,
+                                  struct mn_selection **selection)
+{
+    MN_ASSERT(!mn_writer_pending(w));
+    if (w->selections >= MN_SELECTIONS_MAX)
+        return MN_FAIL(MN_BUSY, "%u forgets by filter are under way, as many as run at once; try again", w->selections);
+    struct mn_selection *s = calloc(1, sizeof *s);
+    if (!s)
+        return MN_FAIL(MN_INTERNAL, "no memory for a selection");
+    s->w = w;
+    s->scope = scope;
+    s->visible = mode != MN_FORGET_RESTORE;
+    s->suppressed = mode != MN_FORGET_SUPPRESS;
+    w->selections++;
+    enum mn_status status = mn_reader_open(&s->reader, &w->store, w->instance);
+    if (status == MN_OK)
+        status = mn_reader_pin(s->reader, 0, &s->snapshot);
+    if (status == MN_OK)
+        status = mn_matcher_begin(&s->matcher, scope);
+    if (status != MN_OK) {
+        mn_selection_free(s);
+        return status;
+    }
+    *selection = s;
+    return MN_OK;
+}
+
+static enum mn_status select_row(struct mn_selection *s, const struct mn_part *part, uint32_t row)
+{
+    if (s->count == MN_SELECTED_IDS_MAX)
+        return MN_FAIL(MN_TOO_LARGE, "more than %u memories match: forget them in several steps, by time or by tag",
+                       MN_SELECTED_IDS_MAX);
+    if (s->count == s->max) {
+        uint32_t max = s->max ? s->max * 2 : 1024;
+        struct selected *selected = realloc(s->selected, max * sizeof *selected);
+        if (!selected)
+            return MN_FAIL(MN_INTERNAL, "no memory for a selection of %u ids", max);
+        s->selected = selected;
+        s->max = max;
+    }
+    s->selected[s->count++] = (struct selected){*mn_part_id(part, row), mn_part_born(part, row)};
+    return MN_OK;
+}
+
+static bool is_candidate(const struct mn_selection *s, const struct mn_part *part, uint32_t row)
+{
+    uint64_t died = mn_part_died(part, row);
+    if (mn_part_born(part, row) > s->snapshot.seq || mn_part_expires(part, row) <= s->snapshot.now)
+        return false;
+    return s->snapshot.seq < mn_died_seq(died) ? s->visible : s->suppressed && mn_died_suppressed(died);
+}
+
+enum mn_status mn_selection_turn(struct mn_selection *s, uint32_t rows_max, bool *done)
+{
+    for (; s->part < s->snapshot.part_count; s->part++, s->row = 0) {
+        const struct mn_part *part = &s->snapshot.parts[s->part];
+        if (s->row == 0 && !mn_matcher_part(&s->matcher, part, 0, part->rows))
+            continue;
+        for (; s->row < part->rows; s->row++, rows_max--) {
+            if (rows_max == 0) {
+                *done = false;
+                return MN_OK;
+            }
+            if (is_candidate(s, part, s->row) && mn_matcher_row(&s->matcher, s->row))
+                MN_TRY(select_row(s, part, s->row));
+        }
+    }
+    *done = true;
+    return MN_OK;
+}
+
+enum mn_status mn_writer_forget_selected(struct mn_writer *w, struct mn_selection *s, const struct mn_forget *request,
+                                         struct mn_outcome *outcome)
+{
+    struct mn_forget by_ids = *request;
+    uint64_t space_hash = mn_str_hash(request->write.space);
+    struct mn_id *ids = malloc(s->count * sizeof *ids + 1);
+    if (!ids)
+        return MN_FAIL(MN_INTERNAL, "no memory for a forget of %u ids", s->count);
+    by_ids.ids = ids;
+    by_ids.id_count = 0;
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct mn_id *id = &s->selected[i].id;
+        struct mn_place place;
+        /* Only what is still the version that matched: a newer one was never looked at. */
+        if (mn_index_find(w->parts.index, request->write.space, id, mn_id_hash(space_hash, id), &place) &&
+            mn_part_born(mn_writer_part(w, place), place.row) == s->selected[i].born)
+            ids[by_ids.id_count++] = *id;
+    }
+    enum mn_status status = mn_writer_forget(w, &by_ids, outcome);
+    free(ids);
+    return status;
+}
+
+void mn_selection_free(struct mn_selection *s)
+{
+    if (!s)
+        return;
+    mn_reader_close(s->reader);
+    mn_matcher_free(&s->matcher);
+    free(s->selected);
+    s->w->selections--;
+    free(s);
+}
