@@ -174,10 +174,11 @@ static void kill_stalled(struct mn_supervisor *s, uint64_t now)
 {
     for (uint32_t i = 0; i < s->child_count; i++) {
         struct mn_child *child = &s->children[i];
+        char name[MN_CHILD_NAME_MAX];
         if (!mn_child_stalled(s, child, now))
             continue;
         mn_log(NULL, "the %s (pid %d) has shown no heartbeat for supervisor.stall: killing it",
-               mn_role_word(child->role), (int)child->pid);
+               mn_child_name(child, name), (int)child->pid);
         mn_child_signal(child, SIGKILL);
     }
 }

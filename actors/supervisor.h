@@ -102,6 +102,8 @@ char *mn_supervisor_settings_path(const struct mn_supervisor *s, char *path);
 
 /* supervisor_children.c */
 void mn_children_lay_out(struct mn_supervisor *s);
+#define MN_CHILD_NAME_MAX 32
+const char *mn_child_name(const struct mn_child *child, char name[MN_CHILD_NAME_MAX]); /* for sentences */
 struct mn_child *mn_children_find(struct mn_supervisor *s, enum mn_role role);
 enum mn_status mn_child_start(struct mn_supervisor *s, struct mn_child *child) MN_MUST_USE;
 /* Notices readiness; true when it is ready (now or earlier in this life). */

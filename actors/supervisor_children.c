@@ -24,6 +24,15 @@
 
 extern char **environ;
 
+const char *mn_child_name(const struct mn_child *child, char name[MN_CHILD_NAME_MAX])
+{
+    if (child->role == MN_ROLE_RECALL)
+        snprintf(name, MN_CHILD_NAME_MAX, "recall worker %u", child->index);
+    else
+        snprintf(name, MN_CHILD_NAME_MAX, "%s", mn_role_word(child->role));
+    return name;
+}
+
 static void lay_out_child(struct mn_supervisor *s, enum mn_role role, uint32_t slot, uint32_t index, uint32_t node)
 {
     MN_ASSERT(s->child_count < MN_CHILDREN_MAX && slot < MN_ROLE_SLOTS);
@@ -143,8 +152,9 @@ bool mn_child_ready(struct mn_supervisor *s, struct mn_child *child)
 
 void mn_child_signal(struct mn_child *child, int signal)
 {
+    char name[MN_CHILD_NAME_MAX];
     if (child->pid != 0 && pidfd_send_signal(child->pidfd, signal, NULL, 0) != 0 && errno != ESRCH)
-        mn_log(NULL, "cannot signal the %s: %s", mn_role_word(child->role), strerror(errno));
+        mn_log(NULL, "cannot signal the %s: %s", mn_child_name(child, name), strerror(errno));
 }
 
 bool mn_child_stalled(const struct mn_supervisor *s, const struct mn_child *child, uint64_t now_ns)
@@ -158,13 +168,14 @@ bool mn_child_stalled(const struct mn_supervisor *s, const struct mn_child *chil
 /* What is left of a child: its words go to the log and into the ring that info shows. */
 static void remember_death(struct mn_supervisor *s, const struct mn_child *child, const siginfo_t *info)
 {
+    char name[MN_CHILD_NAME_MAX];
     struct mn_death *death = &s->deaths[s->death_count++ % MN_DEATHS_KEPT];
     *death = (struct mn_death){
         .role = child->role, .index = child->index, .pid = child->pid, .at = mn_wall_ns()};
     mn_supervisor_how(info->si_code, info->si_status, death->how, sizeof death->how);
     mn_supervisor_words(child->shared->last_words, sizeof child->shared->last_words, death->words,
                         sizeof death->words);
-    mn_log(NULL, "the %s (pid %d) has ended: %s%s%s", mn_role_word(child->role), (int)child->pid, death->how,
+    mn_log(NULL, "the %s (pid %d) has ended: %s%s%s", mn_child_name(child, name), (int)child->pid, death->how,
            death->words[0] ? "; its last words: " : "", death->words);
 }
 
@@ -174,6 +185,7 @@ bool mn_child_bury(struct mn_supervisor *s, struct mn_child *child, bool *clean)
     if (waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0)
         return false;
     *clean = info.si_code == CLD_EXITED && info.si_status == 0;
+    char name[MN_CHILD_NAME_MAX];
     bool was_ready = mn_child_ready(s, child);
     if (!*clean || !(child->stop_sent || child->role == MN_ROLE_RECOVERY))
         remember_death(s, child, &info);
@@ -195,7 +207,7 @@ bool mn_child_bury(struct mn_supervisor *s, struct mn_child *child, bool *clean)
     }
     child->start_at_ns = mn_clock_ns() + pause;
     if (pause > 0 && !s->stopping)
-        mn_log(NULL, "the %s died before it was ready: starting it again in %llu ms", mn_role_word(child->role),
+        mn_log(NULL, "the %s died before it was ready: starting it again in %llu ms", mn_child_name(child, name),
                (unsigned long long)(pause / 1000000));
     return true;
 }

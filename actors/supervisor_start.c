@@ -233,6 +233,21 @@ enum mn_status mn_supervisor_open(struct mn_supervisor *s)
     return MN_OK;
 }
 
+/* Sockets and their lock files: nobody serves them any more, and libzmq leaves them lying. */
+static enum mn_status remove_socket(void *context, const char *name)
+{
+    const struct mn_supervisor *s = context;
+    char path[MN_PATH_MAX], relative[MN_PATH_MAX / 2];
+    struct stat st;
+    snprintf(relative, sizeof relative, "run/%s", name);
+    mn_store_path(&s->store, path, relative);
+    size_t n = strlen(name);
+    bool lock = n > 5 && strcmp(name + n - 5, ".lock") == 0;
+    if (lstat(path, &st) == 0 && (S_ISSOCK(st.st_mode) || lock))
+        unlink(path);
+    return MN_OK;
+}
+
 void mn_supervisor_close(struct mn_supervisor *s)
 {
     char path[MN_PATH_MAX], shared[sizeof s->instance.path];
@@ -241,6 +256,8 @@ void mn_supervisor_close(struct mn_supervisor *s)
         unlink(mn_store_path(&s->store, path, "run/instance"));
         mn_instance_close(&s->instance);
         if (mn_instance_remove(shared) != MN_OK)
+            mn_log(NULL, "%s", mn_error_text());
+        if (mn_io_posix.list(mn_store_path(&s->store, path, "run"), remove_socket, s) != MN_OK)
             mn_log(NULL, "%s", mn_error_text());
     }
     for (int i = 0; i < 2; i++)
