@@ -1,5 +1,4 @@
-"""mneme.py - the Python client of Mneme, a storage engine for memories: one file, pyzmq and msgpack.
-
+"""mneme.py - the Python client of Mneme, a storage engine for memories: one file over pyzmq and msgpack.
 
     import mneme
     with mneme.open("/var/lib/mneme") as m:

@@ -103,6 +103,8 @@ class Envelope(ClusterCase):
 
 class Strangers(ClusterCase):
     """Clients that misbehave: the cluster serves the others, and its processes do not change."""
+
+    settings = {"recall.high_water": 16}
     def setUp(self):
         super().setUp()
         self.before = self.cluster.identities()
@@ -126,7 +128,7 @@ class Strangers(ClusterCase):
                 pass
             for _ in range(20):
                 self.assertEqual(len(self.get(1)[0]["content"]), 1 << 20)
-            poll_until("what is kept for the mute client is bounded", lambda: resident_kib(pid) < 1_200_000,
+            poll_until("what is kept for the mute client is bounded", lambda: resident_kib(pid) < 300_000,
                        30 * PATIENCE)
         self.assertGreater(sent, 0)
         self.assertTrue(self.remember({})["ok"])
