@@ -2,10 +2,8 @@
  * compact.c - the compactor's own state, and removing what is left over: by compactors that died, and by newer
  * manifests.
  *
- * What may be removed is a matter of two rules. A segment that the manifest or any existing view names is in use (a
- * view file stays until no reader can have it pinned). An id at or above manifest.next_segment may be in a proposal
- * that is on its way to the writer: it is left alone, and never given again because new ids are above every folder
- * there is.
+ * A segment is in use when the manifest names it, or any view file: one stays until no reader can have it pinned, and a
+ * reader that has it pinned may not have opened the segment yet.
  */
 #include <dirent.h>
 #include <errno.h>
