@@ -20,6 +20,8 @@
 #define LOG_SEGMENTS_MIN 4     /* sealed log segments that are worth a compaction however few rows they hold */
 #define UNSEALED_ROWS    65536 /* an idle machine seals the active log segment from here on */
 #define NAP_NS           2000000
+#define FORCED_LOOKS_MAX 20
+#define FORCED_LOOK_NS   10000000
 #define PROPOSAL_PREFIX  "proposal."
 
 /* ---- asking the writer ---- */
@@ -233,18 +235,6 @@ static enum mn_status fail(struct mn_compactor_role *c, enum mn_status status)
     return MN_FAIL(status, "%s", text);
 }
 
-static bool is_empty(struct mn_compactor_role *c, const struct mn_compact_plan *plan)
-{
-    struct mn_manifest manifest = {0};
-    if (plan->segment_count > 0 || plan->log_rows > 0)
-        return false;
-    if (mn_manifest_read(&manifest, &c->actor->store, NULL) != MN_OK)
-        return false;
-    bool empty = plan->wal_end <= manifest.wal_first;
-    mn_manifest_free(&manifest);
-    return empty;
-}
-
 static enum mn_status count_segments(struct mn_compactor_role *c, struct mn_compacted *result)
 {
     struct mn_manifest manifest = {0};
@@ -255,13 +245,26 @@ static enum mn_status count_segments(struct mn_compactor_role *c, struct mn_comp
     return MN_OK;
 }
 
-/* Plans by force and carries it out. */
-static enum mn_status force(struct mn_compactor_role *c, struct mn_compacted *result)
+/* Plans by force. For a moment after a commit manifest and view may not agree, and then there is no plan: while rows still wait in
+ * the tail that is worth another look. */
+static enum mn_status plan_by_force(struct mn_compactor_role *c, struct mn_compact_plan *plan)
 {
     struct mn_compact_policy policy = policy_of(&c->actor->settings);
+    for (int look = 0; look < FORCED_LOOKS_MAX; look++) {
+        MN_TRY(mn_compact_plan_make(c->engine, &policy, true, plan));
+        if (plan->worth || atomic_load(&c->actor->instance.control->tail_rows) == 0 || mn_actor_breathe(c->actor))
+            break;
+        mn_compact_plan_free(plan);
+        nanosleep(&(struct timespec){.tv_nsec = FORCED_LOOK_NS}, NULL);
+    }
+    return MN_OK;
+}
+
+static enum mn_status force(struct mn_compactor_role *c, struct mn_compacted *result)
+{
     struct mn_compact_plan plan = {0};
-    MN_TRY(mn_compact_plan_make(c->engine, &policy, true, &plan));
-    enum mn_status status = is_empty(c, &plan) ? count_segments(c, result) : carry_out(c, &plan, result);
+    MN_TRY(plan_by_force(c, &plan));
+    enum mn_status status = plan.worth ? carry_out(c, &plan, result) : count_segments(c, result);
     mn_compact_plan_free(&plan);
     return status;
 }
