@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TIMEOUT_MS = 10000, SLOW_TIMEOUT_MS = 3600000, RETRY_OPEN_MS = 10 };
+enum { TIMEOUT_MS = 10000, SLOW_TIMEOUT_MS = 3600000, RETRY_OPEN_MS = 2 };
 
 static _Thread_local char open_error[MN_CLIENT_ERROR_SIZE];
 

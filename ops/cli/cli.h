@@ -3,7 +3,8 @@
  *
  * A command is a row in commands.def and a `struct mn_cli_command` in its own file. main.c parses the line against the
  * command's options, calls `run`, and turns its status into output and exit status: 0 done, 1 the operation failed,
- * 2 the command line is wrong. A command prints results to stdout and nothing else; sentences about failures are main.c's.
+ * 2 the command line is wrong. A command prints results to stdout and nothing else; sentences about failures are
+ * main.c's.
  */
 #ifndef MNEME_OPS_CLI_CLI_H
 #define MNEME_OPS_CLI_CLI_H
@@ -14,15 +15,16 @@
 
 /* One invocation. */
 struct mn_cli {
-    const char *program;   /* argv[0], to find mnemed beside it */
-    const char *dir;       /* --dir or $MNEME_DIR; NULL when neither is there */
-    bool json;             /* one JSON document instead of text for people */
+    const char *program; /* argv[0], to find mnemed beside it */
+    const char *dir;     /* --dir or $MNEME_DIR; NULL when neither is there */
+    bool dir_given;      /* by --dir, not by the environment */
+    bool json;           /* one JSON document instead of text for people */
     bool out_is_terminal;
     bool err_is_terminal;
-    bool colour;           /* stdout is a terminal that may be coloured */
-    bool reported;         /* the command has told of its failure itself */
-    int timeout_ms;        /* 0: the library's */
-    struct mneme *client;  /* after mn_cli_connect */
+    bool colour;          /* stdout is a terminal that may be coloured */
+    bool reported;        /* the command has told of its failure itself */
+    int timeout_ms;       /* 0: the library's */
+    struct mneme *client; /* after mn_cli_connect */
 };
 
 struct mn_cli_command {

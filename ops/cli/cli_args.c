@@ -84,8 +84,8 @@ static enum mn_status parse_short(struct mn_cli_args *args, const char *text, in
     return MN_OK;
 }
 
-enum mn_status mn_cli_args_parse(struct mn_cli_args *args, int argc, char *const *argv, const struct mn_cli_option *table,
-                                 const struct mn_cli_option *more, bool stop_at_word)
+enum mn_status mn_cli_args_parse(struct mn_cli_args *args, int argc, char *const *argv,
+                                 const struct mn_cli_option *table, const struct mn_cli_option *more, bool stop_at_word)
 {
     bool only_words = false;
     memset(args, 0, sizeof *args);
@@ -118,7 +118,8 @@ void mn_cli_args_free(struct mn_cli_args *args)
     memset(args, 0, sizeof *args);
 }
 
-/* ---- asking -------------------------------------------------------------------------------------------------------- */
+/* ---- asking --------------------------------------------------------------------------------------------------------
+ */
 
 const char *mn_cli_args_next(const struct mn_cli_args *args, const char *name, size_t *cursor)
 {
@@ -154,7 +155,8 @@ size_t mn_cli_args_count(const struct mn_cli_args *args, const char *name)
     return count;
 }
 
-enum mn_status mn_cli_args_u64(const struct mn_cli_args *args, const char *name, uint64_t min, uint64_t max, uint64_t *out)
+enum mn_status mn_cli_args_u64(const struct mn_cli_args *args, const char *name, uint64_t min, uint64_t max,
+                               uint64_t *out)
 {
     const char *text = mn_cli_args_text(args, name);
     char *end;
@@ -194,10 +196,11 @@ enum mn_status mn_cli_args_time(const struct mn_cli_args *args, const char *name
 {
     const char *text = mn_cli_args_text(args, name);
     if (text && !mn_cli_time_parse(text, mn_cli_time_now(), out_ns))
-        return MN_FAIL(MN_USAGE,
-                       "--%s takes a time such as 2026-03-01T12:00:00Z, -1h (an hour ago), now, or nanoseconds since 1970, "
-                       "not `%s`",
-                       name, text);
+        return MN_FAIL(
+            MN_USAGE,
+            "--%s takes a time such as 2026-03-01T12:00:00Z, -1h (an hour ago), now, or nanoseconds since 1970, "
+            "not `%s`",
+            name, text);
     return MN_OK;
 }
 
@@ -211,7 +214,8 @@ enum mn_status mn_cli_args_words(const struct mn_cli_args *args, size_t min, siz
     return MN_OK;
 }
 
-/* ---- help ---------------------------------------------------------------------------------------------------------- */
+/* ---- help ----------------------------------------------------------------------------------------------------------
+ */
 
 static void print_wrapped(FILE *out, const char *text, int column)
 {

@@ -1,9 +1,9 @@
 /*
  * cli_args.h - a command line, parsed against a table of options that also prints the help.
  *
- * Options may stand anywhere; `--name=value`, `--name value`, `-x value` and `-xvalue` are the same; `--` ends them; a lone `-` is a
- * word. An option that is given twice keeps both values: text() answers the last, next() walks through all.
- * Asking for an option that is in no table is a bug and asserts.
+ * Options may stand anywhere; `--name=value`, `--name value`, `-x value` and `-xvalue` are the same; `--` ends them; a
+ * lone `-` is a word. An option that is given twice keeps both values: text() answers the last, next() walks through
+ * all. Asking for an option that is in no table is a bug and asserts.
  */
 #ifndef MNEME_OPS_CLI_CLI_ARGS_H
 #define MNEME_OPS_CLI_CLI_ARGS_H
@@ -35,8 +35,8 @@ struct mn_cli_args {
     size_t word_count;
 };
 
-/* Parses argv[0..argc) (without the program's name). With `stop_at_word` everything from the first word on is taken as words.
- * MN_USAGE names what is wrong. Release with mn_cli_args_free, also after a failure. */
+/* Parses argv[0..argc) (without the program's name). With `stop_at_word` everything from the first word on is taken as
+ * words. MN_USAGE names what is wrong. Release with mn_cli_args_free, also after a failure. */
 MN_MUST_USE enum mn_status mn_cli_args_parse(struct mn_cli_args *args, int argc, char *const *argv,
                                              const struct mn_cli_option *table, const struct mn_cli_option *more,
                                              bool stop_at_word);
@@ -49,8 +49,8 @@ const char *mn_cli_args_text(const struct mn_cli_args *args, const char *name);
 const char *mn_cli_args_next(const struct mn_cli_args *args, const char *name, size_t *cursor);
 size_t mn_cli_args_count(const struct mn_cli_args *args, const char *name);
 
-/* Each reads the last value into *out and leaves *out alone when the option is not given. MN_USAGE when it does not parse or
- * lies outside [min, max]. Durations are in nanoseconds; times as in cli_time.h. */
+/* Each reads the last value into *out and leaves *out alone when the option is not given. MN_USAGE when it does not
+ * parse or lies outside [min, max]. Durations are in nanoseconds; times as in cli_time.h. */
 MN_MUST_USE enum mn_status mn_cli_args_u64(const struct mn_cli_args *args, const char *name, uint64_t min, uint64_t max,
                                            uint64_t *out);
 MN_MUST_USE enum mn_status mn_cli_args_f64(const struct mn_cli_args *args, const char *name, double min, double max,

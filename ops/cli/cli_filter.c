@@ -109,7 +109,9 @@ enum mn_status mn_cli_filter_condition(const char *text, struct mneme_condition 
         return set_value(c, list);
     }
     if (!find_operator(text, &at, &size, &c->comparison))
-        return MN_FAIL(MN_USAGE, "`%s` is no condition: write KEY=VALUE, KEY>=VALUE, KEY in [..], KEY exists or KEY missing", text);
+        return MN_FAIL(MN_USAGE,
+                       "`%s` is no condition: write KEY=VALUE, KEY>=VALUE, KEY in [..], KEY exists or KEY missing",
+                       text);
     if (at == 0)
         return MN_FAIL(MN_USAGE, "the condition `%s` has no key", text);
     c->key = keep_trimmed(text, at);

@@ -1,5 +1,6 @@
 /*
- * cli_filter.h - which memories: spaces, tags, meta conditions, times. The options are shared by recall, list, count, forget and export.
+ * cli_filter.h - which memories: spaces, tags, meta conditions, times. The options are shared by recall, list, count,
+ * forget and export.
  */
 #ifndef MNEME_OPS_CLI_CLI_FILTER_H
 #define MNEME_OPS_CLI_CLI_FILTER_H
@@ -8,29 +9,35 @@
 
 /* Rows for an option table. */
 #define MN_CLI_FILTER_SPACES                                                                                           \
-    {"space", 's', "NAME", "look in this space; may be repeated (default: the space \"default\")"},                   \
-    {"all-spaces", 0, NULL, "look in every space"}
+    {"space", 's', "NAME", "look in this space; may be repeated (default: the space \"default\")"},                    \
+    {                                                                                                                  \
+        "all-spaces", 0, NULL, "look in every space"                                                                   \
+    }
 #define MN_CLI_FILTER_CONDITIONS                                                                                       \
-    {"tag", 't', "TAG", "only memories with this tag; repeated: with all of them"},                                   \
-    {"any-tag", 0, "TAG", "only memories with one of the tags given so"},                                             \
-    {"not-tag", 0, "TAG", "only memories without this tag"},                                                          \
-    {"where", 'w', "CONDITION",                                                                                       \
-     "a condition on meta, see above; repeated: all must hold"},                                                      \
-    {"id", 0, "ID", "only these memories; may be repeated"}
+    {"tag", 't', "TAG", "only memories with this tag; repeated: with all of them"},                                    \
+        {"any-tag", 0, "TAG", "only memories with one of the tags given so"},                                          \
+        {"not-tag", 0, "TAG", "only memories without this tag"},                                                       \
+        {"where", 'w', "CONDITION", "a condition on meta, see above; repeated: all must hold"},                        \
+    {                                                                                                                  \
+        "id", 0, "ID", "only these memories; may be repeated"                                                          \
+    }
 #define MN_CLI_FILTER_TIMES                                                                                            \
-    {"after", 0, "TIME", "not before this time: RFC 3339, -1h for an hour ago, or nanoseconds"},                      \
-    {"before", 0, "TIME", "before this time"}
+    {"after", 0, "TIME", "not before this time: RFC 3339, -1h for an hour ago, or nanoseconds"},                       \
+    {                                                                                                                  \
+        "before", 0, "TIME", "before this time"                                                                        \
+    }
 
 /* For the `details` of commands that take conditions. */
 #define MN_CLI_FILTER_HELP                                                                                             \
-    "Conditions on meta (--where) are written KEY OP VALUE, with = != > >= < <=, `KEY in [1, 2]`, `KEY exists` or\n"    \
-    "`KEY missing`. KEY may be a dotted path. VALUE is JSON where it reads as JSON (3, true, \"3\") and else plain text.\n"
+    "Conditions on meta (--where) are written KEY OP VALUE, with = != > >= < <=, `KEY in [1, 2]`, `KEY exists` or\n"   \
+    "`KEY missing`. KEY may be a dotted path. VALUE is JSON where it reads as JSON (3, true, \"3\") and else plain "   \
+    "text.\n"
 
 /* Parses `user.age >= 18`; key and value are owned by mn_cli_keep and malloc for good. MN_USAGE with a sentence. */
 MN_MUST_USE enum mn_status mn_cli_filter_condition(const char *text, struct mneme_condition *condition);
 
-/* Fills `where` from the options of the three groups that the table of `args` has; says in *any whether a condition was given.
- * What it points to lives as long as the process and args. */
+/* Fills `where` from the options of the three groups that the table of `args` has; says in *any whether a condition was
+ * given. What it points to lives as long as the process and args. */
 struct mn_cli_filter {
     struct mneme_where where;
     struct mneme_filter filter;

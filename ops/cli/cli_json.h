@@ -5,8 +5,9 @@
  *     {"$base64": "AAEC"}     binary
  *     {"$text64": "/w=="}     a string that is not UTF-8
  *     {"$number": "nan"}      NaN, infinities, and integers of 2^63 and above
- *     {"$$base64": ...}       a real map whose one key is "$base64" (each mark gains one `$` on the way out, loses one on the way in)
- * Map keys that are no strings become their JSON text. A reply's `embedding` in binary becomes an array of numbers.
+ *     {"$$base64": ...}       a real map whose one key is "$base64" (each mark gains one `$` on the way out, loses one
+ * on the way in) Map keys that are no strings become their JSON text. A reply's `embedding` in binary becomes an array
+ * of numbers.
  */
 #ifndef MNEME_OPS_CLI_CLI_JSON_H
 #define MNEME_OPS_CLI_CLI_JSON_H
@@ -27,7 +28,8 @@ json_t *mn_cli_json_from_bytes(const char *bytes, size_t size, bool binary);
 
 /* Appends `json` to a packer. MN_BAD_REQUEST with a sentence for a broken mark or too deep a nesting. */
 MN_MUST_USE enum mn_status mn_cli_json_pack(msgpack_packer *packer, const json_t *json);
-/* Reads a string, or the bytes of a marked map. The result is in *bytes (owned: free it) and *binary. MN_BAD_REQUEST otherwise. */
+/* Reads a string, or the bytes of a marked map. The result is in *bytes (owned: free it) and *binary. MN_BAD_REQUEST
+ * otherwise. */
 MN_MUST_USE enum mn_status mn_cli_json_to_bytes(const json_t *json, char **bytes, size_t *size, bool *binary);
 
 /* Parses one document; the sentence of a failure says where. MN_USAGE. */
@@ -35,8 +37,8 @@ MN_MUST_USE enum mn_status mn_cli_json_parse(const char *text, size_t size, cons
 /* Parses a document and packs it; `*bytes` is the caller's to free. */
 MN_MUST_USE enum mn_status mn_cli_json_parse_packed(const char *text, const char *what, void **bytes, size_t *size);
 
-/* Prints a document and a newline to stdout: indented on a terminal, on one line otherwise. Steals the reference. MN_SYSTEM when
- * stdout takes no more. */
+/* Prints a document and a newline to stdout: indented on a terminal, on one line otherwise. Steals the reference.
+ * MN_SYSTEM when stdout takes no more. */
 MN_MUST_USE enum mn_status mn_cli_json_print(json_t *json, bool indented);
 
 /* The same for a whole reply. */

@@ -15,7 +15,8 @@
 
 enum { READ_AHEAD = 1 << 18 };
 
-/* ---- reading lines ------------------------------------------------------------------------------------------------------- */
+/* ---- reading lines
+ * ------------------------------------------------------------------------------------------------------- */
 
 void mn_cli_line_open(struct mn_cli_line_reader *reader, FILE *in)
 {
@@ -37,7 +38,8 @@ static enum mn_status fill(struct mn_cli_line_reader *r)
         r->at = 0;
     }
     if (r->size > MN_CLI_LINE_MAX)
-        return MN_FAIL(MN_TOO_LARGE, "line %llu is longer than %d MiB", (unsigned long long)r->line + 1, MN_CLI_LINE_MAX >> 20);
+        return MN_FAIL(MN_TOO_LARGE, "line %llu is longer than %d MiB", (unsigned long long)r->line + 1,
+                       MN_CLI_LINE_MAX >> 20);
     if (r->room - r->size < READ_AHEAD) {
         size_t room = r->room ? 2 * r->room : 4 * (size_t)READ_AHEAD;
         char *larger = realloc(r->buffer, room);
@@ -68,7 +70,9 @@ static enum mn_status take_line(struct mn_cli_line_reader *r, const char **line,
     char *newline;
     size_t searched = 0;
     *line = NULL;
-    while (!(newline = r->size - r->at > searched ? memchr(r->buffer + r->at + searched, '\n', r->size - r->at - searched) : NULL) &&
+    while (!(newline = r->size - r->at > searched
+                           ? memchr(r->buffer + r->at + searched, '\n', r->size - r->at - searched)
+                           : NULL) &&
            !r->ended) {
         searched = r->size - r->at;
         MN_TRY(fill(r));
@@ -91,7 +95,8 @@ enum mn_status mn_cli_line_next(struct mn_cli_line_reader *reader, const char **
     return MN_OK;
 }
 
-/* ---- a line to a memory ---------------------------------------------------------------------------------------------------- */
+/* ---- a line to a memory
+ * ---------------------------------------------------------------------------------------------------- */
 
 struct packing {
     msgpack_packer packer;
@@ -127,7 +132,9 @@ static enum mn_status decode_f32(const json_t *text, uint32_t dim, float *out)
     free(bytes);
     if (!good)
         return MN_FAIL(MN_BAD_REQUEST, "$f32 does not hold base64");
-    return size == wanted ? MN_OK : MN_FAIL(MN_BAD_DIM, "the embedding has %zu numbers, the store takes %u", size / sizeof *out, dim);
+    return size == wanted
+               ? MN_OK
+               : MN_FAIL(MN_BAD_DIM, "the embedding has %zu numbers, the store takes %u", size / sizeof *out, dim);
 }
 
 static enum mn_status put_embedding(struct packing *p, const json_t *value)
@@ -169,7 +176,8 @@ static void put_id(struct packing *p, const struct mneme_id *id)
 static enum mn_status put_time(struct packing *p, const char *key, const json_t *value)
 {
     int64_t ns = json_integer_value(value);
-    if (json_is_string(value) ? !mn_cli_time_parse(json_string_value(value), mn_cli_time_now(), &ns) : !json_is_integer(value))
+    if (json_is_string(value) ? !mn_cli_time_parse(json_string_value(value), mn_cli_time_now(), &ns)
+                              : !json_is_integer(value))
         return MN_FAIL(MN_BAD_REQUEST, "`%s` is nanoseconds since 1970 or a time such as 2026-03-01T12:00:00Z", key);
     put_key(p, key);
     msgpack_pack_int64(&p->packer, ns);
@@ -232,15 +240,16 @@ static enum mn_status put_entry(struct packing *p, const char *key, const json_t
         return json_is_null(value) ? MN_OK : put_time(p, key, value);
     if (strcmp(key, "supersedes") == 0)
         return put_supersedes(p, value);
-    if (strcmp(key, "version") == 0 || strcmp(key, "score") == 0 || strcmp(key, "similarity") == 0 || json_is_null(value))
+    if (strcmp(key, "version") == 0 || strcmp(key, "score") == 0 || strcmp(key, "similarity") == 0 ||
+        json_is_null(value))
         return MN_OK;
     if (strcmp(key, "content") == 0)
         MN_TRY(check_content(value));
     else if (strcmp(key, "tags") == 0)
         MN_TRY(check_tags(value));
-    else if (strcmp(key, "meta") == 0 ? !json_is_object(value)
-                                      : strcmp(key, "confidence") == 0 ? !json_is_number(value)
-                                                                       : strcmp(key, "if_absent") == 0 && !json_is_boolean(value))
+    else if (strcmp(key, "meta") == 0         ? !json_is_object(value)
+             : strcmp(key, "confidence") == 0 ? !json_is_number(value)
+                                              : strcmp(key, "if_absent") == 0 && !json_is_boolean(value))
         return MN_FAIL(MN_BAD_REQUEST, "`%s` has the wrong type", key);
     else if (strcmp(key, "meta") != 0 && strcmp(key, "confidence") != 0 && strcmp(key, "if_absent") != 0)
         return MN_FAIL(MN_BAD_REQUEST, "a memory has no `%.40s`", key);
@@ -248,12 +257,12 @@ static enum mn_status put_entry(struct packing *p, const char *key, const json_t
     return mn_cli_json_pack(&p->packer, value);
 }
 
-static enum mn_status pack_object(struct packing *p, const json_t *object, const struct mneme_id *id, struct mn_cli_line *facts)
+static enum mn_status pack_object(struct packing *p, const json_t *object, const struct mneme_id *id,
+                                  struct mn_cli_line *facts)
 {
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)object, key, value)
-        MN_TRY(put_entry(p, key, value, facts));
+    json_object_foreach((json_t *)object, key, value) MN_TRY(put_entry(p, key, value, facts));
     if (!p->embedded)
         return MN_FAIL(MN_BAD_REQUEST, "the line has no `embedding`");
     if (facts->has_id)
@@ -273,8 +282,8 @@ static void patch_count(msgpack_sbuffer *out, size_t header, uint32_t count)
         out->data[header + 1 + i] = (char)(count >> (24 - 8 * i));
 }
 
-enum mn_status mn_cli_line_pack(const char *line, size_t size, uint32_t dim, const float *vector, const struct mneme_id *id,
-                                struct mn_cli_line *facts, msgpack_sbuffer *out)
+enum mn_status mn_cli_line_pack(const char *line, size_t size, uint32_t dim, const float *vector,
+                                const struct mneme_id *id, struct mn_cli_line *facts, msgpack_sbuffer *out)
 {
     struct packing p = {.dim = dim};
     size_t header = out->size;
@@ -301,7 +310,8 @@ enum mn_status mn_cli_line_pack(const char *line, size_t size, uint32_t dim, con
     return status;
 }
 
-/* ---- a memory to a line ---------------------------------------------------------------------------------------------------- */
+/* ---- a memory to a line
+ * ---------------------------------------------------------------------------------------------------- */
 
 static bool set(json_t *object, const char *key, json_t *value)
 {

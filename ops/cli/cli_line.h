@@ -1,9 +1,10 @@
 /*
  * cli_line.h - one memory as one line of JSON: what `mneme export` writes and `mneme import` reads.
  *
- * The keys are those of a memory in the protocol's `remember`, and `space`. Times are nanoseconds or RFC 3339. `embedding` is an array of
- * numbers or {"$f32": base64 of little-endian floats}; `content` a string or {"$base64": ...}. `version`, `score` and `similarity`, which
- * replies carry, are passed over; any other key is an error, for a typo there would lose data in silence.
+ * The keys are those of a memory in the protocol's `remember`, and `space`. Times are nanoseconds or RFC 3339.
+ * `embedding` is an array of numbers or {"$f32": base64 of little-endian floats}; `content` a string or {"$base64":
+ * ...}. `version`, `score` and `similarity`, which replies carry, are passed over; any other key is an error, for a
+ * typo there would lose data in silence.
  */
 #ifndef MNEME_OPS_CLI_CLI_LINE_H
 #define MNEME_OPS_CLI_CLI_LINE_H
@@ -16,7 +17,8 @@
 
 enum { MN_CLI_LINE_MAX = 24 << 20, MN_CLI_LINE_SPACE_MAX = 128 };
 
-/* ---- reading lines: bounded, whatever the file holds ------------------------------------------------------------------ */
+/* ---- reading lines: bounded, whatever the file holds
+ * ------------------------------------------------------------------ */
 
 struct mn_cli_line_reader {
     FILE *in;
@@ -32,7 +34,8 @@ void mn_cli_line_open(struct mn_cli_line_reader *reader, FILE *in);
 MN_MUST_USE enum mn_status mn_cli_line_next(struct mn_cli_line_reader *reader, const char **line, size_t *size);
 void mn_cli_line_close(struct mn_cli_line_reader *reader);
 
-/* ---- a line to a memory -------------------------------------------------------------------------------------------------- */
+/* ---- a line to a memory
+ * -------------------------------------------------------------------------------------------------- */
 
 struct mn_cli_line {
     bool has_id;
@@ -40,13 +43,14 @@ struct mn_cli_line {
     char space[MN_CLI_LINE_SPACE_MAX + 1]; /* "" when the line names none */
 };
 
-/* Appends the memory of a line to `out` as a MessagePack map. `vector` is used in place of the line's `embedding` when not NULL (the line
- * then must not have one); a line of NULL is an empty object. When the line has no id and `id` is not NULL, that one is used. On failure
- * `out` is as it was, and the sentence says what is wrong with the line. */
+/* Appends the memory of a line to `out` as a MessagePack map. `vector` is used in place of the line's `embedding` when
+ * not NULL (the line then must not have one); a line of NULL is an empty object. When the line has no id and `id` is
+ * not NULL, that one is used. On failure `out` is as it was, and the sentence says what is wrong with the line. */
 MN_MUST_USE enum mn_status mn_cli_line_pack(const char *line, size_t size, uint32_t dim, const float *vector,
                                             const struct mneme_id *id, struct mn_cli_line *facts, msgpack_sbuffer *out);
 
-/* ---- a memory to a line -------------------------------------------------------------------------------------------------- */
+/* ---- a memory to a line
+ * -------------------------------------------------------------------------------------------------- */
 
 enum mn_cli_line_embedding { MN_CLI_LINE_ARRAY, MN_CLI_LINE_BASE64, MN_CLI_LINE_NONE };
 

@@ -44,7 +44,8 @@ const char *mn_cli_out_plain(const struct mn_cli *cli)
     return code(cli, "\033[0m");
 }
 
-/* ---- escaping ---------------------------------------------------------------------------------------------------------- */
+/* ---- escaping
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* Columns that text takes on the terminal; what does not decode counts a column a byte. */
 static int width_of(const char *text)
@@ -89,7 +90,8 @@ static size_t fit(const char *text, int columns)
     return at;
 }
 
-/* Control characters become visible: a content must not move the cursor or recolour the screen. C1 controls (U+0080 to U+009F) too. */
+/* Control characters become visible: a content must not move the cursor or recolour the screen. C1 controls (U+0080 to
+ * U+009F) too. */
 static char *escaped(const char *bytes, size_t size, size_t most)
 {
     bool cut = size > most;
@@ -114,7 +116,8 @@ static char *escaped(const char *bytes, size_t size, size_t most)
     return out;
 }
 
-/* ---- tables ------------------------------------------------------------------------------------------------------------- */
+/* ---- tables
+ * ------------------------------------------------------------------------------------------------------------- */
 
 void mn_cli_out_begin(struct mn_cli_out_table *table, const struct mn_cli *cli, ...)
 {
@@ -216,7 +219,8 @@ void mn_cli_out_field(const struct mn_cli *cli, const char *name, const char *fm
     putchar('\n');
 }
 
-/* ---- values -------------------------------------------------------------------------------------------------------------- */
+/* ---- values
+ * -------------------------------------------------------------------------------------------------------------- */
 
 const char *mn_cli_out_count(uint64_t n, char *out)
 {

@@ -39,7 +39,8 @@ void mn_cli_progress_show(struct mn_cli_progress *p, uint64_t position, uint64_t
     fprintf(stderr, "\r%s  ", p->what);
     if (p->total)
         draw_bar(share);
-    fprintf(stderr, "%s %s  %s/s", mn_cli_out_count(done, number), p->unit, mn_cli_out_count((uint64_t)rate, rate_text));
+    fprintf(stderr, "%s %s  %s/s", mn_cli_out_count(done, number), p->unit,
+            mn_cli_out_count((uint64_t)rate, rate_text));
     if (share > 0.001)
         fprintf(stderr, "  %s to go", mn_cli_time_print_length((uint64_t)(seconds * (1 - share) / share * 1e9), left));
     fputs("\033[K", stderr);

@@ -14,8 +14,8 @@ struct mn_cli_progress {
     uint64_t began_ns, shown_ns;
 };
 
-void mn_cli_progress_begin(struct mn_cli_progress *progress, const struct mn_cli *cli, const char *what, const char *unit,
-                           uint64_t total);
+void mn_cli_progress_begin(struct mn_cli_progress *progress, const struct mn_cli *cli, const char *what,
+                           const char *unit, uint64_t total);
 /* `position` of `total` is reached, `done` units are through. Draws at most ten times a second. */
 void mn_cli_progress_show(struct mn_cli_progress *progress, uint64_t position, uint64_t done);
 /* Wipes the line. Call it before anything else is printed to stderr. */

@@ -1,8 +1,8 @@
 /*
  * cli_sha1.h - SHA-1 and the name-based UUIDs (version 5, RFC 4122) that stand on it.
  *
- * Used where the same input must give the same name in every run: ids for imported lines that have none, and idem keys of
- * batches. Not for security.
+ * Used where the same input must give the same name in every run: ids for imported lines that have none, and idem keys
+ * of batches. Not for security.
  */
 #ifndef MNEME_OPS_CLI_CLI_SHA1_H
 #define MNEME_OPS_CLI_CLI_SHA1_H

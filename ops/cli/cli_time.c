@@ -27,7 +27,8 @@ uint64_t mn_cli_time_monotonic(void)
     return (uint64_t)read_clock(CLOCK_MONOTONIC);
 }
 
-/* ---- the calendar ----------------------------------------------------------------------------------------------------- */
+/* ---- the calendar
+ * ----------------------------------------------------------------------------------------------------- */
 
 static bool is_leap(int64_t y)
 {
@@ -55,7 +56,8 @@ static int64_t days_to(int64_t year, int month, int day)
     return days;
 }
 
-/* ---- durations -------------------------------------------------------------------------------------------------------- */
+/* ---- durations
+ * -------------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *word;
@@ -112,7 +114,8 @@ bool mn_cli_time_duration(const char *text, int64_t *ns)
     return true;
 }
 
-/* ---- times ------------------------------------------------------------------------------------------------------------ */
+/* ---- times
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Exactly `width` digits. */
 static bool take_digits(const char **text, int width, int *out)
@@ -189,7 +192,8 @@ static bool take_zone(const char **text, int64_t *ns)
     if (sign != '+' && sign != '-')
         return false;
     (*text)++;
-    if (!take_digits(text, 2, &hour) || !take_char(text, ':') || !take_digits(text, 2, &minute) || hour > 23 || minute > 59)
+    if (!take_digits(text, 2, &hour) || !take_char(text, ':') || !take_digits(text, 2, &minute) || hour > 23 ||
+        minute > 59)
         return false;
     *ns = (hour * 3600ll + minute * 60) * NS_PER_S * (sign == '-' ? -1 : 1);
     return true;
@@ -242,7 +246,8 @@ bool mn_cli_time_parse(const char *text, int64_t now_ns, int64_t *ns)
     return true;
 }
 
-/* ---- printing --------------------------------------------------------------------------------------------------------- */
+/* ---- printing
+ * --------------------------------------------------------------------------------------------------------- */
 
 const char *mn_cli_time_print(int64_t ns, char *out)
 {

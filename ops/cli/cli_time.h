@@ -14,7 +14,8 @@ enum { MN_CLI_TIME_SIZE = 40 };
 int64_t mn_cli_time_now(void);
 uint64_t mn_cli_time_monotonic(void);
 
-/* A time: RFC 3339 (`2026-03-01T12:30:00.25+01:00`; the zone is UTC when left out, the time of day midnight), `now`, relative to now
+/* A time: RFC 3339 (`2026-03-01T12:30:00.25+01:00`; the zone is UTC when left out, the time of day midnight), `now`,
+ * relative to now
  * (`-1h`, `+7d`, `-1h30min`), or a bare integer of nanoseconds. False leaves *ns alone. */
 bool mn_cli_time_parse(const char *text, int64_t now_ns, int64_t *ns);
 

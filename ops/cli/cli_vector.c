@@ -68,7 +68,8 @@ enum mn_status mn_cli_vector_from_json(const json_t *json, uint32_t dim, float *
     return MN_OK;
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------------ */
+/* ---- files
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static enum mn_status read_stream(FILE *in, const char *name, size_t limit, char **bytes, size_t *size)
 {
@@ -112,9 +113,11 @@ enum mn_status mn_cli_vector_read_file(const char *path, size_t limit, char **by
     return status;
 }
 
-/* ---- the argument ------------------------------------------------------------------------------------------------------- */
+/* ---- the argument
+ * ------------------------------------------------------------------------------------------------------- */
 
-static enum mn_status rows_from_json(const char *text, size_t size, const char *what, uint32_t dim, float **out, size_t *rows)
+static enum mn_status rows_from_json(const char *text, size_t size, const char *what, uint32_t dim, float **out,
+                                     size_t *rows)
 {
     json_t *json;
     enum mn_status status = MN_OK;
@@ -134,13 +137,15 @@ static enum mn_status rows_from_json(const char *text, size_t size, const char *
     return status;
 }
 
-static enum mn_status rows_from_raw(const char *path, const char *bytes, size_t size, uint32_t dim, float **out, size_t *rows)
+static enum mn_status rows_from_raw(const char *path, const char *bytes, size_t size, uint32_t dim, float **out,
+                                    size_t *rows)
 {
     enum mn_cli_vector_element element = MN_CLI_VECTOR_F32;
     MN_TRY(mn_cli_vector_element_of(path, &element));
     size_t row = dim * mn_cli_vector_width(element);
     if (size == 0 || size % row)
-        return MN_FAIL(MN_BAD_DIM, "%s has %zu bytes, which is no whole number of embeddings of %zu bytes", path, size, row);
+        return MN_FAIL(MN_BAD_DIM, "%s has %zu bytes, which is no whole number of embeddings of %zu bytes", path, size,
+                       row);
     *rows = size / row;
     *out = malloc(*rows * dim * sizeof **out);
     if (!*out)
@@ -149,17 +154,32 @@ static enum mn_status rows_from_raw(const char *path, const char *bytes, size_t 
     return MN_OK;
 }
 
+/* `1,0,0.5`: an array whose brackets were left out. */
+static enum mn_status rows_from_bare(const char *argument, uint32_t dim, float **out, size_t *rows)
+{
+    char *text;
+    int n = asprintf(&text, "[%s]", argument);
+    if (n < 0)
+        return MN_FAIL(MN_INTERNAL, "out of memory");
+    enum mn_status status = rows_from_json(text, (size_t)n, "--embedding", dim, out, rows);
+    free(text);
+    return status;
+}
+
 enum mn_status mn_cli_vector_read(const char *argument, uint32_t dim, float **out, size_t *rows)
 {
     char *bytes;
     size_t size;
     *out = NULL;
+    bool from_stdin = strcmp(argument, "-") == 0;
     if (argument[0] == '[')
         return rows_from_json(argument, strlen(argument), "--embedding", dim, out, rows);
-    bool from_stdin = strcmp(argument, "-") == 0;
+    if (!from_stdin && strchr("+-.0123456789", argument[0]))
+        return rows_from_bare(argument, dim, out, rows);
     if (!from_stdin && argument[0] != '@')
-        return MN_FAIL(MN_USAGE, "--embedding takes an array like [0.1, 0.2], @file.json, @file.f32, @file.f16, or - for stdin, "
-                                 "not `%.40s`",
+        return MN_FAIL(MN_USAGE,
+                       "--embedding takes an array like [0.1, 0.2], @file.json, @file.f32, @file.f16, or - for stdin, "
+                       "not `%.40s`",
                        argument);
     const char *path = from_stdin ? NULL : argument + 1;
     const char *name = from_stdin ? "stdin" : path;

@@ -1,8 +1,8 @@
 /*
  * cmd_config.c - `mneme config`: what can be set, what it is set to, and what it means.
  *
- * The values are the defaults, under the file given with --config, or under the effective settings that the supervisor of --dir has
- * written for its children.
+ * The values are the defaults, under the file given with --config, or under the effective settings that the supervisor
+ * of --dir has written for its children.
  */
 #include "config/settings.h"
 #include "ops/cli/cli.h"
@@ -35,7 +35,8 @@ static enum mn_status load(const struct mn_cli *cli, const struct mn_cli_args *a
         return MN_FAIL(MN_INTERNAL, "out of memory");
     enum mn_status status = MN_OK;
     if (access(running, R_OK) != 0)
-        status = MN_FAIL_ERRNO("the settings of the running store are not there: %s (without --dir the defaults are shown)", running);
+        status = MN_FAIL_ERRNO(
+            "the settings of the running store are not there: %s (without --dir the defaults are shown)", running);
     else
         status = mn_settings_read_file(settings, running);
     free(running);
@@ -47,8 +48,8 @@ struct shown {
     char value[MN_SETTINGS_VALUE_MAX], initial[MN_SETTINGS_VALUE_MAX], range[128];
 };
 
-static bool wanted(const struct mn_cli_args *args, const struct mn_settings_row *row, const struct mn_settings *settings,
-                   struct shown *s)
+static bool wanted(const struct mn_cli_args *args, const struct mn_settings_row *row,
+                   const struct mn_settings *settings, struct shown *s)
 {
     mn_settings_value(settings, row, s->value, sizeof s->value);
     mn_settings_default_value(row, s->initial, sizeof s->initial);
@@ -59,7 +60,8 @@ static bool wanted(const struct mn_cli_args *args, const struct mn_settings_row 
     return named && !(mn_cli_args_has(args, "changed") && strcmp(s->value, s->initial) == 0);
 }
 
-static enum mn_status print_table(const struct mn_cli *cli, const struct mn_cli_args *args, const struct mn_settings *settings)
+static enum mn_status print_table(const struct mn_cli *cli, const struct mn_cli_args *args,
+                                  const struct mn_settings *settings)
 {
     struct mn_cli_out_table t;
     static struct shown s; /* 8 KiB: kept off the stack */
@@ -82,7 +84,8 @@ static enum mn_status print_table(const struct mn_cli *cli, const struct mn_cli_
     return MN_OK;
 }
 
-static enum mn_status print_json(const struct mn_cli *cli, const struct mn_cli_args *args, const struct mn_settings *settings)
+static enum mn_status print_json(const struct mn_cli *cli, const struct mn_cli_args *args,
+                                 const struct mn_settings *settings)
 {
     static struct shown s;
     const struct mn_settings_row *row;
@@ -90,8 +93,9 @@ static enum mn_status print_json(const struct mn_cli *cli, const struct mn_cli_a
     for (size_t i = 0; (row = mn_settings_row(i)); i++) {
         if (!wanted(args, row, settings, &s))
             continue;
-        json_t *one = json_pack("{s:s, s:s, s:s, s:s, s:b, s:s}", "value", s.value, "default", s.initial, "type",
-                                mn_settings_type_word(row), "range", s.range, "reloadable", row->reloadable, "help", row->help);
+        json_t *one =
+            json_pack("{s:s, s:s, s:s, s:s, s:b, s:s}", "value", s.value, "default", s.initial, "type",
+                      mn_settings_type_word(row), "range", s.range, "reloadable", row->reloadable, "help", row->help);
         if (json_object_set_new(all, row->key, one) != 0) {
             json_decref(all);
             return MN_FAIL(MN_INTERNAL, "out of memory");
@@ -114,7 +118,8 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
 const struct mn_cli_command mn_cmd_config = {
     .usage = "[PATTERN]... [--config FILE]",
     .options = options,
-    .details = "Prints settings: with --dir (or MNEME_DIR) as the running store uses them, with --config as a file would set them, else the\n"
+    .details = "Prints settings: with --dir (or MNEME_DIR) as the running store uses them, with --config as a file "
+               "would set them, else the\n"
                "defaults. `change by` says whether `mneme reload` takes a new value up, or a restart.\n",
     .examples = "  mneme config\n"
                 "  mneme config 'compact.*' --help-text\n"

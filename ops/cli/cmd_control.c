@@ -12,7 +12,9 @@
 
 static const struct mn_cli_option no_options[] = {{0}};
 
-/* ---- info ------------------------------------------------------------------------------------------------------------------- */
+/* ---- info
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static void print_text_field(const struct mn_cli *cli, const char *name, struct mneme_value value)
 {
@@ -42,7 +44,7 @@ static void print_roles(const struct mn_cli *cli, struct mneme_value roles)
 /* What the fixed part does not name: the store may say more than this program knows. */
 static void print_rest(const struct mn_cli *cli, struct mneme_value root)
 {
-    static const char *const known[] = {"ok",    "rid",       "version", "protocol", "uuid", "dim",
+    static const char *const known[] = {"ok",     "rid",       "version", "protocol", "uuid", "dim",
                                         "metric", "endpoints", "state",   "seq",      "roles"};
     for (size_t i = 0; i < mneme_value_length(root); i++) {
         struct mneme_value key = mneme_value_key(root, i), value = mneme_value_entry(root, i);
@@ -77,8 +79,9 @@ static enum mn_status run_info(struct mn_cli *cli, const struct mn_cli_args *arg
         struct mneme_value state = mneme_reply_get(reply, "state");
         size_t size;
         const char *word = mneme_value_bytes(state, &size);
-        mn_cli_out_field(cli, "state", "%s%.*s%s", mneme_value_is(state, "ready") ? mn_cli_out_green(cli) : mn_cli_out_red(cli),
-                         (int)size, word ? word : "", mn_cli_out_plain(cli));
+        mn_cli_out_field(cli, "state", "%s%.*s%s",
+                         mneme_value_is(state, "ready") ? mn_cli_out_green(cli) : mn_cli_out_red(cli), (int)size,
+                         word ? word : "", mn_cli_out_plain(cli));
         print_text_field(cli, "uuid", mneme_reply_get(reply, "uuid"));
         mn_cli_out_field(cli, "embeddings", "%" PRIu64 " x f32, %s", mneme_value_u64(mneme_reply_get(reply, "dim"), 0),
                          mneme_metric(cli->client));
@@ -98,14 +101,17 @@ const struct mn_cli_command mn_cmd_info = {
     .details = "Prints the store's identity, its state and the processes that serve it. States:\n"
                "  starting, recovering   not serving writes yet\n"
                "  ready                  all is well\n"
-               "  degraded               serving, but a person should look: quarantined data, a role that keeps dying, read-only\n"
+               "  degraded               serving, but a person should look: quarantined data, a role that keeps dying, "
+               "read-only\n"
                "  stopping               finishing\n",
     .examples = "  mneme info\n"
                 "  mneme info --json | jq -r .state\n",
     .run = run_info,
 };
 
-/* ---- ping ------------------------------------------------------------------------------------------------------------------- */
+/* ---- ping
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static enum mn_status run_ping(struct mn_cli *cli, const struct mn_cli_args *args)
 {
@@ -133,7 +139,8 @@ const struct mn_cli_command mn_cmd_ping = {
     .run = run_ping,
 };
 
-/* ---- consolidate -------------------------------------------------------------------------------------------------------------- */
+/* ---- consolidate
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static const struct mn_cli_option consolidate_options[] = {
     {"wait", 'w', NULL, "return when it is done"},
@@ -164,7 +171,9 @@ const struct mn_cli_command mn_cmd_consolidate = {
     .run = run_consolidate,
 };
 
-/* ---- verify ------------------------------------------------------------------------------------------------------------------- */
+/* ---- verify
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static enum mn_status print_verified(const struct mn_cli *cli, const struct mneme_reply *reply)
 {
@@ -188,7 +197,8 @@ static enum mn_status run_verify(struct mn_cli *cli, const struct mn_cli_args *a
     MN_TRY(mn_cli_args_words(args, 0, 0, ""));
     MN_TRY(mn_cli_connect(cli));
     MN_CLI_TRY(cli->client, mneme_verify(cli->client, &reply));
-    enum mn_status status = cli->json ? mn_cli_json_print_reply(reply, cli->out_is_terminal) : print_verified(cli, reply);
+    enum mn_status status =
+        cli->json ? mn_cli_json_print_reply(reply, cli->out_is_terminal) : print_verified(cli, reply);
     size_t damaged = mneme_value_length(mneme_reply_get(reply, "damaged"));
     mneme_reply_free(reply);
     cli->reported = cli->json; /* the document says it all */
@@ -200,13 +210,15 @@ static enum mn_status run_verify(struct mn_cli *cli, const struct mn_cli_args *a
 const struct mn_cli_command mn_cmd_verify = {
     .usage = "",
     .options = no_options,
-    .details = "Reads every file of the running store and compares every checksum. Exit status 1 when something is damaged.\n",
+    .details =
+        "Reads every file of the running store and compares every checksum. Exit status 1 when something is damaged.\n",
     .examples = "  mneme verify\n"
                 "  mneme verify --json | jq .damaged\n",
     .run = run_verify,
 };
 
-/* ---- reload and drain ------------------------------------------------------------------------------------------------------------ */
+/* ---- reload and drain
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static enum mn_status run_reload(struct mn_cli *cli, const struct mn_cli_args *args)
 {

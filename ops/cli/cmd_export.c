@@ -1,7 +1,9 @@
 /*
- * cmd_export.c - `mneme export`: memories as JSON Lines, or as raw vectors with lines beside them; import reads both back.
+ * cmd_export.c - `mneme export`: memories as JSON Lines, or as raw vectors with lines beside them; import reads both
+ * back.
  *
- * Pages through one space after the other with `list` and its cursor. A file appears under its name only when it is whole and on disk.
+ * Pages through one space after the other with `list` and its cursor. A file appears under its name only when it is
+ * whole and on disk.
  */
 #include "ops/cli/cli.h"
 #include "ops/cli/cli_filter.h"
@@ -36,7 +38,8 @@ struct output {
     FILE *file;
 };
 
-struct export {
+struct export
+{
     struct mn_cli *cli;
     struct output lines, vectors;
     enum mn_cli_line_embedding embedding;
@@ -45,7 +48,9 @@ struct export {
     struct mn_cli_progress progress;
 };
 
-/* ---- files -------------------------------------------------------------------------------------------------------------------- */
+/* ---- files
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static enum mn_status open_output(struct output *o, const char *path, bool force)
 {
@@ -93,7 +98,9 @@ static void drop_output(struct output *o)
     o->partial = NULL;
 }
 
-/* ---- pages -------------------------------------------------------------------------------------------------------------------- */
+/* ---- pages
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static enum mn_status write_memory(struct export *ex, struct mneme_value value, const char *space)
 {
@@ -151,7 +158,8 @@ static enum mn_status export_space(struct export *ex, const char *space)
 }
 
 /* The spaces to export, as the store names them now, or those given; and how many memories they hold. */
-static enum mn_status choose_spaces(struct export *ex, const struct mn_cli_filter *filter, const char ***names, size_t *count)
+static enum mn_status choose_spaces(struct export *ex, const struct mn_cli_filter *filter, const char ***names,
+                                    size_t *count)
 {
     struct mneme_reply *reply;
     *names = (const char **)filter->where.spaces;
@@ -192,7 +200,8 @@ static enum mn_status export_all(struct export *ex, const struct mn_cli_filter *
     return finish_output(&ex->lines);
 }
 
-/* ---- the command ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the command
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static enum mn_status open_outputs(struct export *ex, const struct mn_cli_args *args)
 {
@@ -201,7 +210,9 @@ static enum mn_status open_outputs(struct export *ex, const struct mn_cli_args *
     MN_TRY(mn_cli_args_words(args, 0, vectors ? 0 : 1, "one FILE.jsonl"));
     if (!vectors != !lines)
         return MN_FAIL(MN_USAGE, "--vectors and --lines go together");
-    ex->embedding = vectors ? MN_CLI_LINE_NONE : mn_cli_args_has(args, "base64") ? MN_CLI_LINE_BASE64 : MN_CLI_LINE_ARRAY;
+    ex->embedding = vectors                           ? MN_CLI_LINE_NONE
+                    : mn_cli_args_has(args, "base64") ? MN_CLI_LINE_BASE64
+                                                      : MN_CLI_LINE_ARRAY;
     MN_TRY(open_output(&ex->lines, lines ? lines : args->word_count ? args->words[0] : NULL, force));
     if (!vectors)
         return MN_OK;
@@ -232,7 +243,8 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
     MN_TRY(mn_cli_filter_conditions(args, &filter));
     MN_TRY(mn_cli_filter_times(args, &filter));
     MN_TRY(mn_cli_connect(cli));
-    ex.listing = (struct mneme_listing){.where = filter.where, .oldest_first = true, .fields = fields, .field_count = MN_ARRAY_LEN(fields)};
+    ex.listing = (struct mneme_listing){
+        .where = filter.where, .oldest_first = true, .fields = fields, .field_count = MN_ARRAY_LEN(fields)};
     ex.listing.where.all = false; /* asked for one by one */
     size_t page = PAGE_BYTES / (mneme_dim(cli->client) * sizeof(float) + OTHER_BYTES);
     ex.listing.limit = (uint32_t)(page < 1 ? 1 : page > PAGE_MAX ? PAGE_MAX : page);
@@ -250,9 +262,12 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
 const struct mn_cli_command mn_cmd_export = {
     .usage = "[FILE.jsonl] [conditions] | --vectors FILE.f32 --lines FILE.jsonl",
     .options = options,
-    .details = "Writes memories as JSON Lines, oldest first, space by space: all spaces, or those given. Everything comes back through\n"
-               "`mneme import`: ids, times, expiry, confidence, tags, meta, text and binary content, and the embeddings bit for bit.\n"
-               "Writes may go on meanwhile; what was there throughout is exported exactly once (for one moment in time take a snapshot).\n\n" MN_CLI_FILTER_HELP,
+    .details = "Writes memories as JSON Lines, oldest first, space by space: all spaces, or those given. Everything "
+               "comes back through\n"
+               "`mneme import`: ids, times, expiry, confidence, tags, meta, text and binary content, and the "
+               "embeddings bit for bit.\n"
+               "Writes may go on meanwhile; what was there throughout is exported exactly once (for one moment in time "
+               "take a snapshot).\n\n" MN_CLI_FILTER_HELP,
     .examples = "  mneme export memories.jsonl\n"
                 "  mneme export --space agent-7 --after -7d | gzip >week.jsonl.gz\n"
                 "  mneme export --vectors all.f32 --lines all.jsonl\n",

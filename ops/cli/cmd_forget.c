@@ -34,7 +34,8 @@ static enum mn_status read_mode(const struct mn_cli_args *args, enum mneme_forge
     return text ? MN_FAIL(MN_USAGE, "--mode is delete, suppress, restore or purge, not `%s`", text) : MN_OK;
 }
 
-static enum mn_status print_reply(const struct mn_cli *cli, const struct mneme_reply *reply, enum mneme_forget_mode mode)
+static enum mn_status print_reply(const struct mn_cli *cli, const struct mneme_reply *reply,
+                                  enum mneme_forget_mode mode)
 {
     static const char *const done[] = {[MNEME_DELETE] = "deleted",
                                        [MNEME_SUPPRESS] = "suppressed",
@@ -73,8 +74,8 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
     what.filter = filter.where.filter;
     what.if_version = mn_cli_args_has(args, "if-version") ? &if_version : NULL;
     MN_TRY(mn_cli_connect(cli));
-    MN_CLI_TRY(cli->client, mneme_forget(cli->client, mn_cli_args_text(args, "space"), &what, mn_cli_args_text(args, "idem"),
-                                         &reply));
+    MN_CLI_TRY(cli->client, mneme_forget(cli->client, mn_cli_args_text(args, "space"), &what,
+                                         mn_cli_args_text(args, "idem"), &reply));
     enum mn_status status = print_reply(cli, reply, what.mode);
     mneme_reply_free(reply);
     return status;
@@ -87,7 +88,8 @@ const struct mn_cli_command mn_cmd_forget = {
                "  delete    gone from every answer when the command returns\n"
                "  suppress  hidden, and `--mode restore` brings it back\n"
                "  restore   brings back what was suppressed\n"
-               "  purge     deleted, then removed from every file of the store; the command returns when no file holds the bytes any\n"
+               "  purge     deleted, then removed from every file of the store; the command returns when no file holds "
+               "the bytes any\n"
                "            more, with a receipt. Snapshots are yours to handle.\n\n" MN_CLI_FILTER_HELP,
     .examples = "  mneme forget 7 12\n"
                 "  mneme forget --tag draft --where 'age_days>90'\n"

@@ -1,12 +1,14 @@
 /*
  * cmd_import.c - `mneme import`: JSON Lines, or raw vectors with JSON Lines beside them, into a running store.
  *
- * Lines are gathered into batches, one `remember` each, and several batches are in flight. A batch is one atomic change. An import may be
- * run again after any failure without doubling anything: lines that name an id replace themselves, and a line without one gets an id
- * made from the store's uuid, the line's number and its bytes (a version 5 UUID), so that the same line gets the same id.
+ * Lines are gathered into batches, one `remember` each, and several batches are in flight. A batch is one atomic
+ * change. An import may be run again after any failure without doubling anything: lines that name an id replace
+ * themselves, and a line without one gets an id made from the store's uuid, the line's number and its bytes (a version
+ * 5 UUID), so that the same line gets the same id.
  *
- * Order: two batches in flight may be admitted in either order when one is refused as `busy` and tried again. That matters only to lines
- * with the same id, so a batch with an id that is still in flight waits for the pipeline to run dry.
+ * Order: two batches in flight may be admitted in either order when one is refused as `busy` and tried again. That
+ * matters only to lines with the same id, so a batch with an id that is still in flight waits for the pipeline to run
+ * dry.
  */
 #include "ops/cli/cli.h"
 #include "ops/cli/cli_json.h"
@@ -37,7 +39,8 @@ static const struct mn_cli_option options[] = {
     {"space", 's', "NAME", "the space of lines that name none (default: \"default\")"},
     {"batch", 'b', "N", "memories in a request, which is one atomic change (default: 64)"},
     {"in-flight", 0, "N", "requests on their way at a time (default: 4)"},
-    {"assign-ids", 0, NULL, "lines without an id get the store's next ones; a second run then imports them a second time"},
+    {"assign-ids", 0, NULL,
+     "lines without an id get the store's next ones; a second run then imports them a second time"},
     {"skip-bad", 0, NULL, "leave bad lines out instead of stopping at the first"},
     {0},
 };
@@ -79,7 +82,8 @@ struct import {
     struct mn_cli_progress progress;
 };
 
-/* ---- sending ------------------------------------------------------------------------------------------------------------------ */
+/* ---- sending
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static void put_text(msgpack_packer *p, const char *text)
 {
@@ -87,7 +91,8 @@ static void put_text(msgpack_packer *p, const char *text)
     msgpack_pack_str_body(p, text, strlen(text));
 }
 
-/* The key of a request is a hash of what it holds, so that the same batch in a second run is answered from the first. */
+/* The key of a request is a hash of what it holds, so that the same batch in a second run is answered from the first.
+ */
 static void name_request(const char *space, const char *body, size_t size, char *idem)
 {
     struct mn_cli_sha1 sha;
@@ -178,8 +183,8 @@ static enum mn_status settle(struct import *im, struct batch *b, enum mneme_code
         if (im->skip_bad && !mn_status_retry(status))
             status = send_singly(im, b);
         else
-            status = MN_FAIL(status, "lines %" PRIu64 " to %" PRIu64 ": %s", b->items[0].line, b->items[b->count - 1].line,
-                             mneme_error(im->client));
+            status = MN_FAIL(status, "lines %" PRIu64 " to %" PRIu64 ": %s", b->items[0].line,
+                             b->items[b->count - 1].line, mneme_error(im->client));
     }
     empty(b);
     return status;
@@ -222,7 +227,8 @@ static enum mn_status flush(struct import *im)
     return MN_OK;
 }
 
-/* ---- gathering ---------------------------------------------------------------------------------------------------------------- */
+/* ---- gathering
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t hash_id(const char *space, const struct mneme_id *id)
 {
@@ -243,7 +249,8 @@ static uint64_t oldest_in_flight(const struct import *im)
     return oldest;
 }
 
-/* Sees to it that no batch on its way, nor the open one, holds this id. A collision of hashes costs a wait, nothing else. */
+/* Sees to it that no batch on its way, nor the open one, holds this id. A collision of hashes costs a wait, nothing
+ * else. */
 static enum mn_status keep_order(struct import *im, const char *space, const struct mneme_id *id, uint32_t **slot)
 {
     *slot = &im->id_batch[hash_id(space, id) % ID_SLOTS];
@@ -259,7 +266,8 @@ static enum mn_status admit(struct import *im, msgpack_sbuffer *packed, const st
     const char *space = facts->space[0] ? facts->space : im->space;
     struct batch *b = im->open;
     uint32_t *slot = NULL;
-    if (b->count == im->batch_max || (b->count && strcmp(b->space, space) != 0) || b->body.size + packed->size > BATCH_BYTES)
+    if (b->count == im->batch_max || (b->count && strcmp(b->space, space) != 0) ||
+        b->body.size + packed->size > BATCH_BYTES)
         MN_TRY(flush(im));
     if (facts->has_id)
         MN_TRY(keep_order(im, space, &facts->id, &slot));
@@ -299,8 +307,8 @@ static enum mn_status take(struct import *im, const char *line, size_t size, uin
     struct mneme_id id;
     msgpack_sbuffer_clear(packed);
     derive_id(im, line, size, number, &id);
-    enum mn_status status = mn_cli_line_pack(line, size, im->dim, im->vectors ? im->vector : NULL, im->assign_ids ? NULL : &id,
-                                             &facts, packed);
+    enum mn_status status = mn_cli_line_pack(line, size, im->dim, im->vectors ? im->vector : NULL,
+                                             im->assign_ids ? NULL : &id, &facts, packed);
     if (status == MN_OK)
         return admit(im, packed, &facts, number);
     if (!im->skip_bad) {
@@ -322,7 +330,8 @@ static enum mn_status next_vector(struct import *im, bool *more)
         im->row++;
         mn_cli_vector_decode(im->raw, im->element, im->dim, im->vector);
     } else if (n || ferror(im->vectors)) {
-        return MN_FAIL(MN_BAD_DIM, "the file of vectors ends inside row %" PRIu64 " (rows have %zu bytes)", im->row + 1, row);
+        return MN_FAIL(MN_BAD_DIM, "the file of vectors ends inside row %" PRIu64 " (rows have %zu bytes)", im->row + 1,
+                       row);
     }
     return MN_OK;
 }
@@ -350,7 +359,9 @@ static enum mn_status run_vectors(struct import *im, msgpack_sbuffer *packed)
         if (im->lines.in)
             MN_TRY(mn_cli_line_next(&im->lines, &line, &size));
         if (im->lines.in && more != (line != NULL))
-            return MN_FAIL(MN_BAD_REQUEST, "row %" PRIu64 " of the vectors and line %" PRIu64 " of the lines do not meet: one file ends before the other",
+            return MN_FAIL(MN_BAD_REQUEST,
+                           "row %" PRIu64 " of the vectors and line %" PRIu64
+                           " of the lines do not meet: one file ends before the other",
                            im->row, im->lines.line);
         if (!more)
             return MN_OK;
@@ -359,7 +370,8 @@ static enum mn_status run_vectors(struct import *im, msgpack_sbuffer *packed)
     }
 }
 
-/* ---- the command ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the command
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static enum mn_status open_input(const char *path, FILE **in, uint64_t *size)
 {
@@ -430,9 +442,9 @@ static enum mn_status print_outcome(const struct import *im, enum mn_status stat
     char text[32];
     double rate = seconds > 0 ? (double)im->imported / seconds : 0;
     if (im->cli->json && status == MN_OK)
-        return mn_cli_json_print(json_pack("{s:b, s:I, s:I, s:I, s:f, s:f}", "ok", 1, "imported", (json_int_t)im->imported, "bad",
-                                           (json_int_t)im->bad, "requests", (json_int_t)im->requests, "seconds", seconds,
-                                           "memories_per_s", rate),
+        return mn_cli_json_print(json_pack("{s:b, s:I, s:I, s:I, s:f, s:f}", "ok", 1, "imported",
+                                           (json_int_t)im->imported, "bad", (json_int_t)im->bad, "requests",
+                                           (json_int_t)im->requests, "seconds", seconds, "memories_per_s", rate),
                                  im->cli->out_is_terminal);
     if (status == MN_OK) {
         printf("%s memories imported", mn_cli_out_count(im->imported, text));
@@ -449,7 +461,8 @@ static enum mn_status print_outcome(const struct import *im, enum mn_status stat
 
 static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
 {
-    static struct import im; /* the batches' bodies and tables are too much for a stack, and there is one import a process */
+    static struct import
+        im; /* the batches' bodies and tables are too much for a stack, and there is one import a process */
     msgpack_sbuffer packed;
     uint64_t total = 0;
     enum mn_status status;
@@ -481,14 +494,20 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
 const struct mn_cli_command mn_cmd_import = {
     .usage = "FILE.jsonl | --vectors FILE.f32 [--lines FILE.jsonl]",
     .options = options,
-    .details = "Reads one memory a line: {\"embedding\": [...], \"content\": ..., \"meta\": {...}, \"tags\": [...], \"at\": ..., \"id\": ..., \"space\": ...},\n"
-               "of which only the embedding is required. Times are nanoseconds or RFC 3339; binary content is {\"$base64\": \"...\"}; an\n"
-               "embedding may be {\"$f32\": base64 of little-endian floats}. With --vectors the embeddings are rows of a raw file and the\n"
+    .details = "Reads one memory a line: {\"embedding\": [...], \"content\": ..., \"meta\": {...}, \"tags\": [...], "
+               "\"at\": ..., \"id\": ..., \"space\": ...},\n"
+               "of which only the embedding is required. Times are nanoseconds or RFC 3339; binary content is "
+               "{\"$base64\": \"...\"}; an\n"
+               "embedding may be {\"$f32\": base64 of little-endian floats}. With --vectors the embeddings are rows of "
+               "a raw file and the\n"
                "lines hold the rest. `-` reads lines from stdin.\n\n"
-               "Importing again doubles nothing: a line with an id replaces that memory, and a line without one gets an id made from the\n"
-               "store's uuid, the number of the line and its bytes, the same in every run (unless --assign-ids is given). So after a\n"
+               "Importing again doubles nothing: a line with an id replaces that memory, and a line without one gets "
+               "an id made from the\n"
+               "store's uuid, the number of the line and its bytes, the same in every run (unless --assign-ids is "
+               "given). So after a\n"
                "failure, mend the cause and run the same command again.\n\n"
-               "A bad line stops the import, and nothing of its batch is written; with --skip-bad it is reported and left out.\n",
+               "A bad line stops the import, and nothing of its batch is written; with --skip-bad it is reported and "
+               "left out.\n",
     .examples = "  mneme import memories.jsonl\n"
                 "  mneme import --vectors text768.f16 --lines text.jsonl --batch 256\n"
                 "  mneme export --dir ./old | mneme import --dir ./new -\n",

@@ -16,7 +16,9 @@
 
 enum { TEXT_MAX = 400, GET_TEXT_MAX = 1 << 20 };
 
-/* ---- get ------------------------------------------------------------------------------------------------------------------- */
+/* ---- get
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static const struct mn_cli_option get_options[] = {
     {"space", 's', "NAME", "the space (default: \"default\")"},
@@ -65,7 +67,8 @@ static void print_memory(const struct mn_cli *cli, struct mneme_value value, con
     else if (f->content)
         print_text(cli, "content", f->content, f->content_size);
     if (f->embedding)
-        mn_cli_out_field(cli, "embedding", "%zu numbers (--json shows them)", mneme_value_length(mneme_value_get(value, "embedding")) / 4);
+        mn_cli_out_field(cli, "embedding", "%zu numbers (--json shows them)",
+                         mneme_value_length(mneme_value_get(value, "embedding")) / 4);
     free(tags);
     free(meta);
 }
@@ -111,8 +114,8 @@ static enum mn_status run_get(struct mn_cli *cli, const struct mn_cli_args *args
     MN_TRY(mn_cli_args_u64(args, "as-of", 0, UINT64_MAX, &as_of));
     const char *const *fields = mn_cli_filter_fields(args, &field_count);
     MN_TRY(mn_cli_connect(cli));
-    MN_CLI_TRY(cli->client, mneme_get(cli->client, mn_cli_args_text(args, "space"), ids, args->word_count, fields, field_count,
-                                      mn_cli_args_has(args, "as-of") ? &as_of : NULL, &reply));
+    MN_CLI_TRY(cli->client, mneme_get(cli->client, mn_cli_args_text(args, "space"), ids, args->word_count, fields,
+                                      field_count, mn_cli_args_has(args, "as-of") ? &as_of : NULL, &reply));
     enum mn_status status;
     if (cli->json)
         status = mn_cli_json_print_reply(reply, cli->out_is_terminal);
@@ -132,7 +135,8 @@ const struct mn_cli_command mn_cmd_get = {
     .run = run_get,
 };
 
-/* ---- list ------------------------------------------------------------------------------------------------------------------ */
+/* ---- list
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static const struct mn_cli_option list_options[] = {
     MN_CLI_FILTER_SPACES,
@@ -171,7 +175,8 @@ static void print_listed(const struct mn_cli *cli, const struct mneme_reply *rep
     }
     mn_cli_out_end(&t);
     if (mneme_value_type(mneme_reply_get(reply, "cursor")) > MNEME_TYPE_NIL)
-        printf("%sthere is more: --limit shows more, `mneme export` all%s\n", mn_cli_out_dim(cli), mn_cli_out_plain(cli));
+        printf("%sthere is more: --limit shows more, `mneme export` all%s\n", mn_cli_out_dim(cli),
+               mn_cli_out_plain(cli));
 }
 
 static enum mn_status run_list(struct mn_cli *cli, const struct mn_cli_args *args)
@@ -215,7 +220,8 @@ const struct mn_cli_command mn_cmd_list = {
     .run = run_list,
 };
 
-/* ---- count ----------------------------------------------------------------------------------------------------------------- */
+/* ---- count
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static const struct mn_cli_option count_options[] = {
     MN_CLI_FILTER_SPACES,
@@ -256,7 +262,8 @@ const struct mn_cli_command mn_cmd_count = {
     .run = run_count,
 };
 
-/* ---- spaces ---------------------------------------------------------------------------------------------------------------- */
+/* ---- spaces
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static const struct mn_cli_option no_options[] = {{0}};
 

@@ -17,7 +17,8 @@ enum { TEXT_MAX = 400 };
 
 static const struct mn_cli_option options[] = {
     {"embedding", 'e', "VECTOR",
-     "'[0.1, ...]', @file.json, @file.f32, @file.f16, or - for JSON on stdin; a file of several embeddings is one batch"},
+     "'[0.1, ...]', @file.json, @file.f32, @file.f16, or - for JSON on stdin; a file of several embeddings is one "
+     "batch"},
     {"like", 'l', "ID", "as the embedding of this memory, which is left out of the hits"},
     {"k", 'k', "N", "how many hits (default: 10)"},
     MN_CLI_FILTER_SPACES,
@@ -63,7 +64,8 @@ static enum mn_status read_numbers(const struct mn_cli_args *args, struct number
     return MN_OK;
 }
 
-/* ---- output ---------------------------------------------------------------------------------------------------------------- */
+/* ---- output
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void add_row(struct mn_cli_out_table *t, const struct mneme_found *f, bool spaces, const char *mark)
 {
@@ -129,7 +131,8 @@ static enum mn_status print_reply(const struct mn_cli *cli, const struct mneme_r
     return MN_OK;
 }
 
-/* ---- the command --------------------------------------------------------------------------------------------------------------- */
+/* ---- the command
+ * --------------------------------------------------------------------------------------------------------------- */
 
 #define WHEN(name, value) (mn_cli_args_has(args, name) ? (value) : NULL)
 
@@ -178,13 +181,16 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
 const struct mn_cli_command mn_cmd_recall = {
     .usage = "(--embedding VECTOR | --like ID) [-k N] [conditions] [ranking]",
     .options = options,
-    .details = "Prints the nearest memories, best first. Conditions are part of the search: if k memories match, k come back.\n"
-               "Without ranking options the score is the similarity; with them it is similarity × confidence × recency, and --json shows\n"
+    .details = "Prints the nearest memories, best first. Conditions are part of the search: if k memories match, k "
+               "come back.\n"
+               "Without ranking options the score is the similarity; with them it is similarity × confidence × "
+               "recency, and --json shows\n"
                "the parts of each score.\n\n" MN_CLI_FILTER_HELP,
-    .examples = "  mneme recall -e @query.f32 -k 5\n"
-                "  mneme recall --like 7 --tag taste --where 'person=ada' --after -30d\n"
-                "  mneme recall -e @query.json --half-life 7d --confidence-weight 0.5   # what is recent and sure comes first\n"
-                "  mneme recall -e @query.json --context 2                              # and what happened around it\n"
-                "  mneme recall -e @queries.f32 --all-spaces --exact --json             # a batch\n",
+    .examples =
+        "  mneme recall -e @query.f32 -k 5\n"
+        "  mneme recall --like 7 --tag taste --where 'person=ada' --after -30d\n"
+        "  mneme recall -e @query.json --half-life 7d --confidence-weight 0.5   # what is recent and sure comes first\n"
+        "  mneme recall -e @query.json --context 2                              # and what happened around it\n"
+        "  mneme recall -e @queries.f32 --all-spaces --exact --json             # a batch\n",
     .run = run,
 };

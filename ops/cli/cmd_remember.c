@@ -14,14 +14,15 @@
 enum { CONTENT_MAX = 1 << 20 };
 
 #define BODY_OPTIONS                                                                                                   \
-    {"content", 'c', "TEXT", "the content; `-` reads it from stdin"},                                                 \
-    {"content-file", 0, "FILE", "the content from a file"},                                                           \
-    {"binary", 0, NULL, "the content is bytes, not UTF-8 text"},                                                      \
-    {"meta", 'm', "JSON", "a JSON object, e.g. '{\"kind\": \"taste\"}'"},                                              \
-    {"tag", 't', "TAG", "a tag; may be repeated"},                                                                     \
-    {"confidence", 0, "0..1", "how sure (default: 1)"},                                                               \
-    {"at", 0, "TIME", "when it happened: RFC 3339, -1h, or nanoseconds (default: now)"},                              \
-    {"expires", 0, "TIME", "when to forget it by itself, e.g. +7d"}
+    {"content", 'c', "TEXT", "the content; `-` reads it from stdin"},                                                  \
+        {"content-file", 0, "FILE", "the content from a file"},                                                        \
+        {"binary", 0, NULL, "the content is bytes, not UTF-8 text"},                                                   \
+        {"meta", 'm', "JSON", "a JSON object, e.g. '{\"kind\": \"taste\"}'"},                                          \
+        {"tag", 't', "TAG", "a tag; may be repeated"}, {"confidence", 0, "0..1", "how sure (default: 1)"},             \
+        {"at", 0, "TIME", "when it happened: RFC 3339, -1h, or nanoseconds (default: now)"},                           \
+    {                                                                                                                  \
+        "expires", 0, "TIME", "when to forget it by itself, e.g. +7d"                                                  \
+    }
 
 /* What both commands take from the line. */
 struct body {
@@ -63,7 +64,8 @@ static enum mn_status read_body(const struct mn_cli_args *args, struct body *b)
     return mn_cli_args_time(args, "expires", &b->expires);
 }
 
-/* ---- remember ------------------------------------------------------------------------------------------------------------ */
+/* ---- remember
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static const struct mn_cli_option remember_options[] = {
     {"embedding", 'e', "VECTOR", "'[0.1, ...]', @file.json, @file.f32, @file.f16, or - for JSON on stdin"},
@@ -140,16 +142,19 @@ static enum mn_status run_remember(struct mn_cli *cli, const struct mn_cli_args 
 const struct mn_cli_command mn_cmd_remember = {
     .usage = "--embedding VECTOR [--content TEXT] [--meta JSON] [--tag TAG]...",
     .options = remember_options,
-    .details = "Writes one memory and prints its id. When the command returns the memory is on disk and every recall finds it.\n"
+    .details = "Writes one memory and prints its id. When the command returns the memory is on disk and every recall "
+               "finds it.\n"
                "An id that exists is replaced by a new version. For many memories use `mneme import`.\n",
-    .examples = "  mneme remember -e @tea.f32 -c 'prefers tea' -t taste -m '{\"person\": \"ada\"}'\n"
-                "  embed 'met at noon' | mneme remember -e - -c 'met at noon' --at -2h --confidence 0.8\n"
-                "  mneme remember -e @new.json --id 7 --if-version 42      # only if nobody changed it since\n"
-                "  mneme remember -e @lives-in-rome.json --supersedes 12   # the old truth disappears in the same moment\n",
+    .examples =
+        "  mneme remember -e @tea.f32 -c 'prefers tea' -t taste -m '{\"person\": \"ada\"}'\n"
+        "  embed 'met at noon' | mneme remember -e - -c 'met at noon' --at -2h --confidence 0.8\n"
+        "  mneme remember -e @new.json --id 7 --if-version 42      # only if nobody changed it since\n"
+        "  mneme remember -e @lives-in-rome.json --supersedes 12   # the old truth disappears in the same moment\n",
     .run = run_remember,
 };
 
-/* ---- revise -------------------------------------------------------------------------------------------------------------- */
+/* ---- revise
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static const struct mn_cli_option revise_options[] = {
     {"space", 's', "NAME", "the memory's space (default: \"default\")"},
@@ -178,7 +183,9 @@ static enum mn_status run_revise(struct mn_cli *cli, const struct mn_cli_args *a
         .content_is_binary = mn_cli_args_has(args, "binary"),
         .meta = b.meta,
         .meta_size = b.meta_size,
-        .tags = b.tags ? b.tags : mn_cli_args_has(args, "no-tags") ? no_tags : NULL,
+        .tags = b.tags                             ? b.tags
+                : mn_cli_args_has(args, "no-tags") ? no_tags
+                                                   : NULL,
         .tag_count = b.tag_count,
         .at = mn_cli_args_has(args, "at") ? &b.at : NULL,
         .expires = mn_cli_args_has(args, "expires") ? &b.expires : NULL,
@@ -201,7 +208,8 @@ static enum mn_status run_revise(struct mn_cli *cli, const struct mn_cli_args *a
 const struct mn_cli_command mn_cmd_revise = {
     .usage = "ID [--content TEXT] [--meta JSON] [--tag TAG]... [--confidence 0..1]",
     .options = revise_options,
-    .details = "Writes a new version of a memory with the same embedding and prints the version. What is not given stays; tags and meta\n"
+    .details = "Writes a new version of a memory with the same embedding and prints the version. What is not given "
+               "stays; tags and meta\n"
                "that are given replace all that was there.\n",
     .examples = "  mneme revise 7 --confidence 0.4\n"
                 "  mneme revise 7 -t taste -t drinks -m '{\"person\": \"ada\", \"checked\": true}'\n",

@@ -1,8 +1,9 @@
 /*
  * cmd_snapshot.c - `mneme snapshot` and `mneme restore`.
  *
- * A snapshot is made by the running store, while writes go on. Restoring is a copy and needs no server: into a folder beside the new
- * one, every file and folder fsynced, renamed into place at the end, so that a half-made store never bears the name.
+ * A snapshot is made by the running store, while writes go on. Restoring is a copy and needs no server: into a folder
+ * beside the new one, every file and folder fsynced, renamed into place at the end, so that a half-made store never
+ * bears the name.
  */
 #include "ops/cli/cli.h"
 #include "ops/cli/cli_json.h"
@@ -22,7 +23,8 @@ enum { DEPTH_MAX = 16, PIECE = 4 << 20 };
 
 static const struct mn_cli_option no_options[] = {{0}};
 
-/* ---- snapshot ---------------------------------------------------------------------------------------------------------------- */
+/* ---- snapshot
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 /* The store wants an absolute path; the last part need not exist. */
 static enum mn_status make_absolute(const char *path, char **out)
@@ -52,7 +54,8 @@ static enum mn_status run_snapshot(struct mn_cli *cli, const struct mn_cli_args 
     if (cli->json)
         status = mn_cli_json_print_reply(reply, cli->out_is_terminal);
     else
-        printf("%s: %" PRIu64 " files, %s, as of seq %" PRIu64 "\n", path, mneme_value_u64(mneme_reply_get(reply, "files"), 0),
+        printf("%s: %" PRIu64 " files, %s, as of seq %" PRIu64 "\n", path,
+               mneme_value_u64(mneme_reply_get(reply, "files"), 0),
                mn_cli_out_bytes((double)mneme_value_u64(mneme_reply_get(reply, "bytes"), 0), bytes),
                mneme_value_u64(mneme_reply_get(reply, "seq"), 0));
     mneme_reply_free(reply);
@@ -63,15 +66,18 @@ static enum mn_status run_snapshot(struct mn_cli *cli, const struct mn_cli_args 
 const struct mn_cli_command mn_cmd_snapshot = {
     .usage = "PATH",
     .options = no_options,
-    .details = "Makes a consistent copy of the running store in the folder PATH, which must not exist. Writes go on meanwhile. The store\n"
-               "writes it itself, so PATH is on its host and lies under the setting snapshot.roots (by default the folder that the\n"
+    .details = "Makes a consistent copy of the running store in the folder PATH, which must not exist. Writes go on "
+               "meanwhile. The store\n"
+               "writes it itself, so PATH is on its host and lies under the setting snapshot.roots (by default the "
+               "folder that the\n"
                "store's folder is in). `mnemed --dir PATH` opens it.\n",
     .examples = "  mneme snapshot /var/lib/mneme-monday\n"
                 "  mneme --dir ./restored restore /var/lib/mneme-monday\n",
     .run = run_snapshot,
 };
 
-/* ---- restore ----------------------------------------------------------------------------------------------------------------- */
+/* ---- restore
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 struct copying {
     uint64_t total, bytes, files;
@@ -133,7 +139,8 @@ out:
     return status;
 }
 
-typedef enum mn_status visit(void *context, int from_dir, int to_dir, const char *name, const struct stat *st, int depth);
+typedef enum mn_status visit(void *context, int from_dir, int to_dir, const char *name, const struct stat *st,
+                             int depth);
 
 /* Calls `each` for all entries of a folder but sockets and `run`, which belongs to a running instance. */
 static enum mn_status walk(int from_dir, int to_dir, int depth, visit *each, void *context)
@@ -181,14 +188,16 @@ static enum mn_status descend(int from_dir, int to_dir, const char *name, const 
     return status;
 }
 
-static enum mn_status copy_entry(void *context, int from_dir, int to_dir, const char *name, const struct stat *st, int depth)
+static enum mn_status copy_entry(void *context, int from_dir, int to_dir, const char *name, const struct stat *st,
+                                 int depth)
 {
     if (S_ISDIR(st->st_mode))
         return descend(from_dir, to_dir, name, st, depth, copy_entry, context);
     return copy_file(context, from_dir, to_dir, name);
 }
 
-static enum mn_status measure_entry(void *context, int from_dir, int to_dir, const char *name, const struct stat *st, int depth)
+static enum mn_status measure_entry(void *context, int from_dir, int to_dir, const char *name, const struct stat *st,
+                                    int depth)
 {
     struct copying *c = context;
     if (S_ISDIR(st->st_mode))
@@ -254,7 +263,8 @@ static enum mn_status check_target(const char *dir)
     while ((entry = readdir(d)))
         used = used || (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0);
     closedir(d);
-    return used ? MN_FAIL(MN_EXISTS, "%s is not empty: restore makes a new store and never writes over one", dir) : MN_OK;
+    return used ? MN_FAIL(MN_EXISTS, "%s is not empty: restore makes a new store and never writes over one", dir)
+                : MN_OK;
 }
 
 static enum mn_status run_restore(struct mn_cli *cli, const struct mn_cli_args *args)
@@ -284,17 +294,19 @@ static enum mn_status run_restore(struct mn_cli *cli, const struct mn_cli_args *
     if (status != MN_OK)
         return status;
     if (cli->json)
-        return mn_cli_json_print(json_pack("{s:b, s:I, s:I}", "ok", 1, "bytes", (json_int_t)c.bytes, "files", (json_int_t)c.files),
-                                 cli->out_is_terminal);
-    printf("%s: %" PRIu64 " files, %s; start it with `mnemed --dir %s`\n", cli->dir, c.files, mn_cli_out_bytes((double)c.bytes, bytes),
-           cli->dir);
+        return mn_cli_json_print(
+            json_pack("{s:b, s:I, s:I}", "ok", 1, "bytes", (json_int_t)c.bytes, "files", (json_int_t)c.files),
+            cli->out_is_terminal);
+    printf("%s: %" PRIu64 " files, %s; start it with `mnemed --dir %s`\n", cli->dir, c.files,
+           mn_cli_out_bytes((double)c.bytes, bytes), cli->dir);
     return MN_OK;
 }
 
 const struct mn_cli_command mn_cmd_restore = {
     .usage = "SNAPSHOT",
     .options = no_options,
-    .details = "Copies a snapshot to the new folder --dir, which must be missing or empty, and makes sure that it is on disk. No server is\n"
+    .details = "Copies a snapshot to the new folder --dir, which must be missing or empty, and makes sure that it is "
+               "on disk. No server is\n"
                "needed. The snapshot stays as it is; two stores from one snapshot live apart from then on.\n",
     .examples = "  mneme --dir ./restored restore /backup/mneme-monday\n",
     .run = run_restore,

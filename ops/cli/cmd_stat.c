@@ -138,7 +138,8 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
 const struct mn_cli_command mn_cmd_stat = {
     .usage = "[PATTERN] [--prometheus]",
     .options = options,
-    .details = "Prints the statistics of all processes, those that are not zero unless a pattern or --zero asks for more. Histograms show\n"
+    .details = "Prints the statistics of all processes, those that are not zero unless a pattern or --zero asks for "
+               "more. Histograms show\n"
                "how many values they hold, and their quantiles.\n",
     .examples = "  mneme stat\n"
                 "  mneme stat 'write_*' --help-text\n"

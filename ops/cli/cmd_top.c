@@ -1,8 +1,8 @@
 /*
  * cmd_top.c - `mneme top`: the cluster at a glance, once a second.
  *
- * Two replies of the stats socket make a view: rates are differences between them. The view is composed as lines of text, which
- * curses draws over the last one or, with --once, stdout takes as they are.
+ * Two replies of the stats socket make a view: rates are differences between them. The view is composed as lines of
+ * text, which curses draws over the last one or, with --once, stdout takes as they are.
  */
 #include "ops/cli/cli.h"
 #include "ops/cli/cli_json.h"
@@ -41,7 +41,9 @@ struct top {
     size_t line_count;
 };
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------------------- */
+/* ---- numbers
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static struct mneme_value stat_of(const struct mneme_reply *reply, const char *name)
 {
@@ -106,7 +108,9 @@ static const char *sparkline(const struct history *h, char *out)
     return out;
 }
 
-/* ---- the view ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the view
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static void put(struct top *t, bool heading, const char *fmt, ...) MN_PRINTF(3, 4);
 
@@ -136,7 +140,8 @@ static void compose_head(struct top *t)
     char up[MN_CLI_TIME_SIZE];
     int n = text_of(mneme_reply_get(t->info, "state"), &state);
     put(t, true, "mneme  %s  %.*s  up %s  seq %" PRIu64, t->cli->dir, n, state,
-        mn_cli_time_print_length(value_of(t, "uptime_s") * 1000000000ull, up), mneme_value_u64(mneme_reply_get(t->info, "seq"), 0));
+        mn_cli_time_print_length(value_of(t, "uptime_s") * 1000000000ull, up),
+        mneme_value_u64(mneme_reply_get(t->info, "seq"), 0));
     put(t, false, "%s", "");
 }
 
@@ -147,8 +152,8 @@ static void compose_writes(struct top *t)
     put(t, true, "writes   %12s memories/s   %s", mn_cli_out_count((uint64_t)memories, n), sparkline(&t->writes, line));
     put(t, false, "  ack      now %-10s p50 %-10s p99 %-10s (since the start)", recent_mean(t, "write_ack_ns", 1, a),
         quantile(t, "write_ack_ns", "p50", 1, b), quantile(t, "write_ack_ns", "p99", 1, c));
-    put(t, false, "  log      %s/s   %.0f syncs/s   %.1f memories a sync", mn_cli_out_bytes(rate(t, "wal_bytes"), bytes), syncs,
-        syncs > 0 ? memories / syncs : 0);
+    put(t, false, "  log      %s/s   %.0f syncs/s   %.1f memories a sync",
+        mn_cli_out_bytes(rate(t, "wal_bytes"), bytes), syncs, syncs > 0 ? memories / syncs : 0);
     put(t, false, "  sync     now %-10s p50 %-10s p99 %-10s", recent_mean(t, "write_sync_ns", 1, a),
         quantile(t, "write_sync_ns", "p50", 1, b), quantile(t, "write_sync_ns", "p99", 1, c));
     put(t, false, "  refused  %.0f busy/s   %.0f errors/s", rate(t, "write_busy"), rate(t, "write_errors"));
@@ -163,8 +168,8 @@ static void compose_recalls(struct top *t)
     put(t, true, "recalls  %12s queries/s    %s", mn_cli_out_count((uint64_t)queries, n), sparkline(&t->recalls, line));
     put(t, false, "  worker   now %-10s p50 %-10s p99 %-10s (since the start)", recent_mean(t, "recall_us", 1000, a),
         quantile(t, "recall_us", "p50", 1000, b), quantile(t, "recall_us", "p99", 1000, c));
-    put(t, false, "  scanned  %s rows a query   %.0f reads/s   %.0f errors/s", mn_cli_out_count((uint64_t)per_query, scanned),
-        rate(t, "recall_reads"), rate(t, "recall_errors"));
+    put(t, false, "  scanned  %s rows a query   %.0f reads/s   %.0f errors/s",
+        mn_cli_out_count((uint64_t)per_query, scanned), rate(t, "recall_reads"), rate(t, "recall_errors"));
     put(t, false, "%s", "");
 }
 
@@ -172,13 +177,14 @@ static void compose_storage(struct top *t)
 {
     char a[32], b[32], c[32];
     put(t, true, "%s", "storage");
-    put(t, false, "  tail     %s rows   compaction debt %s rows   epoch lag %" PRIu64, mn_cli_out_count(value_of(t, "tail_rows"), a),
-        mn_cli_out_count(value_of(t, "compact_debt_rows"), b), value_of(t, "epoch_lag"));
-    put(t, false, "  columns  %s rows in %" PRIu64 " segments, %s (%" PRIu64 "%% in memory)", mn_cli_out_count(value_of(t, "column_rows"), a),
-        value_of(t, "column_segments"), mn_cli_out_bytes((double)value_of(t, "column_bytes"), b),
-        value_of(t, "column_resident_percent"));
-    put(t, false, "  log      %" PRIu64 " segments   %s files in limbo   %" PRIu64 " reader slots", value_of(t, "wal_segments"),
-        mn_cli_out_count(value_of(t, "limbo_files"), c), value_of(t, "reader_slots_used"));
+    put(t, false, "  tail     %s rows   compaction debt %s rows   epoch lag %" PRIu64,
+        mn_cli_out_count(value_of(t, "tail_rows"), a), mn_cli_out_count(value_of(t, "compact_debt_rows"), b),
+        value_of(t, "epoch_lag"));
+    put(t, false, "  columns  %s rows in %" PRIu64 " segments, %s (%" PRIu64 "%% in memory)",
+        mn_cli_out_count(value_of(t, "column_rows"), a), value_of(t, "column_segments"),
+        mn_cli_out_bytes((double)value_of(t, "column_bytes"), b), value_of(t, "column_resident_percent"));
+    put(t, false, "  log      %" PRIu64 " segments   %s files in limbo   %" PRIu64 " reader slots",
+        value_of(t, "wal_segments"), mn_cli_out_count(value_of(t, "limbo_files"), c), value_of(t, "reader_slots_used"));
     put(t, false, "%s", "");
 }
 
@@ -189,7 +195,8 @@ static void compose_roles(struct top *t)
     for (size_t i = 0; i < mneme_value_length(roles); i++) {
         struct mneme_value role = mneme_value_at(roles, i);
         const char *name, *state;
-        int name_size = text_of(mneme_value_get(role, "role"), &name), state_size = text_of(mneme_value_get(role, "state"), &state);
+        int name_size = text_of(mneme_value_get(role, "role"), &name),
+            state_size = text_of(mneme_value_get(role, "state"), &state);
         put(t, false, "%-12.*s %5" PRId64 " %8" PRId64 " %9" PRId64 "  %.*s", name_size, name,
             mneme_value_i64(mneme_value_get(role, "node"), 0), mneme_value_i64(mneme_value_get(role, "pid"), 0),
             mneme_value_i64(mneme_value_get(role, "restarts"), 0), state_size, state);
@@ -206,7 +213,8 @@ static void compose(struct top *t)
     compose_roles(t);
 }
 
-/* ---- looking ------------------------------------------------------------------------------------------------------------------ */
+/* ---- looking
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static enum mn_status look(struct top *t)
 {
@@ -239,17 +247,20 @@ static enum mn_status run_once(struct top *t)
     sleep_ns(t->interval_ns);
     MN_TRY(look(t));
     if (t->cli->json)
-        return mn_cli_json_print(json_pack("{s:o, s:o, s:f, s:f}", "info", mn_cli_json_from_value(mneme_reply_root(t->info)), "stats",
-                                           mn_cli_json_from_value(mneme_reply_get(t->now, "stats")), "write_memories_per_s",
-                                           rate(t, "write_memories"), "recall_queries_per_s", rate(t, "recall_queries")),
-                                 t->cli->out_is_terminal);
+        return mn_cli_json_print(
+            json_pack("{s:o, s:o, s:f, s:f}", "info", mn_cli_json_from_value(mneme_reply_root(t->info)), "stats",
+                      mn_cli_json_from_value(mneme_reply_get(t->now, "stats")), "write_memories_per_s",
+                      rate(t, "write_memories"), "recall_queries_per_s", rate(t, "recall_queries")),
+            t->cli->out_is_terminal);
     compose(t);
     for (size_t i = 0; i < t->line_count; i++)
-        printf("%s%s%s\n", t->heading[i] ? mn_cli_out_bold(t->cli) : "", t->lines[i], t->heading[i] ? mn_cli_out_plain(t->cli) : "");
+        printf("%s%s%s\n", t->heading[i] ? mn_cli_out_bold(t->cli) : "", t->lines[i],
+               t->heading[i] ? mn_cli_out_plain(t->cli) : "");
     return MN_OK;
 }
 
-/* ---- the screen ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the screen
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static void draw(const struct top *t, const char *trouble)
 {
@@ -322,7 +333,8 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
 const struct mn_cli_command mn_cmd_top = {
     .usage = "[--interval DURATION] [--once]",
     .options = options,
-    .details = "Shows what the cluster does: rates since the last look, latencies since the start, storage, and the processes. `now` is the\n"
+    .details = "Shows what the cluster does: rates since the last look, latencies since the start, storage, and the "
+               "processes. `now` is the\n"
                "mean since the last look. `q` quits.\n",
     .examples = "  mneme top\n"
                 "  mneme top --once --interval 5s\n",

@@ -2,7 +2,8 @@
  * main.c - the program `mneme`: one invocation, one command of a store.
  *
  * Finds the command in commands.def, parses the line against that command's options, runs it, and says what went wrong:
- * one sentence and the protocol's code on stderr (with --json as a document on stdout), exit status 1; 2 for a bad line.
+ * one sentence and the protocol's code on stderr (with --json as a document on stdout), exit status 1; 2 for a bad
+ * line.
  */
 #include "config/version.h"
 #include "ops/cli/cli.h"
@@ -34,7 +35,8 @@ static const struct {
 #undef X
 };
 
-/* ---- what commands use -------------------------------------------------------------------------------------------------- */
+/* ---- what commands use
+ * -------------------------------------------------------------------------------------------------- */
 
 void *mn_cli_keep(size_t bytes)
 {
@@ -78,13 +80,15 @@ enum mn_status mn_cli_connect(struct mn_cli *cli)
     return mn_cli_open(cli, cli->dir, 0, &cli->client);
 }
 
-/* ---- help ---------------------------------------------------------------------------------------------------------------- */
+/* ---- help
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void print_overview(const struct mn_cli *cli)
 {
     const char *group = "";
     const char *bold = mn_cli_out_bold(cli), *plain = mn_cli_out_plain(cli);
-    printf("%smneme%s - a store of memories: embeddings with content, meta, tags, confidence and time.\n\n", bold, plain);
+    printf("%smneme%s - a store of memories: embeddings with content, meta, tags, confidence and time.\n\n", bold,
+           plain);
     printf("%sUsage%s\n  mneme [--dir DIR] [--json] COMMAND ...\n  mneme COMMAND --help\n", bold, plain);
     for (size_t i = 0; i < MN_ARRAY_LEN(commands); i++) {
         if (strcmp(group, commands[i].group) != 0)
@@ -119,7 +123,8 @@ static void print_command_help(const struct mn_cli *cli, const char *name, const
         printf("\n%sExamples%s\n%s", bold, plain, command->examples);
 }
 
-/* ---- one invocation --------------------------------------------------------------------------------------------------------- */
+/* ---- one invocation
+ * --------------------------------------------------------------------------------------------------------- */
 
 static bool may_colour(void)
 {
@@ -131,8 +136,10 @@ static enum mn_status take_globals(struct mn_cli *cli, const struct mn_cli_args 
 {
     int64_t timeout_ns = 0;
     cli->json = cli->json || mn_cli_args_has(args, "json");
-    if (mn_cli_args_has(args, "dir"))
+    if (mn_cli_args_has(args, "dir")) {
         cli->dir = mn_cli_args_text(args, "dir");
+        cli->dir_given = true;
+    }
     MN_TRY(mn_cli_args_duration(args, "timeout", &timeout_ns));
     if (mn_cli_args_has(args, "timeout") && (timeout_ns < 1000000 || timeout_ns > 86400ll * 1000000000))
         return MN_FAIL(MN_USAGE, "--timeout takes a duration from 1ms to 1d");
@@ -157,8 +164,8 @@ static enum mn_status find_command(const char *name, size_t *index)
         if (strcmp(commands[*index].name, name) == 0)
             return MN_OK;
     const char *other = suggestion(name);
-    return MN_FAIL(MN_USAGE, "there is no command `%s`%s%s%s: `mneme --help` lists them", name, other ? "; did you mean `" : "",
-                   other ? other : "", other ? "`?" : "");
+    return MN_FAIL(MN_USAGE, "there is no command `%s`%s%s%s: `mneme --help` lists them", name,
+                   other ? "; did you mean `" : "", other ? other : "", other ? "`?" : "");
 }
 
 static enum mn_status run_command(struct mn_cli *cli, const char *name, int argc, char *const *argv)
@@ -190,7 +197,8 @@ static enum mn_status run_line(struct mn_cli *cli, int argc, char *const *argv, 
     if (status != MN_OK)
         goto out;
     bool help = mn_cli_args_has(&args, "help");
-    bool asks = args.word_count > 0 && strcmp(args.words[0], "help") == 0; /* `mneme help NAME` is `mneme NAME --help` */
+    bool asks =
+        args.word_count > 0 && strcmp(args.words[0], "help") == 0; /* `mneme help NAME` is `mneme NAME --help` */
     size_t words = args.word_count - asks;
     help = help || asks;
     if (mn_cli_args_has(&args, "version")) {
@@ -213,8 +221,8 @@ out:
 static void report(const struct mn_cli *cli, const char *name, enum mn_status status)
 {
     if (cli->json) {
-        json_t *failure = json_pack("{s:b, s:s, s:s, s:b}", "ok", 0, "code", mn_status_word(status), "error", mn_error_text(),
-                                    "retry", mn_status_retry(status));
+        json_t *failure = json_pack("{s:b, s:s, s:s, s:b}", "ok", 0, "code", mn_status_word(status), "error",
+                                    mn_error_text(), "retry", mn_status_retry(status));
         if (mn_cli_json_print(failure, cli->out_is_terminal) == MN_OK)
             return;
     }
