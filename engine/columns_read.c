@@ -344,14 +344,14 @@ damaged:
 
 enum mn_status mn_columns_meta(const struct mn_columns *c, uint32_t row, struct mn_str *meta)
 {
-    uint64_t word;
+    uint64_t word = 0;
     MN_TRY(variable_element(c, MN_COLUMN_META, row, meta, &word));
     return MN_OK;
 }
 
 enum mn_status mn_columns_content(const struct mn_columns *c, uint32_t row, struct mn_str *content, bool *bin)
 {
-    uint64_t word;
+    uint64_t word = 0;
     MN_TRY(variable_element(c, MN_COLUMN_CONTENT, row, content, &word));
     *bin = (word & MN_COLUMN_FLAG_BIN) != 0;
     if (word & MN_COLUMN_FLAG_NONE)
