@@ -197,9 +197,8 @@ class Cluster:
                 return None
 
     def note_instance(self):
-        noted = self.dir / "run" / "instance"
-        if noted.exists():
-            self.instances.add(noted.read_text().strip())
+        """Remembers the shared folder of this start, to see at the stop that it is gone."""
+        self.instances.add(Path((self.dir / "run" / "instance").read_text().strip()).name)
 
     def terminate(self):
         """SIGTERM, wait, and the exit status."""
@@ -277,7 +276,7 @@ class Cluster:
     def shared_memory(self):
         """Entries of /dev/shm that belong to any instance this cluster had."""
         return [
-            entry for entry in SHM.iterdir() if any(instance in entry.name for instance in self.instances if instance)
+            entry for entry in SHM.iterdir() if entry.name in self.instances
         ]
 
     # ---- asking

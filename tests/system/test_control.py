@@ -40,7 +40,7 @@ class Info(ClusterCase):
             self.assertLessEqual({"role", "node", "pid", "state", "restarts"}, set(row))
             self.assertIn(row["role"], ROLES)
             self.assertIn(row["pid"], self.cluster.processes())
-        self.assertEqual(sorted(row["node"] for row in rows if row["role"] == "recall"), [0, 1])
+        self.assertEqual(sorted(row["index"] for row in rows if row["role"] == "recall"), [0, 1])
 
     def test_seq_follows_writes(self):
         seq = self.remember({})["seq"]

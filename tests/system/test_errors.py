@@ -108,12 +108,12 @@ class Busy(ClusterCase):
     def test_a_full_queue_answers_busy(self):
         def flood():
             with Peer(self.cluster.endpoint("write"), receive_limit=0) as peer:
-                for rid in range(2000):
+                for rid in range(900):
                     peer.send({
                         "op": "remember", "rid": rid, "space": self.space,
                         "memories": [{"embedding": f32(self.vector())}]
                     })
-                return [peer.receive() for _ in range(2000)]
+                return [peer.receive() for _ in range(900)]
 
         replies = []
 
