@@ -22,6 +22,7 @@
 #define NAP_NS           2000000
 #define FORCED_LOOKS_MAX 20
 #define FORCED_LOOK_NS   10000000
+#define WRITER_WAIT_NS   5000000000u
 #define PROPOSAL_PREFIX  "proposal."
 
 /* ---- asking the writer ---- */
@@ -269,8 +270,19 @@ static enum mn_status force(struct mn_compactor_role *c, struct mn_compacted *re
     return status;
 }
 
+/* A writer that has just died is back in a moment: somebody who asked to consolidate would only have to ask again. */
+static void await_writer(struct mn_compactor_role *c)
+{
+    uint64_t end = mn_clock_ns() + WRITER_WAIT_NS;
+    while (mn_compactor_writer(c).pid == 0 && !mn_actor_breathe(c->actor) && mn_clock_ns() < end) {
+        mn_compactor_receive(c);
+        nanosleep(&(struct timespec){.tv_nsec = FORCED_LOOK_NS}, NULL);
+    }
+}
+
 enum mn_status mn_compactor_consolidate(struct mn_compactor_role *c, struct mn_compacted *result)
 {
+    await_writer(c);
     if (!c->settled)
         MN_TRY(mn_compactor_settle(c));
     MN_TRY(seal(c));

@@ -207,8 +207,6 @@ static enum mn_status make_instance(struct mn_supervisor *s)
     struct mn_role_slot *slot = &s->instance.control->roles[MN_SLOT_SUPERVISOR];
     atomic_store(&slot->heartbeat_ns, mn_clock_ns());
     atomic_store(&slot->state, MN_ROLE_READY);
-    atomic_store(&slot->start_time, mn_process_start_time((uint32_t)getpid()));
-    atomic_store(&slot->pid, (uint32_t)getpid());
     atomic_store(&slot->role, MN_ROLE_SUPERVISOR + 1);
     s->stats = mn_stats_page(&s->instance.stats, MN_SLOT_SUPERVISOR);
     if (s->settings.security_group[0])

@@ -53,6 +53,9 @@ static enum mn_status lay_out(struct mn_instance *instance, const struct mn_inst
     control->metric = shape->metric;
     control->reader_slots = shape->reader_slots;
     adopt(instance);
+    /* Before anybody can open it: an instance without a living supervisor is swept away by the next one that starts. */
+    atomic_store(&control->roles[0].start_time, mn_process_start_time((uint32_t)getpid()));
+    atomic_store(&control->roles[0].pid, (uint32_t)getpid());
     mn_stats_layout(&instance->stats);
     mn_segment_publish(&instance->readers_segment);
     mn_segment_publish(&instance->stats.segment);
