@@ -46,8 +46,7 @@ enum mneme_code mn_client_fail(struct mneme *client, enum mneme_code code, const
     return code;
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------
- */
+/* ---- opening ---- */
 
 /* ZeroMQ would wait in silence for a server that is not there, so local endpoints are tried first. */
 static enum mneme_code probe(struct mneme *client, const char *dir)
@@ -220,8 +219,7 @@ void mneme_close(struct mneme *client)
     free(client);
 }
 
-/* ---- what a client knows -------------------------------------------------------------------------------------------
- */
+/* ---- what a client knows ---- */
 
 const char *mneme_error(const struct mneme *client)
 {

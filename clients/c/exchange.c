@@ -50,8 +50,7 @@ static uint64_t jitter(struct mneme *client, uint64_t ms)
     return ms * MS / 2 + draw(client) % (ms * MS / 2 + 1);
 }
 
-/* ---- lanes --------------------------------------------------------------------------------------------------------
- */
+/* ---- lanes ---- */
 
 static void close_lane(struct mn_lane *lane)
 {
@@ -115,8 +114,7 @@ static unsigned lane_of(struct mneme *client, enum mneme_service service)
     return MN_CLIENT_FIRST_RECALL + (client->recall_count ? client->recall_next % client->recall_count : 0);
 }
 
-/* ---- outcomes -----------------------------------------------------------------------------------------------------
- */
+/* ---- outcomes ---- */
 
 static void finish(struct mn_pending *p, enum mneme_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -173,8 +171,7 @@ static void lose_lane(struct mneme *client, unsigned lane, uint64_t now)
             lose(client, &client->pending[i], now);
 }
 
-/* ---- replies ------------------------------------------------------------------------------------------------------
- */
+/* ---- replies ---- */
 
 static struct mn_pending *find_ticket(struct mneme *client, uint64_t ticket)
 {
@@ -280,8 +277,7 @@ static bool heard_break(struct mn_lane *lane)
     return any;
 }
 
-/* ---- the pump ------------------------------------------------------------------------------------------------------
- */
+/* ---- the pump ---- */
 
 static void send_pending(struct mneme *client, struct mn_pending *p, uint64_t now)
 {
@@ -363,8 +359,7 @@ static void pump(struct mneme *client)
         listen_lanes(client, now, next);
 }
 
-/* ---- framing -------------------------------------------------------------------------------------------------------
- */
+/* ---- framing ---- */
 
 /* What the caller's map says that the exchange must know. */
 struct facts {
@@ -499,8 +494,7 @@ static struct mn_pending *free_pending(struct mneme *client)
     return NULL;
 }
 
-/* ---- public ---------------------------------------------------------------------------------------------------------
- */
+/* ---- public ---- */
 
 enum mneme_code mneme_submit(struct mneme *client, enum mneme_service service, const void *request, size_t size,
                              uint64_t *ticket)

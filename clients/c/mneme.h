@@ -74,7 +74,7 @@ MNEME_API const char *mneme_code_word(enum mneme_code code);
 /* The code of a word; MNEME_INTERNAL for a word this version does not know. `word` is `size` bytes. */
 MNEME_API enum mneme_code mneme_code_from_word(const char *word, size_t size);
 
-/* ---- the client -------------------------------------------------------------------------------------------------- */
+/* ---- the client ---- */
 
 struct mneme;       /* a connection to one store */
 struct mneme_reply; /* one reply, owned by the caller */
@@ -116,7 +116,7 @@ MNEME_API const char *mneme_metric(const struct mneme *client);
 /* Changes timeout_ms for the calls that follow; 0 sets the default again. */
 MNEME_API void mneme_set_timeout(struct mneme *client, int timeout_ms);
 
-/* ---- any request ------------------------------------------------------------------------------------------------- */
+/* ---- any request ---- */
 
 /* Most requests that may be submitted and not yet collected. */
 #define MNEME_IN_FLIGHT_MAX 64
@@ -139,7 +139,7 @@ MNEME_API enum mneme_code mneme_collect(struct mneme *client, uint64_t *ticket, 
 /* How many requests are submitted and not yet collected. */
 MNEME_API size_t mneme_in_flight(const struct mneme *client);
 
-/* ---- what goes in ------------------------------------------------------------------------------------------------ */
+/* ---- what goes in ---- */
 
 /* An id: an integer below 2^63, or (when uuid[0] is not 0) a UUID in lower case, 36 characters and NUL. */
 struct mneme_id {
@@ -263,8 +263,7 @@ struct mneme_forgetting {
     const uint64_t *if_version;
 };
 
-/* ---- typed calls: `space` NULL is "default"; `idem` NULL is made up here; see the protocol for the replies ----------
- */
+/* ---- typed calls: `space` NULL is "default"; `idem` NULL is made up here; see the protocol for the replies ---- */
 
 /* Writes `count` memories (at most 4 096, 16 MiB) as one atomic change, durable when this returns. Reply: ids, seq,
  * versions. */
@@ -309,7 +308,7 @@ MNEME_API enum mneme_code mneme_reload(struct mneme *client, struct mneme_reply 
 /* Finishes what was admitted, then stops the store. */
 MNEME_API enum mneme_code mneme_drain(struct mneme *client, struct mneme_reply **reply);
 
-/* ---- what comes out ---------------------------------------------------------------------------------------------- */
+/* ---- what comes out ---- */
 
 MNEME_API void mneme_reply_free(struct mneme_reply *reply); /* NULL is allowed */
 /* The reply as it came: one MessagePack map. Lives as long as the reply. */

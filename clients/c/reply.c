@@ -74,8 +74,7 @@ struct mneme_value mneme_reply_get(const struct mneme_reply *reply, const char *
     return mneme_value_get(mneme_reply_root(reply), key);
 }
 
-/* ---- views ---------------------------------------------------------------------------------------------------------
- */
+/* ---- views ---- */
 
 static const msgpack_object *object_of(struct mneme_value value)
 {

@@ -83,8 +83,7 @@ static enum mneme_code send_form(struct mneme *client, enum mneme_service servic
     return code;
 }
 
-/* ---- values: each puts nothing where the value is not given
- * ---------------------------------------------------------- */
+/* ---- values: each puts nothing where the value is not given ---- */
 
 static void put_string(struct form *f, struct map *map, const char *key, const char *text)
 {
@@ -235,8 +234,7 @@ static void put_where(struct form *f, struct map *map, const struct mneme_where 
     put_f64(f, map, "min_confidence", where->min_confidence);
 }
 
-/* ---- writes
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- writes ---- */
 
 static void put_memory(struct form *f, const struct mneme_memory *m, uint32_t dim)
 {
@@ -313,8 +311,7 @@ enum mneme_code mneme_forget(struct mneme *client, const char *space, const stru
     return send_form(client, MNEME_WRITE, &f, &map, reply);
 }
 
-/* ---- reads
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- reads ---- */
 
 static void put_rank(struct form *f, struct map *map, const struct mneme_rank *rank)
 {
@@ -396,8 +393,7 @@ enum mneme_code mneme_count(struct mneme *client, const struct mneme_where *wher
     return send_form(client, MNEME_RECALL, &f, &map, reply);
 }
 
-/* ---- requests that are little more than their name
- * --------------------------------------------------------------------- */
+/* ---- requests that are little more than their name ---- */
 
 static enum mneme_code call_plain(struct mneme *client, enum mneme_service service, const char *op,
                                   struct mneme_reply **reply)

@@ -35,8 +35,7 @@ static void pause_us(long us)
     nanosleep(&(struct timespec){.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000}, NULL);
 }
 
-/* ---- the machine
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- the machine ---- */
 
 double mn_bench_cluster_load(void)
 {
@@ -97,8 +96,7 @@ static bool is_alive(pid_t pid)
     return read_stat(pid, &state, &cpu) && state != 'Z' && state != 'X';
 }
 
-/* ---- finding mnemed
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- finding mnemed ---- */
 
 static char *beside(const char *folder, const char *name)
 {
@@ -141,9 +139,7 @@ static enum mn_status find_mnemed(const struct mn_cli_args *args, const char **o
                 : MN_FAIL(MN_USAGE, "there is no mnemed beside this program or in PATH: say where with --mnemed PATH");
 }
 
-/* ---- starting
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- starting ---- */
 
 /* In the child: nothing but what is safe after a fork. */
 static _Noreturn void become_mnemed(const struct mn_bench_cluster *c, const char **argv, const char *log)
@@ -313,9 +309,7 @@ enum mn_status mn_bench_cluster_begin(struct mn_bench_cluster *c, const struct m
     return mn_bench_cluster_wait_ready(c);
 }
 
-/* ---- ending
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- ending ---- */
 
 enum mn_status mn_bench_cluster_pids(const struct mn_bench_cluster *c, struct mneme *client, pid_t *pids, size_t *count)
 {
@@ -427,5 +421,5 @@ void mn_bench_cluster_end(struct mn_bench_cluster *c)
     else if (c->own && c->root[0] && nftw(c->root, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0)
         fprintf(stderr, "mneme bench: could not remove %s: %s\n", c->root, strerror(errno));
     if (sentence[0])
-        MN_FAIL(MN_INTERNAL, "%s", sentence);
+        (void)MN_FAIL(MN_INTERNAL, "%s", sentence);
 }

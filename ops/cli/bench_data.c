@@ -74,8 +74,7 @@ static void make_row(const struct mn_bench_data *d, uint64_t row, uint64_t seed,
         out[i] = center[i] + d->spread * mn_bench_load_normal(&state);
 }
 
-/* ---- loading
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- loading ---- */
 
 struct loader {
     const struct mn_bench_data *data;
@@ -192,9 +191,7 @@ out:
     return status;
 }
 
-/* ---- queries
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- queries ---- */
 
 /* Random rows again, each moved by half of the spread: near something that is there, and equal to nothing. */
 static void make_queries(const struct mn_bench_data *d, float *out)
@@ -232,7 +229,7 @@ float *mn_bench_data_queries(const struct mn_bench_data *d)
     float *queries = malloc(d->queries * d->dim * sizeof *queries);
     const char *path = d->query_path ? d->query_path : d->path;
     if (!queries) {
-        MN_FAIL(MN_INTERNAL, "out of memory for %llu queries", (unsigned long long)d->queries);
+        (void)MN_FAIL(MN_INTERNAL, "out of memory for %llu queries", (unsigned long long)d->queries);
         return NULL;
     }
     if (!path) {

@@ -26,8 +26,7 @@
 
 enum { FRESH_FLOATS = 16, REPLY_MS = 60000, BUSY_PAUSE_US = 1000, READY_MS = 60000, END_MS = 90000 };
 
-/* ---- random numbers and hashes
- * ------------------------------------------------------------------------------------------------- */
+/* ---- random numbers and hashes ---- */
 
 uint64_t mn_bench_load_random(uint64_t *state)
 {
@@ -71,8 +70,7 @@ uint64_t mn_bench_load_hash(uint64_t id, const void *embedding, size_t embedding
     return hash_bytes(hash_bytes(mix(0x2545f4914f6cdd1dull, id), embedding, embedding_size), content, content_size);
 }
 
-/* ---- one request
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- one request ---- */
 
 /* A packed request and the places in it that change. */
 struct request {
@@ -186,9 +184,7 @@ static enum mn_status send_request(struct writer *w, struct request *r)
     return MN_OK;
 }
 
-/* ---- replies
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- replies ---- */
 
 /* Reads `ids`: the first and the last, and with `hash` each with its memory. */
 static enum mn_status take_ids(struct writer *w, const struct request *r, struct mn_scan reply,
@@ -299,9 +295,7 @@ static enum mn_status receive(struct writer *w)
     return status;
 }
 
-/* ---- the writer
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the writer ---- */
 
 /* When the next request is due. With a rate, latencies count from here and not from a send that an earlier delay held
  * up. */
@@ -391,9 +385,7 @@ enum mn_status mn_bench_load_write(struct mn_bench_shared *shared, struct mn_ben
     return MN_OK;
 }
 
-/* ---- processes
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- processes ---- */
 
 enum mn_status mn_bench_load_init(struct mn_bench_load *load)
 {

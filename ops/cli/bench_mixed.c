@@ -82,8 +82,7 @@ static enum mn_status run_prober(struct mn_bench_shared *shared, struct mn_bench
     return status;
 }
 
-/* ---- the measurement
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- the measurement ---- */
 
 static uint64_t sum(const struct mn_bench_load *load, size_t from, size_t to)
 {

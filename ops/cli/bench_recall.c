@@ -56,9 +56,7 @@ enum mn_status mn_bench_ask(struct mn_bench_shared *shared, struct mn_bench_clie
     return status;
 }
 
-/* ---- truth
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- truth ---- */
 
 static size_t shared_ids(struct mneme_value a, struct mneme_value b)
 {
@@ -127,8 +125,7 @@ static enum mn_status check_truth(const struct mn_bench_asker *w, uint64_t count
     return MN_OK;
 }
 
-/* ---- the measurement
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the measurement ---- */
 
 /* Lets the askers run until together they have answered `count` queries. */
 static enum mn_status run_until(struct mn_bench_load *load, uint64_t count)

@@ -21,9 +21,7 @@ struct written {
     uint64_t count, hash;
 };
 
-/* ---- filling
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- filling ---- */
 
 static enum mn_status fill(const struct mn_bench_cluster *cluster, const struct mn_bench_options *o,
                            struct written *written, json_t *report)
@@ -57,8 +55,7 @@ out:
     return status;
 }
 
-/* ---- what is there
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- what is there ---- */
 
 static enum mn_status add_page(struct mneme_value memories, struct written *found)
 {
@@ -132,8 +129,7 @@ static enum mn_status compare(const struct mn_bench_cluster *cluster, const stru
                    written->count, found.count, found.count == written->count ? ", but not bit for bit" : "");
 }
 
-/* ---- reading the same files once
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- reading the same files once ---- */
 
 static uint64_t read_file(int folder, const char *name, char *piece)
 {
@@ -187,9 +183,7 @@ static enum mn_status drop_caches(void)
     return MN_OK;
 }
 
-/* ---- the measurement
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the measurement ---- */
 
 static enum mn_status measure(struct mn_bench_cluster *cluster, const struct mn_bench_options *o, json_t *report)
 {

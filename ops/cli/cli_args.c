@@ -118,8 +118,7 @@ void mn_cli_args_free(struct mn_cli_args *args)
     memset(args, 0, sizeof *args);
 }
 
-/* ---- asking --------------------------------------------------------------------------------------------------------
- */
+/* ---- asking ---- */
 
 const char *mn_cli_args_next(const struct mn_cli_args *args, const char *name, size_t *cursor)
 {
@@ -214,8 +213,7 @@ enum mn_status mn_cli_args_words(const struct mn_cli_args *args, size_t min, siz
     return MN_OK;
 }
 
-/* ---- help ----------------------------------------------------------------------------------------------------------
- */
+/* ---- help ---- */
 
 static void print_wrapped(FILE *out, const char *text, int column)
 {

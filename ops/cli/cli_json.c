@@ -178,8 +178,7 @@ json_t *mn_cli_json_from_value(struct mneme_value value)
     return from_value(value, MN_CLI_JSON_DEPTH);
 }
 
-/* ---- the way back
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the way back ---- */
 
 /* The value of a map with the one key `$<mark>`, else NULL. */
 static const json_t *unmarked(const json_t *json, const char *mark)

@@ -15,8 +15,7 @@
 
 enum { READ_AHEAD = 1 << 18 };
 
-/* ---- reading lines
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- reading lines ---- */
 
 void mn_cli_line_open(struct mn_cli_line_reader *reader, FILE *in)
 {
@@ -95,8 +94,7 @@ enum mn_status mn_cli_line_next(struct mn_cli_line_reader *reader, const char **
     return MN_OK;
 }
 
-/* ---- a line to a memory
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- a line to a memory ---- */
 
 struct packing {
     msgpack_packer packer;
@@ -310,8 +308,7 @@ enum mn_status mn_cli_line_pack(const char *line, size_t size, uint32_t dim, con
     return status;
 }
 
-/* ---- a memory to a line
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- a memory to a line ---- */
 
 static bool set(json_t *object, const char *key, json_t *value)
 {

@@ -17,8 +17,7 @@
 
 enum { MN_CLI_LINE_MAX = 24 << 20, MN_CLI_LINE_SPACE_MAX = 128 };
 
-/* ---- reading lines: bounded, whatever the file holds
- * ------------------------------------------------------------------ */
+/* ---- reading lines: bounded, whatever the file holds ---- */
 
 struct mn_cli_line_reader {
     FILE *in;
@@ -34,8 +33,7 @@ void mn_cli_line_open(struct mn_cli_line_reader *reader, FILE *in);
 MN_MUST_USE enum mn_status mn_cli_line_next(struct mn_cli_line_reader *reader, const char **line, size_t *size);
 void mn_cli_line_close(struct mn_cli_line_reader *reader);
 
-/* ---- a line to a memory
- * -------------------------------------------------------------------------------------------------- */
+/* ---- a line to a memory ---- */
 
 struct mn_cli_line {
     bool has_id;
@@ -49,8 +47,7 @@ struct mn_cli_line {
 MN_MUST_USE enum mn_status mn_cli_line_pack(const char *line, size_t size, uint32_t dim, const float *vector,
                                             const struct mneme_id *id, struct mn_cli_line *facts, msgpack_sbuffer *out);
 
-/* ---- a memory to a line
- * -------------------------------------------------------------------------------------------------- */
+/* ---- a memory to a line ---- */
 
 enum mn_cli_line_embedding { MN_CLI_LINE_ARRAY, MN_CLI_LINE_BASE64, MN_CLI_LINE_NONE };
 

@@ -44,8 +44,7 @@ const char *mn_cli_out_plain(const struct mn_cli *cli)
     return code(cli, "\033[0m");
 }
 
-/* ---- escaping
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- escaping ---- */
 
 /* Columns that text takes on the terminal; what does not decode counts a column a byte. */
 static int width_of(const char *text)
@@ -116,8 +115,7 @@ static char *escaped(const char *bytes, size_t size, size_t most)
     return out;
 }
 
-/* ---- tables
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- tables ---- */
 
 void mn_cli_out_begin(struct mn_cli_out_table *table, const struct mn_cli *cli, ...)
 {
@@ -219,8 +217,7 @@ void mn_cli_out_field(const struct mn_cli *cli, const char *name, const char *fm
     putchar('\n');
 }
 
-/* ---- values
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- values ---- */
 
 const char *mn_cli_out_count(uint64_t n, char *out)
 {

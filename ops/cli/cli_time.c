@@ -27,8 +27,7 @@ uint64_t mn_cli_time_monotonic(void)
     return (uint64_t)read_clock(CLOCK_MONOTONIC);
 }
 
-/* ---- the calendar
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the calendar ---- */
 
 static bool is_leap(int64_t y)
 {
@@ -56,8 +55,7 @@ static int64_t days_to(int64_t year, int month, int day)
     return days;
 }
 
-/* ---- durations
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- durations ---- */
 
 static const struct {
     const char *word;
@@ -114,8 +112,7 @@ bool mn_cli_time_duration(const char *text, int64_t *ns)
     return true;
 }
 
-/* ---- times
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- times ---- */
 
 /* Exactly `width` digits. */
 static bool take_digits(const char **text, int width, int *out)
@@ -246,8 +243,7 @@ bool mn_cli_time_parse(const char *text, int64_t now_ns, int64_t *ns)
     return true;
 }
 
-/* ---- printing
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- printing ---- */
 
 const char *mn_cli_time_print(int64_t ns, char *out)
 {
@@ -268,6 +264,12 @@ const char *mn_cli_time_print(int64_t ns, char *out)
     }
     snprintf(out, MN_CLI_TIME_SIZE, "%s%sZ", text, digits);
     return out;
+}
+
+const char *mn_cli_time_print_short(int64_t ns, char *out)
+{
+    int64_t below = ns % 1000000;
+    return mn_cli_time_print(ns - (below < 0 ? below + 1000000 : below), out);
 }
 
 const char *mn_cli_time_print_length(uint64_t ns, char *out)

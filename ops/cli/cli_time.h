@@ -25,6 +25,9 @@ bool mn_cli_time_duration(const char *text, int64_t *ns);
 /* RFC 3339 in UTC, with as many digits of the second as are not zero. Answers `out`, of MN_CLI_TIME_SIZE bytes. */
 const char *mn_cli_time_print(int64_t ns, char *out);
 
+/* The same to the millisecond, for tables. */
+const char *mn_cli_time_print_short(int64_t ns, char *out);
+
 /* A length of time in the unit that suits it: `850 ns`, `12.3 us`, `4.56 ms`, `7.89 s`, `3 d 04 h`. */
 const char *mn_cli_time_print_length(uint64_t ns, char *out);
 

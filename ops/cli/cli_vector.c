@@ -68,8 +68,7 @@ enum mn_status mn_cli_vector_from_json(const json_t *json, uint32_t dim, float *
     return MN_OK;
 }
 
-/* ---- files
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- files ---- */
 
 static enum mn_status read_stream(FILE *in, const char *name, size_t limit, char **bytes, size_t *size)
 {
@@ -113,8 +112,7 @@ enum mn_status mn_cli_vector_read_file(const char *path, size_t limit, char **by
     return status;
 }
 
-/* ---- the argument
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the argument ---- */
 
 static enum mn_status rows_from_json(const char *text, size_t size, const char *what, uint32_t dim, float **out,
                                      size_t *rows)

@@ -53,8 +53,7 @@ static const struct {
                {"mixed", mn_bench_mixed},
                {"recovery", mn_bench_recovery}};
 
-/* ---- the report
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the report ---- */
 
 void mn_bench_put_f64(json_t *report, const char *name, double value)
 {
@@ -132,9 +131,7 @@ static void print_leaves(const struct mn_cli *cli, const char *prefix, const jso
     }
 }
 
-/* ---- counters
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- counters ---- */
 
 static uint64_t counter(struct mneme_value stats, const char *name)
 {
@@ -166,8 +163,7 @@ enum mn_status mn_bench_counters_read(const struct mn_bench_cluster *cluster, st
     return status;
 }
 
-/* ---- the command
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the command ---- */
 
 static enum mn_status read_options(const struct mn_cli_args *args, const char *bench, struct mn_bench_options *o)
 {

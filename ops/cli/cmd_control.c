@@ -12,9 +12,7 @@
 
 static const struct mn_cli_option no_options[] = {{0}};
 
-/* ---- info
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- info ---- */
 
 static void print_text_field(const struct mn_cli *cli, const char *name, struct mneme_value value)
 {
@@ -109,9 +107,7 @@ const struct mn_cli_command mn_cmd_info = {
     .run = run_info,
 };
 
-/* ---- ping
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- ping ---- */
 
 static enum mn_status run_ping(struct mn_cli *cli, const struct mn_cli_args *args)
 {
@@ -139,8 +135,7 @@ const struct mn_cli_command mn_cmd_ping = {
     .run = run_ping,
 };
 
-/* ---- consolidate
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- consolidate ---- */
 
 static const struct mn_cli_option consolidate_options[] = {
     {"wait", 'w', NULL, "return when it is done"},
@@ -171,9 +166,7 @@ const struct mn_cli_command mn_cmd_consolidate = {
     .run = run_consolidate,
 };
 
-/* ---- verify
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- verify ---- */
 
 static enum mn_status print_verified(const struct mn_cli *cli, const struct mneme_reply *reply)
 {
@@ -217,8 +210,7 @@ const struct mn_cli_command mn_cmd_verify = {
     .run = run_verify,
 };
 
-/* ---- reload and drain
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- reload and drain ---- */
 
 static enum mn_status run_reload(struct mn_cli *cli, const struct mn_cli_args *args)
 {

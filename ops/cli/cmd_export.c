@@ -48,9 +48,7 @@ struct export
     struct mn_cli_progress progress;
 };
 
-/* ---- files
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- files ---- */
 
 static enum mn_status open_output(struct output *o, const char *path, bool force)
 {
@@ -98,9 +96,7 @@ static void drop_output(struct output *o)
     o->partial = NULL;
 }
 
-/* ---- pages
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- pages ---- */
 
 static enum mn_status write_memory(struct export *ex, struct mneme_value value, const char *space)
 {
@@ -200,8 +196,7 @@ static enum mn_status export_all(struct export *ex, const struct mn_cli_filter *
     return finish_output(&ex->lines);
 }
 
-/* ---- the command
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the command ---- */
 
 static enum mn_status open_outputs(struct export *ex, const struct mn_cli_args *args)
 {

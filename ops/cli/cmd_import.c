@@ -82,8 +82,7 @@ struct import {
     struct mn_cli_progress progress;
 };
 
-/* ---- sending
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- sending ---- */
 
 static void put_text(msgpack_packer *p, const char *text)
 {
@@ -227,8 +226,7 @@ static enum mn_status flush(struct import *im)
     return MN_OK;
 }
 
-/* ---- gathering
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- gathering ---- */
 
 static uint64_t hash_id(const char *space, const struct mneme_id *id)
 {
@@ -370,8 +368,7 @@ static enum mn_status run_vectors(struct import *im, msgpack_sbuffer *packed)
     }
 }
 
-/* ---- the command
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the command ---- */
 
 static enum mn_status open_input(const char *path, FILE **in, uint64_t *size)
 {
@@ -452,7 +449,7 @@ static enum mn_status print_outcome(const struct import *im, enum mn_status stat
             printf(", %s bad lines left out", mn_cli_out_count(im->bad, text));
         printf(", %.1f s, %s/s\n", seconds, mn_cli_out_count((uint64_t)rate, text));
     } else if (im->imported) {
-        fprintf(stderr, "%s memories were imported before; to go on, run the same command again: %s\n",
+        fprintf(stderr, "imported before that: %s; to go on, run the same command again: %s\n",
                 mn_cli_out_count(im->imported, text),
                 im->assign_ids ? "with --assign-ids they are then imported twice" : "nothing is doubled");
     }

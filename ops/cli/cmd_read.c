@@ -16,9 +16,7 @@
 
 enum { TEXT_MAX = 400, GET_TEXT_MAX = 1 << 20 };
 
-/* ---- get
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- get ---- */
 
 static const struct mn_cli_option get_options[] = {
     {"space", 's', "NAME", "the space (default: \"default\")"},
@@ -135,8 +133,7 @@ const struct mn_cli_command mn_cmd_get = {
     .run = run_get,
 };
 
-/* ---- list
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- list ---- */
 
 static const struct mn_cli_option list_options[] = {
     MN_CLI_FILTER_SPACES,
@@ -144,7 +141,7 @@ static const struct mn_cli_option list_options[] = {
     MN_CLI_FILTER_TIMES,
     {"oldest", 0, NULL, "oldest first (default: newest first)"},
     {"limit", 'n', "N", "how many (default: 100, at most 10000; `mneme export` writes all)"},
-    {"cursor", 0, "JSON", "go on where a --json reply ended: its `cursor`"},
+    {"cursor", 0, "CURSOR", "go on where a --json reply ended: its `cursor`"},
     {"fields", 'f', "A,B", "what to return of content, meta, tags, at, confidence, expires, embedding"},
     {0},
 };
@@ -168,7 +165,7 @@ static void print_listed(const struct mn_cli *cli, const struct mneme_reply *rep
         mn_cli_out_cell(&t, "%s", mn_cli_id_print(&f.id, id));
         if (spaces)
             mn_cli_out_text(&t, f.space, f.space_size, TEXT_MAX);
-        mn_cli_out_cell(&t, "%s", f.at == INT64_MIN ? "" : mn_cli_time_print(f.at, at));
+        mn_cli_out_cell(&t, "%s", f.at == INT64_MIN ? "" : mn_cli_time_print_short(f.at, at));
         mn_cli_out_cell(&t, "%s", confidence);
         mn_cli_out_text(&t, summary, summary ? strlen(summary) : 0, TEXT_MAX);
         free(summary);
@@ -177,6 +174,20 @@ static void print_listed(const struct mn_cli *cli, const struct mneme_reply *rep
     if (mneme_value_type(mneme_reply_get(reply, "cursor")) > MNEME_TYPE_NIL)
         printf("%sthere is more: --limit shows more, `mneme export` all%s\n", mn_cli_out_dim(cli),
                mn_cli_out_plain(cli));
+}
+
+/* A cursor is text on the command line and a MessagePack string on the wire. */
+static enum mn_status pack_text(const char *text, const void **bytes, size_t *size)
+{
+    msgpack_sbuffer buffer;
+    msgpack_packer packer;
+    msgpack_sbuffer_init(&buffer);
+    msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
+    msgpack_pack_str(&packer, strlen(text));
+    msgpack_pack_str_body(&packer, text, strlen(text));
+    *size = buffer.size;
+    *bytes = msgpack_sbuffer_release(&buffer);
+    return *bytes ? MN_OK : MN_FAIL(MN_INTERNAL, "out of memory");
 }
 
 static enum mn_status run_list(struct mn_cli *cli, const struct mn_cli_args *args)
@@ -191,11 +202,8 @@ static enum mn_status run_list(struct mn_cli *cli, const struct mn_cli_args *arg
     MN_TRY(mn_cli_filter_conditions(args, &filter));
     MN_TRY(mn_cli_filter_times(args, &filter));
     MN_TRY(mn_cli_args_u64(args, "limit", 1, 10000, &limit));
-    if (cursor) {
-        void *bytes;
-        MN_TRY(mn_cli_json_parse_packed(cursor, "--cursor", &bytes, &listing.cursor_size));
-        listing.cursor = bytes;
-    }
+    if (cursor)
+        MN_TRY(pack_text(cursor, &listing.cursor, &listing.cursor_size));
     listing.where = filter.where;
     listing.limit = (uint32_t)limit;
     listing.fields = mn_cli_filter_fields(args, &listing.field_count);
@@ -220,8 +228,7 @@ const struct mn_cli_command mn_cmd_list = {
     .run = run_list,
 };
 
-/* ---- count
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- count ---- */
 
 static const struct mn_cli_option count_options[] = {
     MN_CLI_FILTER_SPACES,
@@ -262,8 +269,7 @@ const struct mn_cli_command mn_cmd_count = {
     .run = run_count,
 };
 
-/* ---- spaces
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- spaces ---- */
 
 static const struct mn_cli_option no_options[] = {{0}};
 

@@ -64,8 +64,7 @@ static enum mn_status read_numbers(const struct mn_cli_args *args, struct number
     return MN_OK;
 }
 
-/* ---- output
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- output ---- */
 
 static void add_row(struct mn_cli_out_table *t, const struct mneme_found *f, bool spaces, const char *mark)
 {
@@ -78,7 +77,7 @@ static void add_row(struct mn_cli_out_table *t, const struct mneme_found *f, boo
     mn_cli_out_cell(t, "%s", mn_cli_id_print(&f->id, id));
     if (spaces)
         mn_cli_out_text(t, f->space, f->space_size, TEXT_MAX);
-    mn_cli_out_cell(t, "%s", f->at == INT64_MIN ? "" : mn_cli_time_print(f->at, at));
+    mn_cli_out_cell(t, "%s", f->at == INT64_MIN ? "" : mn_cli_time_print_short(f->at, at));
     if (isnan(f->confidence))
         mn_cli_out_cell(t, "%s", "");
     else
@@ -131,8 +130,7 @@ static enum mn_status print_reply(const struct mn_cli *cli, const struct mneme_r
     return MN_OK;
 }
 
-/* ---- the command
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- the command ---- */
 
 #define WHEN(name, value) (mn_cli_args_has(args, name) ? (value) : NULL)
 

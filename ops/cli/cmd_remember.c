@@ -64,8 +64,7 @@ static enum mn_status read_body(const struct mn_cli_args *args, struct body *b)
     return mn_cli_args_time(args, "expires", &b->expires);
 }
 
-/* ---- remember
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- remember ---- */
 
 static const struct mn_cli_option remember_options[] = {
     {"embedding", 'e', "VECTOR", "'[0.1, ...]', @file.json, @file.f32, @file.f16, or - for JSON on stdin"},
@@ -153,8 +152,7 @@ const struct mn_cli_command mn_cmd_remember = {
     .run = run_remember,
 };
 
-/* ---- revise
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- revise ---- */
 
 static const struct mn_cli_option revise_options[] = {
     {"space", 's', "NAME", "the memory's space (default: \"default\")"},

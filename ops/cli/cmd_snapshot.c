@@ -23,8 +23,7 @@ enum { DEPTH_MAX = 16, PIECE = 4 << 20 };
 
 static const struct mn_cli_option no_options[] = {{0}};
 
-/* ---- snapshot
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- snapshot ---- */
 
 /* The store wants an absolute path; the last part need not exist. */
 static enum mn_status make_absolute(const char *path, char **out)
@@ -76,8 +75,7 @@ const struct mn_cli_command mn_cmd_snapshot = {
     .run = run_snapshot,
 };
 
-/* ---- restore
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- restore ---- */
 
 struct copying {
     uint64_t total, bytes, files;

@@ -41,9 +41,7 @@ struct top {
     size_t line_count;
 };
 
-/* ---- numbers
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- numbers ---- */
 
 static struct mneme_value stat_of(const struct mneme_reply *reply, const char *name)
 {
@@ -108,9 +106,7 @@ static const char *sparkline(const struct history *h, char *out)
     return out;
 }
 
-/* ---- the view
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the view ---- */
 
 static void put(struct top *t, bool heading, const char *fmt, ...) MN_PRINTF(3, 4);
 
@@ -213,8 +209,7 @@ static void compose(struct top *t)
     compose_roles(t);
 }
 
-/* ---- looking
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- looking ---- */
 
 static enum mn_status look(struct top *t)
 {
@@ -259,8 +254,7 @@ static enum mn_status run_once(struct top *t)
     return MN_OK;
 }
 
-/* ---- the screen
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the screen ---- */
 
 static void draw(const struct top *t, const char *trouble)
 {

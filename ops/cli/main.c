@@ -35,53 +35,7 @@ static const struct {
 #undef X
 };
 
-/* ---- what commands use
- * -------------------------------------------------------------------------------------------------- */
-
-void *mn_cli_keep(size_t bytes)
-{
-    void *memory = calloc(1, bytes ? bytes : 1);
-    if (!memory) {
-        fprintf(stderr, "mneme: out of memory\n");
-        exit(1);
-    }
-    return memory;
-}
-
-enum mn_status mn_cli_status(enum mneme_code code, const char *sentence)
-{
-    const char *word = mneme_code_word(code);
-    enum mn_status status = MN_INTERNAL;
-    for (unsigned s = 0; s < MN_STATUS_COUNT; s++)
-        if (strcmp(mn_status_word((enum mn_status)s), word) == 0)
-            status = (enum mn_status)s;
-    return MN_FAIL(status, "%s", sentence);
-}
-
-enum mn_status mn_cli_need_dir(const struct mn_cli *cli)
-{
-    if (!cli->dir)
-        return MN_FAIL(MN_USAGE, "which store? Give its folder with --dir DIR, or set MNEME_DIR");
-    return MN_OK;
-}
-
-enum mn_status mn_cli_open(const struct mn_cli *cli, const char *dir, int wait_ms, struct mneme **client)
-{
-    struct mneme_options options = {.timeout_ms = cli->timeout_ms, .wait_ms = wait_ms};
-    enum mneme_code code = mneme_open(client, dir, &options);
-    return code == MNEME_OK ? MN_OK : mn_cli_status(code, mneme_open_error());
-}
-
-enum mn_status mn_cli_connect(struct mn_cli *cli)
-{
-    if (cli->client)
-        return MN_OK;
-    MN_TRY(mn_cli_need_dir(cli));
-    return mn_cli_open(cli, cli->dir, 0, &cli->client);
-}
-
-/* ---- help
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- help ---- */
 
 static void print_overview(const struct mn_cli *cli)
 {
@@ -123,8 +77,7 @@ static void print_command_help(const struct mn_cli *cli, const char *name, const
         printf("\n%sExamples%s\n%s", bold, plain, command->examples);
 }
 
-/* ---- one invocation
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- one invocation ---- */
 
 static bool may_colour(void)
 {
@@ -220,6 +173,7 @@ out:
 
 static void report(const struct mn_cli *cli, const char *name, enum mn_status status)
 {
+    size_t index;
     if (cli->json) {
         json_t *failure = json_pack("{s:b, s:s, s:s, s:b}", "ok", 0, "code", mn_status_word(status), "error",
                                     mn_error_text(), "retry", mn_status_retry(status));
@@ -230,7 +184,7 @@ static void report(const struct mn_cli *cli, const char *name, enum mn_status st
         fprintf(stderr, "mneme%s%s: %s\n", *name ? " " : "", name, mn_error_text());
     else
         fprintf(stderr, "mneme%s%s: %s (%s)\n", *name ? " " : "", name, mn_error_text(), mn_status_word(status));
-    if (status == MN_USAGE && *name)
+    if (status == MN_USAGE && find_command(name, &index) == MN_OK)
         fprintf(stderr, "`mneme %s --help` shows how it is used\n", name);
 }
 

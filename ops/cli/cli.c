@@ -1,0 +1,49 @@
+/*
+ * cli.c - what every command uses: memory, statuses, and the way to the store (see cli.h).
+ */
+#include "ops/cli/cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void *mn_cli_keep(size_t bytes)
+{
+    void *memory = calloc(1, bytes ? bytes : 1);
+    if (!memory) {
+        fprintf(stderr, "mneme: out of memory\n");
+        exit(1);
+    }
+    return memory;
+}
+
+enum mn_status mn_cli_status(enum mneme_code code, const char *sentence)
+{
+    const char *word = mneme_code_word(code);
+    enum mn_status status = MN_INTERNAL;
+    for (unsigned s = 0; s < MN_STATUS_COUNT; s++)
+        if (strcmp(mn_status_word((enum mn_status)s), word) == 0)
+            status = (enum mn_status)s;
+    return MN_FAIL(status, "%s", sentence);
+}
+
+enum mn_status mn_cli_need_dir(const struct mn_cli *cli)
+{
+    if (!cli->dir)
+        return MN_FAIL(MN_USAGE, "which store? Give its folder with --dir DIR, or set MNEME_DIR");
+    return MN_OK;
+}
+
+enum mn_status mn_cli_open(const struct mn_cli *cli, const char *dir, int wait_ms, struct mneme **client)
+{
+    struct mneme_options options = {.timeout_ms = cli->timeout_ms, .wait_ms = wait_ms};
+    enum mneme_code code = mneme_open(client, dir, &options);
+    return code == MNEME_OK ? MN_OK : mn_cli_status(code, mneme_open_error());
+}
+
+enum mn_status mn_cli_connect(struct mn_cli *cli)
+{
+    if (cli->client)
+        return MN_OK;
+    MN_TRY(mn_cli_need_dir(cli));
+    return mn_cli_open(cli, cli->dir, 0, &cli->client);
+}
