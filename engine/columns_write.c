@@ -50,13 +50,15 @@ static void free_writer(struct mn_columns_writer *w)
 
 void mn_columns_abandon(struct mn_columns_writer *w)
 {
+    char text[1024];
     if (!w)
         return;
     for (uint32_t c = 0; c < MN_COLUMN_COUNT; c++)
         mn_column_sink_close(&w->sinks[c]);
-    /* What cannot be removed now is swept at the next start. */
-    enum mn_status ignored = mn_io_remove_tree(w->store.io, w->dir);
-    (void)ignored;
+    /* What cannot be removed now is swept at the next start; the sentence that counts is the one about why. */
+    snprintf(text, sizeof text, "%s", mn_error_text());
+    if (mn_io_remove_tree(w->store.io, w->dir) != MN_OK || strcmp(text, mn_error_text()) != 0)
+        mn_error_set(MN_SYSTEM, __FILE__, __LINE__, "%s", text);
     free_writer(w);
 }
 

@@ -5,6 +5,7 @@
  * Everything is read from one pinned snapshot. Marks that the writer makes meanwhile are in the inputs' liveness; the
  * row maps carry them over when the writer commits, so it does not matter which of them the build has seen.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "engine/compact_inside.h"
@@ -369,11 +370,12 @@ enum mn_status mn_compact_build(struct mn_compactor *compactor, const struct mn_
     enum mn_status status = run(&b, plan);
     end(&b);
     if (status != MN_OK) {
-        /* What cannot be removed now is swept at the next start. */
-        enum mn_status ignored = mn_compact_discard(compactor, proposal);
-        (void)ignored;
+        /* What cannot be removed now is swept at the next start; the sentence that counts is the one about why. */
+        char text[1024];
+        snprintf(text, sizeof text, "%s", mn_error_text());
+        if (mn_compact_discard(compactor, proposal) != MN_OK || strcmp(text, mn_error_text()) != 0)
+            mn_error_set(status, __FILE__, __LINE__, "%s", text);
         mn_compact_proposal_free(proposal);
-        return status;
     }
-    return MN_OK;
+    return status;
 }

@@ -24,6 +24,7 @@ struct head {
     uint64_t edit_bytes; /* a multiple of 8 follows */
     uint64_t body_bytes; /* behind this head */
     uint32_t output_count, map_count;
+    uint8_t spare[32];
     uint32_t zero, checksum; /* of the numbers from base_edit up to here, then of the body */
 };
 _Static_assert(sizeof(struct head) == 224 + 32 && offsetof(struct head, base_edit) == 128, "shared");
