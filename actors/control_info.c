@@ -37,15 +37,14 @@ static void pack_endpoints(const struct mn_supervisor *s, struct mn_reply *reply
     mn_reply_text(reply, "stats_pub", mn_actor_endpoint(&s->store, endpoint, "stats.pub"));
 }
 
-/* node: the number of a recall worker, which is the NUMA node it serves when there is one worker a node (the default); numa_node
- * is that node in any case. */
+/* node: the NUMA node that a recall worker serves. */
 static void pack_role(struct mn_reply *reply, enum mn_role role, uint32_t index, uint32_t node, pid_t pid,
                       const struct mn_role_slot *slot)
 {
     msgpack_pack_map(&reply->pack, 7);
     mn_reply_text(reply, "role", mn_role_word(role));
-    mn_reply_uint(reply, "node", index);
-    mn_reply_uint(reply, "numa_node", node);
+    mn_reply_uint(reply, "index", index);
+    mn_reply_uint(reply, "node", node);
     mn_reply_uint(reply, "pid", (uint64_t)pid);
     mn_reply_text(reply, "state", mn_role_state_word(atomic_load(&slot->state)));
     mn_reply_uint(reply, "restarts", atomic_load(&slot->restarts));
@@ -108,7 +107,7 @@ static void pack_last_words(const struct mn_supervisor *s, struct mn_reply *repl
         const struct mn_death *death = &s->deaths[i % MN_DEATHS_KEPT];
         msgpack_pack_map(&reply->pack, 6);
         mn_reply_text(reply, "role", mn_role_word(death->role));
-        mn_reply_uint(reply, "node", death->index);
+        mn_reply_uint(reply, "index", death->index);
         mn_reply_uint(reply, "pid", (uint64_t)death->pid);
         mn_reply_int(reply, "at", death->at);
         mn_reply_text(reply, "how", death->how);
