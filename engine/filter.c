@@ -1,7 +1,7 @@
 /*
  * filter.c - matching rows against a scope, and finding the rows worth matching.
  *
- * A source only proposes rows; each proposed row is then tested against the whole scope, so a source may propose too many.
+ * A source only proposes rows, perhaps too many: each is then tested against the whole scope.
  */
 #include "engine/filter.h"
 
@@ -10,7 +10,7 @@
 #include <roaring/roaring.h>
 #include <stdlib.h>
 
-/* A probe of the id hash or a step through postings touches memory at random: it must replace this many scanned rows. */
+/* A probe of the id hash or a step through postings jumps through memory: it must save this many scanned rows. */
 #define PROBE_COST    8
 #define POSTINGS_COST 2
 
@@ -69,8 +69,8 @@ static void take_times(struct mn_matcher *m, const struct mn_scope *scope)
 enum mn_status mn_matcher_begin(struct mn_matcher *m, const struct mn_scope *scope)
 {
     const struct mn_filter *filter = &scope->filter;
-    size_t numbers = (size_t)scope->space_count + filter->tags_any_count + filter->tags_all_count +
-                     filter->tags_none_count;
+    size_t numbers =
+        (size_t)scope->space_count + filter->tags_any_count + filter->tags_all_count + filter->tags_none_count;
     size_t id_bytes = (size_t)filter->id_count * sizeof *m->ids;
     MN_TRY(grow(m, id_bytes + (numbers + 1) * sizeof(uint32_t)));
     m->scope = scope;
@@ -179,8 +179,7 @@ static void choose_source(struct mn_matcher *m)
 {
     uint64_t rows = m->last - m->first;
     m->source = MN_SOURCE_RANGE;
-    if (m->id_count > 0 && !m->scope->all_spaces &&
-        (uint64_t)m->id_count * m->spaces.count <= rows / PROBE_COST) {
+    if (m->id_count > 0 && !m->scope->all_spaces && (uint64_t)m->id_count * m->spaces.count <= rows / PROBE_COST) {
         m->source = MN_SOURCE_IDS;
         return;
     }
@@ -210,8 +209,8 @@ bool mn_matcher_part(struct mn_matcher *m, const struct mn_part *part, uint32_t 
     m->next = m->first;
     m->end = m->last;
     choose_source(m);
-    m->sorted = !part->tail &&
-                (m->source == MN_SOURCE_RANGE || (m->source == MN_SOURCE_POSTINGS && m->drive.count == 1));
+    m->sorted =
+        !part->tail && (m->source == MN_SOURCE_RANGE || (m->source == MN_SOURCE_POSTINGS && m->drive.count == 1));
     return true;
 }
 

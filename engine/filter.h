@@ -1,7 +1,7 @@
 /*
  * filter.h - which rows of a part a scope speaks of: names become the part's string numbers, so that testing a row is
- * integers; and the cheapest way to the rows is taken: a range of time, the postings of a string, the hash of an id, else a
- * scan.
+ * integers; and the cheapest way to the rows is taken: a range of time, the postings of a string, the hash of an id,
+ * else a scan.
  *
  *     MN_TRY(mn_matcher_begin(&m, scope));
  *     for each part:
@@ -24,11 +24,11 @@ struct mn_numbers {
     uint32_t count;
 };
 
-/* A scope at work on one part; begins as zeros. One thread at a time. Its storage is reused from scope to scope and grows to
- * what the largest one needs. */
+/* A scope at work on one part; begins as zeros. One thread at a time. Its storage is reused from scope to scope and
+ * grows to what the largest one needs. */
 struct mn_matcher {
-    /* For the caller to set between mn_matcher_begin and the next mn_matcher_part. The bounds of time may also be narrowed
-     * while a part is walked: what lies outside is left out from then on. */
+    /* For the caller to set between mn_matcher_begin and the next mn_matcher_part. The bounds of time may also be
+     * narrowed while a part is walked: what lies outside is left out from then on. */
     bool backwards;      /* rows from the highest number down */
     int64_t from, until; /* at, both inclusive; begin sets them from the scope */
 
@@ -37,8 +37,8 @@ struct mn_matcher {
 
     /* the scope */
     const struct mn_scope *scope;
-    bool any_wanted; /* tags_any is a condition */
-    bool any_row;    /* nothing but time is a condition */
+    bool any_wanted;   /* tags_any is a condition */
+    bool any_row;      /* nothing but time is a condition */
     struct mn_id *ids; /* sorted, each once */
     uint32_t id_count;
     void *storage;
@@ -65,8 +65,8 @@ bool mn_matcher_part(struct mn_matcher *matcher, const struct mn_part *part, uin
 /* The next up to `max` rows that are visible at `seq` and `now` and match; 0 when there are no more. */
 uint32_t mn_matcher_next(struct mn_matcher *matcher, uint64_t seq, int64_t now, uint32_t *rows, uint32_t max);
 
-/* Whether a row of the current part matches, visible or not. Cheap columns first (time, space, confidence, ids, tags), meta
- * last. A row whose meta is damaged does not match a condition on meta. */
+/* Whether a row of the current part matches, visible or not. Cheap columns first (time, space, confidence, ids, tags),
+ * meta last. A row whose meta is damaged does not match a condition on meta. */
 bool mn_matcher_row(const struct mn_matcher *matcher, uint32_t row);
 
 void mn_matcher_free(struct mn_matcher *matcher);

@@ -42,11 +42,11 @@ static const struct mn_kernels *choose(void)
 {
     const char *forced = getenv("MNEME_KERNELS");
     const struct mn_kernels *kernels = forced ? mn_kernels_named(forced) : NULL;
-    for (size_t i = 0; !kernels; i++) {
+    for (size_t i = 0; !kernels && i < MN_ARRAY_LEN(all); i++) {
         if (supported(all[i]))
             kernels = all[i];
     }
-    return kernels;
+    return kernels ? kernels : &mn_kernels_portable;
 }
 
 const struct mn_kernels *mn_kernels_best(void)

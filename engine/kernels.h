@@ -1,9 +1,9 @@
 /*
  * kernels.h - the arithmetic of recall, per instruction set behind one table.
  *
- * Every implementation adds in the same order (MN_KERNEL_LANES lanes, lane i takes elements i, i + 32, ...; then lanes are
- * folded in halves: i += i + 16, i += i + 8, ... ; no fused multiply-add), so that all give the same answer to the last
- * bit. 32 lanes are two AVX-512 or four AVX2 registers: enough to hide the latency of an addition.
+ * Every implementation adds in the same order (MN_KERNEL_LANES lanes, lane i takes elements i, i + 32, ...; then lanes
+ * are folded in halves: i += i + 16, i += i + 8, ... ; no fused multiply-add), so that all give the same answer to the
+ * last bit. 32 lanes are two AVX-512 or four AVX2 registers: enough to hide the latency of an addition.
  */
 #ifndef MN_ENGINE_KERNELS_H
 #define MN_ENGINE_KERNELS_H

@@ -42,8 +42,8 @@ static inline void add_l2(vec sum[BLOCKS], const float *a, const float *b)
     }
 }
 
-/* The last n % 32 floats go through `add` with zeros behind them. A lane that adds +0 keeps its bits: it starts at +0 and
- * no sum of ours is -0. */
+/* The last n % 32 floats go through `add` with zeros behind them. A lane that adds +0 keeps its bits: it starts at +0
+ * and no sum of ours is -0. */
 #define DEFINE(name, add)                                                                                              \
     static float name(const float *a, const float *b, uint32_t n)                                                      \
     {                                                                                                                  \

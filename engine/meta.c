@@ -12,8 +12,8 @@
  *   ARRAY      4 bytes: count; 4 bytes: length of all members; the members
  *   MAP        the same; a member is a key (varint: length; the bytes) and a value
  *
- * A varint is little-endian base 128, at most ten bytes. The 4-byte numbers are little-endian; the length lets a reader step
- * over an array or a map without walking it.
+ * A varint is little-endian base 128, at most ten bytes. The 4-byte numbers are little-endian; the length lets a reader
+ * step over an array or a map without walking it.
  */
 #include "engine/meta.h"
 
@@ -356,7 +356,7 @@ bool mn_meta_find(struct mn_str map, struct mn_str key, struct mn_str *found)
             *found = literal.bytes;
             return true;
         }
-        if (!stepped)
+        if (!dot || !stepped)
             return false;
         key = (struct mn_str){dot + 1, key.length - first.length - 1};
         here = step;
@@ -444,8 +444,8 @@ static bool arrays_equal(const struct mn_meta_value *a, const struct mn_meta_val
     return true;
 }
 
-/* The first member of that name in `map`, searched from `*in` on and then from the front: members in the same order on both
- * sides, the common case, are found at once. `*in` then stands behind it. */
+/* The first member of that name in `map`, searched from `*in` on and then from the front: members in the same order on
+ * both sides, the common case, are found at once. `*in` then stands behind it. */
 static bool find_from(const struct mn_meta_value *map, struct mn_str *in, struct mn_str name, struct place *found)
 {
     for (uint32_t i = 0; i < map->count; i++) {

@@ -1,9 +1,9 @@
 /*
  * meta.h - the compact form in which meta is kept: a tagged tree that a filter walks with no parsing and no allocation.
  *
- * It keeps everything that msgpack can say with string keys (nil, bool, integers, f32, f64, str, bin, array, map), members
- * in the order given. The format is documented in meta.c and is part of the store's format: its type bytes are never
- * reused. Readers check all lengths: bytes from disk are never trusted. All functions are pure and thread-safe.
+ * It keeps everything that msgpack can say with string keys (nil, bool, integers, f32, f64, str, bin, array, map),
+ * members in the order given. The format is documented in meta.c and is part of the store's format: its type bytes are
+ * never reused. Readers check all lengths: bytes from disk are never trusted. All functions are pure and thread-safe.
  */
 #ifndef MN_ENGINE_META_H
 #define MN_ENGINE_META_H
@@ -25,9 +25,9 @@ enum mn_meta_type {
     MN_META_MAP = 10
 };
 
-/* Writes one value into a caller's buffer. Any call that would pass `bytes_max` or nest too deep sets `failed`, and the rest
- * do nothing: check once at the end (`failed`, or depth != 0: something was not ended). Maps: begin, then key and value by
- * turns, then end. Begins as {.data = buffer, .bytes_max = room}. */
+/* Writes one value into a caller's buffer. Any call that would pass `bytes_max` or nest too deep sets `failed`, and the
+ * rest do nothing: check once at the end (`failed`, or depth != 0: something was not ended). Maps: begin, then key and
+ * value by turns, then end. Begins as {.data = buffer, .bytes_max = room}. */
 struct mn_meta_writer {
     uint8_t *data;
     uint32_t bytes, bytes_max;
@@ -55,23 +55,23 @@ struct mn_meta_value {
     bool boolean;
     int64_t i64;
     uint64_t u64;
-    double f64; /* also F32 */
+    double f64;      /* also F32 */
     struct mn_str s; /* STR, BIN: the bytes; ARRAY, MAP: the bytes of all members, for whoever wants to skip them */
     uint32_t count;
 };
 bool mn_meta_next(struct mn_str *in, struct mn_meta_value *value);
 bool mn_meta_next_key(struct mn_str *in, struct mn_str *key);
 
-/* The value of a key in a compact map. A key that is there literally wins; else the part before its first dot names a map
- * inside, in which the rest is looked for in the same way. Of equal keys the first counts. False when it is not there or
- * the bytes are damaged. `found` is the value's compact bytes, inside `map`. */
+/* The value of a key in a compact map. A key that is there literally wins; else the part before its first dot names a
+ * map inside, in which the rest is looked for in the same way. Of equal keys the first counts. False when it is not
+ * there or the bytes are damaged. `found` is the value's compact bytes, inside `map`. */
 bool mn_meta_find(struct mn_str map, struct mn_str key, struct mn_str *found);
 
-/* Equality by value: numbers whatever their type, exactly (the double 2^53 is not the integer 2^53 + 1); arrays member by
- * member; maps key by key in any order (each key once: a map that names one twice is equal to itself, and that is all that
- * is promised). NaN equals nothing; damaged bytes and what nests too deep equal nothing.
- * Order: <0, 0, >0, or MN_META_UNORDERED when the two are of different kinds or not ordered (numbers, strings and bins are;
- * strings and bins by their bytes). */
+/* Equality by value: numbers whatever their type, exactly (the double 2^53 is not the integer 2^53 + 1); arrays member
+ * by member; maps key by key in any order (each key once: a map that names one twice is equal to itself, and that is
+ * all that is promised). NaN equals nothing; damaged bytes and what nests too deep equal nothing. Order: <0, 0, >0, or
+ * MN_META_UNORDERED when the two are of different kinds or not ordered (numbers, strings and bins are; strings and bins
+ * by their bytes). */
 #define MN_META_UNORDERED 2
 bool mn_meta_equal(struct mn_str a, struct mn_str b);
 int mn_meta_compare(struct mn_str a, struct mn_str b);

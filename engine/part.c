@@ -2,8 +2,8 @@
  * part.c - the questions of part.h that take more than a load: answered here for tail chunks, passed on for columns.
  *
  * A chunk lies in shared memory that the writer fills while we read. Rows below part->rows, and what they refer to, are
- * complete; a bucket may already lead to a row or a string that is newer, so each link is loaded with acquire and checked
- * against the chunk's limits. A link always leads to an older row or string; walks stop at one that does not.
+ * complete; a bucket may already lead to a row or a string that is newer, so each link is loaded with acquire and
+ * checked against the chunk's limits. A link always leads to an older row or string; walks stop at one that does not.
  */
 #include "engine/part.h"
 
@@ -36,8 +36,7 @@ static struct mn_str tail_string(const struct mn_part *p, uint32_t number)
 static uint32_t tail_lookup(const struct mn_part *p, struct mn_str s)
 {
     uint64_t hash = mn_str_hash(s), size = p->chunk->arena_max;
-    const _Atomic uint32_t *link =
-        buckets_of(p, p->chunk->string_buckets_at) + (hash & (p->chunk->buckets - 1));
+    const _Atomic uint32_t *link = buckets_of(p, p->chunk->string_buckets_at) + (hash & (p->chunk->buckets - 1));
     uint64_t steps = size / sizeof(struct mn_tail_string);
     for (; steps > 0; steps--) {
         uint32_t number = atomic_load_explicit(link, memory_order_acquire);
@@ -101,8 +100,8 @@ static enum mn_status tail_content(const struct mn_part *p, uint32_t row, struct
 static uint32_t tail_tags(const struct mn_part *p, uint32_t row, const uint32_t **tags)
 {
     const struct mn_tail_row *r = &p->tail_rows[row];
-    bool inside = within((uint64_t)r->tags_at * sizeof **tags, (uint64_t)r->tags_count * sizeof **tags,
-                         p->chunk->arena_max);
+    bool inside =
+        within((uint64_t)r->tags_at * sizeof **tags, (uint64_t)r->tags_count * sizeof **tags, p->chunk->arena_max);
     *tags = (const uint32_t *)(const void *)p->arena + (inside ? r->tags_at : 0);
     return inside ? r->tags_count : 0;
 }
@@ -142,8 +141,7 @@ static uint32_t tail_walk(const struct mn_part *p, struct mn_part_find *find, ui
 
 static uint32_t tail_find_first(const struct mn_part *p, struct mn_part_find *find)
 {
-    const _Atomic uint32_t *bucket =
-        buckets_of(p, p->chunk->id_buckets_at) + (find->hash & (p->chunk->buckets - 1));
+    const _Atomic uint32_t *bucket = buckets_of(p, p->chunk->id_buckets_at) + (find->hash & (p->chunk->buckets - 1));
     uint32_t row_plus_1 = atomic_load_explicit(bucket, memory_order_acquire);
     return tail_walk(p, find, row_plus_1 - 1, p->chunk->rows_max); /* empty: 0 - 1 is above any limit */
 }

@@ -2,8 +2,8 @@
  * part.h - a run of rows as a reader sees it: one tail chunk or one column segment, behind the same few questions.
  *
  * Recall, reads, the writer's index and compaction all walk parts; none of them cares where a row lives. The accessors
- * are inline and branch once on `tail`. A part is valid while the snapshot that lists it is pinned. Everything is mapped
- * read-only; strings, embeddings and meta are used in place.
+ * are inline and branch once on `tail`. A part is valid while the snapshot that lists it is pinned. Everything is
+ * mapped read-only; strings, embeddings and meta are used in place.
  */
 #ifndef MN_ENGINE_PART_H
 #define MN_ENGINE_PART_H
@@ -76,9 +76,9 @@ static inline bool mn_part_visible(const struct mn_part *p, uint32_t row, uint64
     return mn_part_born(p, row) <= seq && seq < mn_died_seq(mn_part_died(p, row)) && mn_part_expires(p, row) > now;
 }
 
-/* The embedding: dim floats, 64-byte aligned in the tail, 4-byte aligned in columns. NULL when the block it lies in failed
- * its checksum (columns; checked at the first touch by each process, engine/columns.h) or it would lie outside the log
- * segment (tail). */
+/* The embedding: dim floats, 64-byte aligned in the tail, 4-byte aligned in columns. NULL when the block it lies in
+ * failed its checksum (columns; checked at the first touch by each process, engine/columns.h) or it would lie outside
+ * the log segment (tail). */
 const float *mn_columns_vector(const struct mn_columns *columns, uint32_t row);
 static inline const float *mn_part_vector(const struct mn_part *p, uint32_t row)
 {
@@ -88,8 +88,8 @@ static inline const float *mn_part_vector(const struct mn_part *p, uint32_t row)
     return at + (uint64_t)p->dim * sizeof(float) <= p->wal_bytes ? (const float *)(const void *)(p->wal + at) : NULL;
 }
 
-/* Compact meta (engine/meta.h; length 0 = none) and content. content.data is NULL when none was given; *bin tells msgpack
- * bin from str. MN_CORRUPT when a checksum fails. */
+/* Compact meta (engine/meta.h; length 0 = none) and content. content.data is NULL when none was given; *bin tells
+ * msgpack bin from str. MN_CORRUPT when a checksum fails. */
 enum mn_status mn_part_meta(const struct mn_part *p, uint32_t row, struct mn_str *meta) MN_MUST_USE;
 enum mn_status mn_part_content(const struct mn_part *p, uint32_t row, struct mn_str *content, bool *bin) MN_MUST_USE;
 
@@ -103,9 +103,9 @@ struct mn_str mn_part_string(const struct mn_part *p, uint32_t number);
 /* Order of the space names of two rows, by bytes: <0, 0, >0. */
 int mn_part_compare_spaces(const struct mn_part *a, uint32_t row_a, const struct mn_part *b, uint32_t row_b);
 
-/* Walks the rows (all versions, dead ones too) of an id: for (row = mn_part_find_first(...); row != MN_NONE; row = next).
- * hash = mn_id_hash(mn_str_hash(space name), id); space = the part's number of that name. Rows at or above p->rows are
- * left out. */
+/* Walks the rows (all versions, dead ones too) of an id: for (row = mn_part_find_first(...); row != MN_NONE; row =
+ * next). hash = mn_id_hash(mn_str_hash(space name), id); space = the part's number of that name. Rows at or above
+ * p->rows are left out. */
 struct mn_part_find {
     uint64_t hash;
     struct mn_id id;
@@ -115,8 +115,8 @@ struct mn_part_find {
 uint32_t mn_part_find_first(const struct mn_part *p, struct mn_part_find *find);
 uint32_t mn_part_find_next(const struct mn_part *p, struct mn_part_find *find);
 
-/* Rows of a column segment lie in the order of (at, id). The first one whose `at` is at or after the given; part->rows when
- * there is none. */
+/* Rows of a column segment lie in the order of (at, id). The first one whose `at` is at or after the given; part->rows
+ * when there is none. */
 uint32_t mn_part_lower_bound(const struct mn_part *p, int64_t at);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * read.c - find, list, count, context, spaces, slices.
  *
- * A list keeps the first `limit` rows of its order in a heap with the last one on top. Column segments are walked in the
- * order of the list from the cursor on and left as soon as they cannot better the heap; tail chunks lie in the order of
- * arrival and are looked through, most rows falling to one comparison of `at`.
+ * A list keeps the first `limit` rows of its order in a heap with the last one on top. Column segments are walked in
+ * the order of the list from the cursor on and left as soon as they cannot better the heap; tail chunks lie in the
+ * order of arrival and are looked through, most rows falling to one comparison of `at`.
  */
 #include "engine/read.h"
 
@@ -176,8 +176,8 @@ static bool offer(struct gather *g, struct mn_row_ref ref)
         sift_down(g, g->count, 0, ref);
     } else {
         const struct mn_part *p = &parts[g->heap[0].part];
-        int order = compare_key(&parts[ref.part], ref.row, mn_part_at(p, g->heap[0].row),
-                                mn_part_id(p, g->heap[0].row));
+        int order =
+            compare_key(&parts[ref.part], ref.row, mn_part_at(p, g->heap[0].row), mn_part_id(p, g->heap[0].row));
         return order == 0; /* a row of the same key in another space may still enter */
     }
     narrow_to_heap(g);
@@ -213,8 +213,8 @@ static void gather_part(struct gather *g, uint32_t index)
     }
 }
 
-/* The first `limit` rows behind the cursor, in order, into reading->rows[from...]; how many goes to *count. The newest parts
- * are at the front of a snapshot: going through them in the list's order fills the heap with rows that stay. */
+/* The first `limit` rows behind the cursor, in order, into reading->rows[from...]; how many goes to *count. The newest
+ * parts are at the front of a snapshot: going through them in the list's order fills the heap with rows that stay. */
 static enum mn_status gather(struct gather *g, const struct mn_scope *scope, uint32_t from)
 {
     struct mn_matcher *m = &g->reading->matcher;
@@ -236,8 +236,9 @@ static enum mn_status gather(struct gather *g, const struct mn_scope *scope, uin
     return MN_OK;
 }
 
-enum mn_status mn_read_list(struct mn_reading *reading, const struct mn_snapshot *snapshot, const struct mn_scope *scope,
-                            bool newest_first, const struct mn_cursor *cursor, uint32_t limit, bool *more)
+enum mn_status mn_read_list(struct mn_reading *reading, const struct mn_snapshot *snapshot,
+                            const struct mn_scope *scope, bool newest_first, const struct mn_cursor *cursor,
+                            uint32_t limit, bool *more)
 {
     struct gather g = {.reading = reading,
                        .snapshot = snapshot,
@@ -301,8 +302,8 @@ enum mn_status mn_read_count(struct mn_reading *reading, const struct mn_snapsho
 
 /* ---- slices ---- */
 
-enum mn_status mn_read_slice(struct mn_reading *reading, const struct mn_snapshot *snapshot, const struct mn_scope *scope,
-                             uint32_t rows_max, uint64_t *position)
+enum mn_status mn_read_slice(struct mn_reading *reading, const struct mn_snapshot *snapshot,
+                             const struct mn_scope *scope, uint32_t rows_max, uint64_t *position)
 {
     uint32_t found[RUN], n, left = rows_max;
     reading->row_count = 0;
@@ -381,8 +382,8 @@ static enum mn_status add_to_tally(struct tally *tally, struct mn_str name, uint
     return MN_OK;
 }
 
-/* Rows of one space often come together (few spaces, or one agent writing): a few numbers are remembered with their counts,
- * so that a name is hashed rarely. */
+/* Rows of one space often come together (few spaces, or one agent writing): a few numbers are remembered with their
+ * counts, so that a name is hashed rarely. */
 static enum mn_status tally_part(struct tally *tally, const struct mn_snapshot *snapshot, const struct mn_part *p)
 {
     struct {

@@ -37,26 +37,28 @@ struct mn_reading {
 void mn_reading_free(struct mn_reading *reading);
 
 /* Up to `limit` visible matches after `cursor`, newest or oldest first, into reading->rows. *more: others follow. */
-enum mn_status mn_read_list(struct mn_reading *reading, const struct mn_snapshot *snapshot, const struct mn_scope *scope,
-                            bool newest_first, const struct mn_cursor *cursor, uint32_t limit, bool *more) MN_MUST_USE;
+enum mn_status mn_read_list(struct mn_reading *reading, const struct mn_snapshot *snapshot,
+                            const struct mn_scope *scope, bool newest_first, const struct mn_cursor *cursor,
+                            uint32_t limit, bool *more) MN_MUST_USE;
 
 enum mn_status mn_read_count(struct mn_reading *reading, const struct mn_snapshot *snapshot,
                              const struct mn_scope *scope, uint64_t *count) MN_MUST_USE;
 
-/* Up to n visible memories of the row's space just before it in time order, and n just after, each in time order (oldest
- * first), into reading->rows: first `*before_count`, then `*after_count`. */
+/* Up to n visible memories of the row's space just before it in time order, and n just after, each in time order
+ * (oldest first), into reading->rows: first `*before_count`, then `*after_count`. */
 enum mn_status mn_read_context(struct mn_reading *reading, const struct mn_snapshot *snapshot, struct mn_row_ref row,
                                uint32_t n, uint32_t *before_count, uint32_t *after_count) MN_MUST_USE;
 
-/* Calls `visit` for each space with a visible memory, sorted by name (bytes); stops at its first failure. Allocates and frees
- * what it needs. */
+/* Calls `visit` for each space with a visible memory, sorted by name (bytes); stops at its first failure. Allocates and
+ * frees what it needs. */
 enum mn_status mn_read_spaces(const struct mn_snapshot *snapshot,
                               enum mn_status (*visit)(void *context, struct mn_str space, uint64_t count),
                               void *context) MN_MUST_USE;
 
-/* Slices of a filtered scan, for the writer's forget by filter: looks at up to `rows_max` rows from *position on and puts the
- * visible matches into reading->rows; *position becomes part_count << 32 when all is seen. position = part << 32 | row. */
-enum mn_status mn_read_slice(struct mn_reading *reading, const struct mn_snapshot *snapshot, const struct mn_scope *scope,
-                             uint32_t rows_max, uint64_t *position) MN_MUST_USE;
+/* Slices of a filtered scan, for the writer's forget by filter: looks at up to `rows_max` rows from *position on and
+ * puts the visible matches into reading->rows; *position becomes part_count << 32 when all is seen. position = part <<
+ * 32 | row. */
+enum mn_status mn_read_slice(struct mn_reading *reading, const struct mn_snapshot *snapshot,
+                             const struct mn_scope *scope, uint32_t rows_max, uint64_t *position) MN_MUST_USE;
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * recall.c - the exact search: every visible row that matches is compared with the query.
  *
- * A part is walked in runs of rows that match; while one embedding is compared, the next ones are on their way from memory.
- * The k best so far are a heap with the worst on top: what cannot beat it costs one comparison.
+ * A part is walked in runs of rows that match; while one embedding is compared, the next ones are on their way from
+ * memory. The k best so far are a heap with the worst on top: what cannot beat it costs one comparison.
  */
 #include "engine/recall.h"
 
@@ -163,7 +163,7 @@ static void offer(struct scan *s, const struct mn_part *p, uint32_t row, double 
 
 /* ---- comparing ---- */
 
-/* In double from the kernel's sum on, so that nothing overflows here; NaN (Inf - Inf in the sum) is the worst there is. */
+/* In double from the kernel's sum on: nothing overflows here. NaN (Inf - Inf in the sum) is the worst there is. */
 static double similarity_of(const struct scan *s, const struct mn_part *p, uint32_t row, const float *vector)
 {
     const struct mn_search *search = s->search;
@@ -176,7 +176,7 @@ static double similarity_of(const struct scan *s, const struct mn_part *p, uint3
     return similarity > 1 ? 1 : similarity >= -1 ? similarity : -1;
 }
 
-/* Asks for a whole embedding, unless it lies just behind the one before: the hardware sees that coming, and does it better. */
+/* Asks for a whole embedding, unless it lies just behind the one before: the hardware sees those coming. */
 static void prefetch(const float *const *vectors, uint32_t i, uint32_t dim)
 {
     const float *vector = vectors[i];
@@ -226,8 +226,8 @@ static void scan_part(struct scan *s, const struct mn_part *p)
 
 /* ---- the search ---- */
 
-/* Copies the embedding; under cosine times the power of two that brings its length near 1: that is exact, and no product of
- * large floats overflows on the way to a number in -1..1. */
+/* Copies the embedding; under cosine times the power of two that brings its length near 1: that is exact, and no
+ * product of large floats overflows on the way to a number in -1..1. */
 static enum mn_status take_embedding(struct scan *s)
 {
     struct mn_search *search = s->search;
@@ -255,7 +255,8 @@ enum mn_status mn_recall_search(struct mn_search *search, const struct mn_snapsh
     uint64_t begin = now_ns();
     struct scan s = {.search = search, .snapshot = snapshot, .query = query};
     if (query->rank.on && search->metric != MN_METRIC_COSINE)
-        return MN_FAIL(MN_BAD_REQUEST, "rank needs the metric cosine; this store's is %s", mn_metric_word(search->metric));
+        return MN_FAIL(MN_BAD_REQUEST, "rank needs the metric cosine; this store's is %s",
+                       mn_metric_word(search->metric));
     search->exact = true;
     search->scanned = search->damaged = 0;
     search->coarse_ns = search->scan_ns = search->rerank_ns = 0;

@@ -35,8 +35,8 @@ struct mn_search {
 enum mn_status mn_search_init(struct mn_search *search, enum mn_metric metric, uint32_t dim) MN_MUST_USE;
 void mn_search_free(struct mn_search *search);
 
-/* The k best visible memories that match (min(k, matches) of them). One thread at a time per `search`. MN_BAD_VALUE when the
- * embedding holds NaN or Inf, or is zero under cosine; MN_BAD_REQUEST for rank under another metric. */
+/* The k best visible memories that match (min(k, matches) of them). One thread at a time per `search`. MN_BAD_VALUE
+ * when the embedding holds NaN or Inf, or is zero under cosine; MN_BAD_REQUEST for rank under another metric. */
 enum mn_status mn_recall_search(struct mn_search *search, const struct mn_snapshot *snapshot,
                                 const struct mn_query *query) MN_MUST_USE;
 

@@ -1,12 +1,12 @@
 /*
- * bench_scan.c - how fast the exact search goes through memory, per instruction set, against the floor: reading the same
- * bytes and doing nothing with them.
+ * bench_scan.c - how fast the exact search goes through memory, per instruction set, against the floor: reading the
+ * same bytes and doing nothing with them.
  *
  *     bench_scan [rows = 50000] [dim = 768]
  *
  * One thread. Each line is the best of several runs: the machine is rarely alone. "eighth" searches the columns with a
- * condition that one row in eight fulfils, here and there. "cached" searches a part small enough for the second-level cache
- * over and over: the arithmetic alone. Rows and bytes are those compared.
+ * condition that one row in eight fulfils, here and there. "cached" searches a part small enough for the second-level
+ * cache over and over: the arithmetic alone. Rows and bytes are those compared.
  */
 #include <stdio.h>
 #include <stdlib.h>

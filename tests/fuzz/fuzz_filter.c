@@ -1,6 +1,6 @@
 /*
- * fuzz_filter.c - a tail chunk and a filter out of arbitrary bytes: whatever the rows and links hold, matching returns and
- * reads nothing outside the chunk and its log segment.
+ * fuzz_filter.c - a tail chunk and a filter out of arbitrary bytes: whatever the rows and links hold, matching returns
+ * and reads nothing outside the chunk and its log segment.
  *
  * A chunk comes from shared memory: the writer is trusted to mean well, not to be free of faults.
  */

@@ -31,8 +31,8 @@ struct fake_parts;
 struct fake_parts *fake_parts_new(uint32_t dim, enum mn_metric metric);
 void fake_parts_free(struct fake_parts *fakes);
 
-/* Adds a part with these rows; the memories must live as long as the parts. A column segment sorts its rows. A part added
- * later is an older one. */
+/* Adds a part with these rows; the memories must live as long as the parts. A column segment sorts its rows. A part
+ * added later is an older one. */
 void fake_parts_tail(struct fake_parts *fakes, const struct fake_memory *const *rows, uint32_t count);
 void fake_parts_columns(struct fake_parts *fakes, const struct fake_memory *const *rows, uint32_t count);
 

@@ -1,8 +1,8 @@
 /*
  * fake_world.h - a small random store and random questions about it, with the plainest possible answers.
  *
- * The rows go into parts (fake_parts.h); the answers come from the rows' own fields, by loops that share no code with the
- * engine. Everything follows from a seed.
+ * The rows go into parts (fake_parts.h); the answers come from the rows' own fields, by loops that share no code with
+ * the engine. Everything follows from a seed.
  */
 #ifndef MN_TESTS_FAKE_WORLD_H
 #define MN_TESTS_FAKE_WORLD_H

@@ -1,6 +1,6 @@
 /*
- * test_filter.c - engine/filter: each condition by itself, and thousands of random scopes against the model, over tails and
- * column segments, forwards and backwards, by every source.
+ * test_filter.c - engine/filter: each condition by itself, and thousands of random scopes against the model, over tails
+ * and column segments, forwards and backwards, by every source.
  */
 #include "engine/filter.h"
 
@@ -126,7 +126,8 @@ static void tags_and_ids_bound(void **state)
     assert_true(row_matches(&ids));
 }
 
-static bool where_matches(const char *key, enum mn_where_op op, bool exists, uint32_t count, int64_t first, int64_t second)
+static bool where_matches(const char *key, enum mn_where_op op, bool exists, uint32_t count, int64_t first,
+                          int64_t second)
 {
     uint8_t bytes[2][16];
     struct mn_str values[2];
@@ -201,8 +202,8 @@ static void walk_part(struct fake_world *w, struct mn_matcher *m, const struct m
     }
     for (uint32_t row = 0; row < p->rows; row++) {
         uint32_t i = fake_index(w, part, row);
-        bool wanted = row >= first && row < end && fake_visible(w, i, snapshot->seq, snapshot->now) &&
-                      fake_matches(w, i, scope);
+        bool wanted =
+            row >= first && row < end && fake_visible(w, i, snapshot->seq, snapshot->now) && fake_matches(w, i, scope);
         if (wanted != (came[row] == 1))
             fail_msg("part %u row %u should%s match (source %d)", part, row, wanted ? "" : " not", (int)m->source);
     }

@@ -1,6 +1,6 @@
 /*
- * test_kernels.c - engine/kernels: every implementation gives the same bits as the definition, and the definition is close
- * to what double says.
+ * test_kernels.c - engine/kernels: every implementation gives the same bits as the definition, and the definition is
+ * close to what double says.
  */
 #include "engine/kernels.h"
 
@@ -73,7 +73,8 @@ static double defined_norm2(const float *a, uint32_t n)
 
 static void assert_same_bits(const struct mn_kernels *k, const float *a, const float *b, uint32_t n)
 {
-    float dot = k->dot(a, b, n), l2 = k->l2(a, b, n), want_dot = defined(a, b, n, false), want_l2 = defined(a, b, n, true);
+    float dot = k->dot(a, b, n), l2 = k->l2(a, b, n), want_dot = defined(a, b, n, false),
+          want_l2 = defined(a, b, n, true);
     double norm2, want_norm2 = defined_norm2(a, n);
     if (memcmp(&dot, &want_dot, sizeof dot) != 0)
         fail_msg("%s: dot of %u floats is %a, not %a", k->name, n, (double)dot, (double)want_dot);
@@ -127,7 +128,8 @@ static void nothing_is_read_behind_the_end(void **state)
     for (size_t which = 0; which < MN_ARRAY_LEN(names); which++) {
         const struct mn_kernels *k = mn_kernels_named(names[which]);
         for (uint32_t n = 1; k && n < 70; n++) {
-            /* Blocks of exactly n floats: the address sanitizer sees a read too many; NaN behind the end shows otherwise. */
+            /* Blocks of exactly n floats: the address sanitizer sees a read too many; NaN behind the end shows
+             * otherwise. */
             float *a = malloc(n * sizeof *a), framed[72];
             assert_non_null(a);
             for (uint32_t i = 0; i < MN_ARRAY_LEN(framed); i++)

@@ -27,7 +27,8 @@ static int compare_time(const void *a, const void *b)
 }
 
 /* Every visible match in the order of time, by index. */
-static uint32_t model(struct fake_world *w, const struct mn_scope *scope, uint64_t seq, bool newest_first, uint32_t *found)
+static uint32_t model(struct fake_world *w, const struct mn_scope *scope, uint64_t seq, bool newest_first,
+                      uint32_t *found)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < w->count; i++) {
@@ -228,7 +229,8 @@ static void context_is_the_neighbours_in_time(void **state)
         if (!fake_visible(w, index, snapshot.seq, w->now))
             continue;
         uint32_t count = neighbours(w, index, snapshot.seq, list, &place);
-        assert_int_equal(mn_read_context(&reading, &snapshot, (struct mn_row_ref){part, row}, n, &before, &after), MN_OK);
+        assert_int_equal(mn_read_context(&reading, &snapshot, (struct mn_row_ref){part, row}, n, &before, &after),
+                         MN_OK);
         assert_int_equal(before, place < n ? place : n);
         assert_int_equal(after, count - place - 1 < n ? count - place - 1 : n);
         assert_int_equal(reading.row_count, before + after);

@@ -357,8 +357,8 @@ static void make_query(struct fake_world *w, enum mn_metric metric, const struct
                                    .floor = (double)fake_below(w, 3) / 2};
 }
 
-/* A power of two more or less in the embedding's length changes nothing, so the cosine of model and engine agree but for
- * the last bits of 1 / |q|. */
+/* A power of two more or less in the embedding's length changes nothing, so the cosine of model and engine agree but
+ * for the last bits of 1 / |q|. */
 static bool same_score(double a, double b)
 {
     return fabs(a - b) <= 1e-14 * fmax(1, fabs(b));
