@@ -6,6 +6,7 @@
  * in that order. A failed piece of work is told and counted; it never ends the process.
  */
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "actors/compactor.h"
 #include "engine/snapshot.h"
@@ -283,8 +284,12 @@ static enum mn_status start(struct mn_actor *actor, void **state)
     /* The first segment is checked a whole interval from now at most: a cluster that is often restarted must not scrub without end. */
     c->next_scrub_ns = mn_clock_ns() + actor->settings.scrub_interval / 8;
     MN_TRY(mn_link_open(&c->writer, actor->zmq, &actor->store, "role.wal-writer"));
-    MN_TRY(mn_router_bind(&c->router, actor->zmq, mn_actor_endpoint(&actor->store, endpoint, "role.compactor"),
-                          HIGH_WATER));
+    /* Between the roles: closed to the members of security.group too. */
+    mode_t mask = umask(0077);
+    enum mn_status status = mn_router_bind(&c->router, actor->zmq,
+                                           mn_actor_endpoint(&actor->store, endpoint, "role.compactor"), HIGH_WATER);
+    umask(mask);
+    MN_TRY(status);
     mn_actor_poll(actor, c->router.socket);
     return MN_OK;
 }

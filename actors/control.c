@@ -7,6 +7,7 @@
 #include "actors/control.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "actors/actor.h"
@@ -82,8 +83,11 @@ static enum mn_status reload(struct mn_control_sockets *c, const struct mn_reque
 {
     char changed[1024], restart[1024];
     enum mn_status status = mn_supervisor_reload(c->s, changed, sizeof changed, restart, sizeof restart);
-    if (status == MN_USAGE)
-        return MN_FAIL(MN_BAD_REQUEST, "the settings stay as they were: %s", mn_error_text());
+    if (status == MN_USAGE) {
+        char why[512];
+        snprintf(why, sizeof why, "%s", mn_error_text());
+        return MN_FAIL(MN_BAD_REQUEST, "the settings stay as they were: %s", why);
+    }
     MN_TRY(status);
     mn_reply_begin(&c->reply, request->rid, 2);
     mn_reply_text(&c->reply, "changed", changed);
