@@ -23,9 +23,9 @@
 #include "shm/numa.h"
 #include "shm/process.h"
 
-#define IDLE_MS          1000
-#define COMPACTOR_NICE   10
-#define ORPHAN_DRAIN_NS  1500000000u /* less than the 2 s that a new supervisor waits */
+#define IDLE_MS         1000
+#define COMPACTOR_NICE  10
+#define ORPHAN_DRAIN_NS 1500000000u /* less than the 2 s that a new supervisor waits */
 
 void mn_log(const struct mn_actor *actor, const char *fmt, ...)
 {
@@ -190,8 +190,8 @@ void mn_actor_pulse_end(struct mn_actor *actor)
 
 static enum mn_status wait_for_work(struct mn_actor *actor)
 {
-    zmq_pollitem_t items[2 + MN_ACTOR_SOCKETS_MAX + MN_ACTOR_FDS_MAX] = {
-        {.fd = actor->signal_fd, .events = ZMQ_POLLIN}, {.fd = actor->pipe_fd, .events = ZMQ_POLLIN}};
+    zmq_pollitem_t items[2 + MN_ACTOR_SOCKETS_MAX + MN_ACTOR_FDS_MAX] = {{.fd = actor->signal_fd, .events = ZMQ_POLLIN},
+                                                                         {.fd = actor->pipe_fd, .events = ZMQ_POLLIN}};
     int count = 2;
     for (uint32_t i = 0; i < actor->socket_count; i++)
         items[count++] = (zmq_pollitem_t){.socket = actor->sockets[i], .events = ZMQ_POLLIN};

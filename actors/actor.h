@@ -1,9 +1,9 @@
 /*
  * actor.h - the only main loop. A role is a struct of callbacks and reads as its story.
  *
- * The loop owns: signals (signalfd: SIGTERM drains, SIGHUP reloads), the supervisor's pipe (EOF: the supervisor is gone), the
- * heartbeat, the stats page, polling, and the end: a failed start or turn is logged once with its trail, its sentence left as
- * last words, exit status 1. Everything here is called from the role's main thread; mn_log from any.
+ * The loop owns: signals (signalfd: SIGTERM drains, SIGHUP reloads), the supervisor's pipe (EOF: the supervisor is
+ * gone), the heartbeat, the stats page, polling, and the end: a failed start or turn is logged once with its trail, its
+ * sentence left as last words, exit status 1. Everything here is called from the role's main thread; mn_log from any.
  */
 #ifndef MN_ACTORS_ACTOR_H
 #define MN_ACTORS_ACTOR_H
@@ -29,8 +29,9 @@ struct mn_actor {
     struct mn_instance instance;
     struct mn_role_slot *slot;
     struct mn_stats_page *stats;
-    void *zmq;     /* context; made after exec */
-    bool draining; /* SIGTERM came or the supervisor is gone: finish what was admitted, then say so with mn_actor_done */
+    void *zmq; /* context; made after exec */
+    bool
+        draining; /* SIGTERM came or the supervisor is gone: finish what was admitted, then say so with mn_actor_done */
     bool done;
     /* what the loop polls besides signals and the pipe */
     void *sockets[MN_ACTOR_SOCKETS_MAX];
@@ -50,10 +51,11 @@ struct mn_actor {
 
 struct mn_role_ops {
     enum mn_role role;
-    /* Makes *state, binds sockets, adds them with mn_actor_poll. The role counts as ready when it returns. It may take as long
-     * as it must: meanwhile a thread of the loop keeps the heartbeat. */
+    /* Makes *state, binds sockets, adds them with mn_actor_poll. The role counts as ready when it returns. It may take
+     * as long as it must: meanwhile a thread of the loop keeps the heartbeat. */
     enum mn_status (*start)(struct mn_actor *actor, void **state);
-    /* One turn of bounded work; *worked: how much it did. 0 lets the loop sleep until a socket is readable or idle_ms passed. */
+    /* One turn of bounded work; *worked: how much it did. 0 lets the loop sleep until a socket is readable or idle_ms
+     * passed. */
     enum mn_status (*turn)(struct mn_actor *actor, void *state, uint32_t *worked);
     /* Frees; also after a start that failed (state is then NULL or half made). */
     void (*stop)(struct mn_actor *actor, void *state);
@@ -69,7 +71,8 @@ struct mn_actor_arguments {
     int pipe_fd; /* read end of the supervisor's pipe */
 };
 
-/* Runs a role to its end in this process; returns the exit status (0 clean). Arguments come from the supervisor's command line. */
+/* Runs a role to its end in this process; returns the exit status (0 clean). Arguments come from the supervisor's
+ * command line. */
 int mn_actor_run(const struct mn_role_ops *ops, const struct mn_actor_arguments *arguments);
 
 void mn_actor_poll(struct mn_actor *actor, void *socket);
@@ -77,12 +80,12 @@ void mn_actor_poll(struct mn_actor *actor, void *socket);
 void mn_actor_poll_fd(struct mn_actor *actor, int fd);
 void mn_actor_done(struct mn_actor *actor);
 
-/* For work that is longer than a turn and can call back: shows the heartbeat, looks at signals and the pipe without waiting.
- * True when the role should end. */
+/* For work that is longer than a turn and can call back: shows the heartbeat, looks at signals and the pipe without
+ * waiting. True when the role should end. */
 bool mn_actor_breathe(struct mn_actor *actor);
 
-/* Around a call that blocks for long and cannot call back: between the two a thread shows the heartbeat. abandon: the call
- * changes nothing, so SIGTERM ends the process in the middle of it, status 0. */
+/* Around a call that blocks for long and cannot call back: between the two a thread shows the heartbeat. abandon: the
+ * call changes nothing, so SIGTERM ends the process in the middle of it, status 0. */
 void mn_actor_pulse_begin(struct mn_actor *actor, bool abandon);
 void mn_actor_pulse_end(struct mn_actor *actor);
 

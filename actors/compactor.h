@@ -53,8 +53,8 @@ struct mn_compactor_role {
     struct mn_job jobs[MN_JOBS_MAX]; /* a ring */
     uint32_t job_first, job_count;
     bool purge_waits;
-    bool settled; /* nothing of an earlier compactor is under way, and what it left is swept */
-    bool urgent;  /* the compaction that runs was asked for, or the tail is too long: it gives way to nothing */
+    bool settled;       /* nothing of an earlier compactor is under way, and what it left is swept */
+    bool urgent;        /* the compaction that runs was asked for, or the tail is too long: it gives way to nothing */
     uint32_t proposals; /* made in this life */
     uint32_t failures;  /* in a row */
     struct mn_load load;
@@ -75,7 +75,8 @@ uint32_t mn_compactor_receive(struct mn_compactor_role *c);
 struct mn_writer_life mn_compactor_writer(const struct mn_compactor_role *c);
 
 /* compactor_work.c */
-/* Makes sure that nothing of an earlier attempt can still be committed, then sweeps. MN_UNAVAILABLE while no writer serves. */
+/* Makes sure that nothing of an earlier attempt can still be committed, then sweeps. MN_UNAVAILABLE while no writer
+ * serves. */
 enum mn_status mn_compactor_settle(struct mn_compactor_role *c) MN_MUST_USE;
 /* Everything there is, now. */
 enum mn_status mn_compactor_consolidate(struct mn_compactor_role *c, struct mn_compacted *result) MN_MUST_USE;

@@ -1,9 +1,9 @@
 /*
  * compactor_role.c - the role that turns log into columns, merges them, and looks after them.
  *
- * Work comes from three sides: jobs over run/role.compactor (consolidate, snapshot and verify from the supervisor, wake from the
- * writer when a purge waits), the regular look at what is worth compacting, and upkeep (census, scrubber). One thing at a time,
- * in that order. A failed piece of work is told and counted; it never ends the process.
+ * Work comes from three sides: jobs over run/role.compactor (consolidate, snapshot and verify from the supervisor, wake
+ * from the writer when a purge waits), the regular look at what is worth compacting, and upkeep (census, scrubber). One
+ * thing at a time, in that order. A failed piece of work is told and counted; it never ends the process.
  */
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -66,8 +66,8 @@ static enum mn_status enqueue(struct mn_compactor_role *c, const struct mn_reque
 }
 
 /* Leaves a reply in c->reply, or queues the job and clears *answered. */
-static enum mn_status take_request(struct mn_compactor_role *c, const struct mn_peer *peer, const struct mn_request *request,
-                                   bool *answered)
+static enum mn_status take_request(struct mn_compactor_role *c, const struct mn_peer *peer,
+                                   const struct mn_request *request, bool *answered)
 {
     struct mn_wire field;
     struct mn_str path = {0};
@@ -99,8 +99,7 @@ static enum mn_status take_request(struct mn_compactor_role *c, const struct mn_
 /* The socket takes what the supervisor forwards in its public form, and wake. */
 static enum mn_status open_request(struct mn_request *request, zmq_msg_t *body)
 {
-    enum mn_status status =
-        mn_wire_open(request, zmq_msg_data(body), zmq_msg_size(body), MN_SERVICE_COMPACTOR);
+    enum mn_status status = mn_wire_open(request, zmq_msg_data(body), zmq_msg_size(body), MN_SERVICE_COMPACTOR);
     bool forwarded = request->op == MN_OP_CONSOLIDATE || request->op == MN_OP_SNAPSHOT || request->op == MN_OP_VERIFY;
     return status == MN_BAD_OP && forwarded ? MN_OK : status;
 }
@@ -114,7 +113,8 @@ uint32_t mn_compactor_receive(struct mn_compactor_role *c)
     while (received < RECEIVE_MAX && mn_router_receive(&c->router, &peer, &body, &malformed) == MN_OK) {
         struct mn_request request = {0};
         bool answered = true;
-        enum mn_status status = malformed ? MN_FAIL(MN_BAD_REQUEST, "a request is one frame") : open_request(&request, &body);
+        enum mn_status status =
+            malformed ? MN_FAIL(MN_BAD_REQUEST, "a request is one frame") : open_request(&request, &body);
         if (status == MN_OK)
             status = take_request(c, &peer, &request, &answered);
         if (status != MN_OK)
@@ -281,7 +281,8 @@ static enum mn_status start(struct mn_actor *actor, void **state)
     c->actor = actor;
     c->router.lock_fd = -1;
     mn_reply_init(&c->reply);
-    /* The first segment is checked a whole interval from now at most: a cluster that is often restarted must not scrub without end. */
+    /* The first segment is checked a whole interval from now at most: a cluster that is often restarted must not scrub
+     * without end. */
     c->next_scrub_ns = mn_clock_ns() + actor->settings.scrub_interval / 8;
     MN_TRY(mn_link_open(&c->writer, actor->zmq, &actor->store, "role.wal-writer"));
     /* Between the roles: closed to the members of security.group too. */
@@ -313,5 +314,4 @@ static void stop(struct mn_actor *actor, void *state)
     free(c);
 }
 
-const struct mn_role_ops mn_compactor_role = {
-    .role = MN_ROLE_COMPACTOR, .start = start, .turn = turn, .stop = stop};
+const struct mn_role_ops mn_compactor_role = {.role = MN_ROLE_COMPACTOR, .start = start, .turn = turn, .stop = stop};

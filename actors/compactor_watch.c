@@ -9,8 +9,8 @@
 #include "engine/verify.h"
 #include "shm/process.h"
 
-#define SCRUB_LOOK_NS     1000000000u /* when recall is busy, and between two looks at least */
-#define DAMAGED_TOLD_MAX  1000
+#define SCRUB_LOOK_NS    1000000000u /* when recall is busy, and between two looks at least */
+#define DAMAGED_TOLD_MAX 1000
 
 void mn_compactor_degrade(struct mn_compactor_role *c, const char *text)
 {
@@ -42,7 +42,8 @@ static void watch(struct mn_compactor_role *c, uint64_t id)
         c->watched_count++;
 }
 
-/* Lets go of segments that the manifest no longer names: their files are unlinked, and mapped they would hold the disk. */
+/* Lets go of segments that the manifest no longer names: their files are unlinked, and mapped they would hold the disk.
+ */
 static void unwatch_retired(struct mn_compactor_role *c)
 {
     uint32_t kept = 0;
@@ -138,8 +139,7 @@ static void scrub_segment(struct mn_compactor_role *c, uint64_t segment)
 {
     uint64_t files = 0, bytes = 0;
     mn_actor_pulse_begin(c->actor, true);
-    enum mn_status status =
-        mn_columns_verify(&c->actor->store, segment, &files, &bytes, note_scrub_damage, c);
+    enum mn_status status = mn_columns_verify(&c->actor->store, segment, &files, &bytes, note_scrub_damage, c);
     mn_actor_pulse_end(c->actor);
     c->scrubbed = segment;
     mn_stat_add(c->actor->stats, MN_STAT_scrub_bytes, bytes);
@@ -153,8 +153,7 @@ void mn_compactor_scrub(struct mn_compactor_role *c, uint64_t now_ns)
     uint64_t interval = c->actor->settings.scrub_interval;
     c->next_scrub_ns = now_ns + SCRUB_LOOK_NS;
     mn_load_look(&c->load, &c->actor->instance.stats, now_ns);
-    if (!mn_load_idle(&c->load, &c->actor->settings) ||
-        mn_manifest_read(&manifest, &c->actor->store, NULL) != MN_OK)
+    if (!mn_load_idle(&c->load, &c->actor->settings) || mn_manifest_read(&manifest, &c->actor->store, NULL) != MN_OK)
         return;
     uint64_t segment = next_to_scrub(&manifest, c->scrubbed);
     /* Spread over the interval, one segment at a time. */
@@ -214,8 +213,8 @@ enum mn_status mn_compactor_verify(struct mn_compactor_role *c, struct mn_str ri
     struct mn_verify_result result = {0};
     struct damage d = {.c = c, .texts = calloc(DAMAGED_TOLD_MAX, sizeof(char *))};
     mn_actor_pulse_begin(c->actor, true);
-    enum mn_status status = mn_verify(&c->actor->store, atomic_load(&control->durable_seq), collect_damage,
-                                      show_progress, &d, &result);
+    enum mn_status status =
+        mn_verify(&c->actor->store, atomic_load(&control->durable_seq), collect_damage, show_progress, &d, &result);
     mn_actor_pulse_end(c->actor);
     if (status == MN_OK) {
         if (!d.columns) /* whatever was damaged has been compacted away or repaired */

@@ -1,10 +1,10 @@
 /*
  * compactor_work.c - a compaction from its plan to its commit.
  *
- * The compactor prepares, the writer commits. Between the two lies a message, and either side may die on the way; the files of
- * a proposal may be removed only when it is certain that nobody will commit it. `settle` makes it certain: the proposals are
- * unlinked, so that the writer cannot read them, and then the writer answers one more request, so that it is not in the
- * middle of one. Only after that comes the sweep.
+ * The compactor prepares, the writer commits. Between the two lies a message, and either side may die on the way; the
+ * files of a proposal may be removed only when it is certain that nobody will commit it. `settle` makes it certain: the
+ * proposals are unlinked, so that the writer cannot read them, and then the writer answers one more request, so that it
+ * is not in the middle of one. Only after that comes the sweep.
  */
 #include <stdio.h>
 #include <time.h>
@@ -76,8 +76,8 @@ static bool is_answer(zmq_msg_t *body, uint64_t rid, uint64_t *seq, enum mn_stat
     return true;
 }
 
-/* Waits for the answer to the request just sent. MN_UNAVAILABLE when the writer dies or we are to stop, MN_DEADLINE when it does
- * not answer in time: then its decision is not known. */
+/* Waits for the answer to the request just sent. MN_UNAVAILABLE when the writer dies or we are to stop, MN_DEADLINE
+ * when it does not answer in time: then its decision is not known. */
 static enum mn_status await_answer(struct mn_compactor_role *c, uint64_t patience_ns, uint64_t *seq)
 {
     uint64_t end = mn_clock_ns() + patience_ns;
@@ -246,8 +246,8 @@ static enum mn_status count_segments(struct mn_compactor_role *c, struct mn_comp
     return MN_OK;
 }
 
-/* Plans by force. For a moment after a commit manifest and view may not agree, and then there is no plan: while rows still wait in
- * the tail that is worth another look. */
+/* Plans by force. For a moment after a commit manifest and view may not agree, and then there is no plan: while rows
+ * still wait in the tail that is worth another look. */
 static enum mn_status plan_by_force(struct mn_compactor_role *c, struct mn_compact_plan *plan)
 {
     struct mn_compact_policy policy = policy_of(&c->actor->settings);
@@ -299,8 +299,8 @@ enum mn_status mn_compactor_consolidate(struct mn_compactor_role *c, struct mn_c
 
 /* ---- by itself ---- */
 
-/* Is it time to end the active log segment? Always when the tail is too long and most of it is not sealed; on an idle machine
- * when there is enough. */
+/* Is it time to end the active log segment? Always when the tail is too long and most of it is not sealed; on an idle
+ * machine when there is enough. */
 static bool should_seal(const struct mn_compactor_role *c, uint64_t tail_rows, uint64_t sealed_rows)
 {
     const struct mn_settings *settings = &c->actor->settings;

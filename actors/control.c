@@ -1,8 +1,8 @@
 /*
  * control.c - the supervisor answers: control and stats requests, the published statistics. See control.h.
  *
- * What it knows itself it answers at once; what the compactor must do goes through forward.c. A request that is wrong costs its
- * sender an error reply and nobody anything else.
+ * What it knows itself it answers at once; what the compactor must do goes through forward.c. A request that is wrong
+ * costs its sender an error reply and nobody anything else.
  */
 #include "actors/control.h"
 

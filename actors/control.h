@@ -1,8 +1,8 @@
 /*
  * control.h - the supervisor's sockets: control, stats, the published statistics, and its line to the compactor.
  *
- * Nothing here waits: requests that the compactor must answer (consolidate, snapshot, verify) are noted, forwarded, and relayed
- * when its reply comes, or refused when their deadline passes or the compactor dies.
+ * Nothing here waits: requests that the compactor must answer (consolidate, snapshot, verify) are noted, forwarded, and
+ * relayed when its reply comes, or refused when their deadline passes or the compactor dies.
  */
 #ifndef MN_ACTORS_CONTROL_H
 #define MN_ACTORS_CONTROL_H

@@ -1,5 +1,6 @@
 /*
- * control_info.c - builds the reply to `info`. The first nine members are the protocol's; the rest is for people and tools.
+ * control_info.c - builds the reply to `info`. The first nine members are the protocol's; the rest is for people and
+ * tools.
  */
 #include "actors/control_info.h"
 

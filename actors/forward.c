@@ -86,8 +86,8 @@ enum mn_status mn_forward_send(struct mn_forward *forward, const struct mn_peer 
         MN_TRY(mn_link_ask_bool(&forward->link, "consolidate", "wait", wait));
     else
         MN_TRY(mn_link_ask(&forward->link, mn_op_word(request->op), path ? "path" : NULL, path));
-    *pending = (struct mn_pending){
-        .number = forward->link.last_rid, .deadline_ns = deadline_of(request), .peer = *peer};
+    *pending =
+        (struct mn_pending){.number = forward->link.last_rid, .deadline_ns = deadline_of(request), .peer = *peer};
     if (request->rid.length > 0) {
         pending->rid = malloc(request->rid.length);
         pending->rid_bytes = pending->rid ? request->rid.length : 0;

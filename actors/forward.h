@@ -14,7 +14,7 @@
 #define MN_FORWARD_MAX 32 /* requests under way; more are busy */
 
 struct mn_pending {
-    uint64_t number; /* rid on the line; 0 = free */
+    uint64_t number;      /* rid on the line; 0 = free */
     uint64_t deadline_ns; /* UINT64_MAX = none */
     struct mn_peer peer;
     char *rid; /* the client's, msgpack bytes, owned; NULL = none */

@@ -1,8 +1,8 @@
 /*
  * link.h - a line from one role to another, over run/role.<name>: a DEALER socket that never waits.
  *
- * Requests carry a number as their rid, by which the caller knows the reply. A line is cut when the other side has died: what was
- * still queued for it must not reach its successor.
+ * Requests carry a number as their rid, by which the caller knows the reply. A line is cut when the other side has
+ * died: what was still queued for it must not reach its successor.
  */
 #ifndef MN_ACTORS_LINK_H
 #define MN_ACTORS_LINK_H
@@ -18,7 +18,8 @@ struct mn_link {
 };
 
 /* role: "role.compactor", "role.wal-writer". */
-enum mn_status mn_link_open(struct mn_link *link, void *zmq, const struct mn_store *store, const char *role) MN_MUST_USE;
+enum mn_status mn_link_open(struct mn_link *link, void *zmq, const struct mn_store *store,
+                            const char *role) MN_MUST_USE;
 /* Drops everything queued. Harmless on a closed one. */
 void mn_link_close(struct mn_link *link);
 /* Close and open: afterwards no earlier request can arrive, and no earlier reply. */

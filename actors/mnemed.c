@@ -1,6 +1,6 @@
 /*
- * mnemed.c - the daemon's command line. One program plays every role: as the supervisor it executes itself again with --role
- * and friends, which are no part of its public interface.
+ * mnemed.c - the daemon's command line. One program plays every role: as the supervisor it executes itself again with
+ * --role and friends, which are no part of its public interface.
  *
  * Exit status: 0 a clean stop; 1 it could not start, with one line on stderr that says why; 2 bad usage.
  */
@@ -23,14 +23,16 @@ static const char help_text[] =
     "Usage:\n"
     "  mnemed --dir DIR [--dim N] [--metric cosine|ip|l2] [--config FILE] [--set key=value ...]\n"
     "\n"
-    "  --dir DIR          the data folder; made on first use. Keep its path short (below 80 bytes): sockets live in it\n"
+    "  --dir DIR          the data folder; made on first use. Keep its path short (below 80 bytes): sockets live in "
+    "it\n"
     "  --dim N            floats in an embedding, 1 to 65536; fixed when the store is made (default 768)\n"
     "  --metric METRIC    what near means: cosine (default), ip (inner product) or l2; fixed when the store is made\n"
     "  --config FILE      settings, as INI; `mneme config` prints them all with what they do\n"
     "  --set key=value    one setting, over what FILE says; may be given often\n"
     "  --help, --version\n"
     "\n"
-    "It stays in the foreground and logs to stderr. SIGTERM (or Ctrl-C) finishes what was admitted and stops; a second one\n"
+    "It stays in the foreground and logs to stderr. SIGTERM (or Ctrl-C) finishes what was admitted and stops; a second "
+    "one\n"
     "stops at once, and still nothing acknowledged is lost. SIGHUP reads FILE again.\n"
     "\n"
     "A first try, in two terminals:\n"
@@ -42,8 +44,21 @@ static const char help_text[] =
     "\n"
     "Exit status: 0 clean stop; 1 could not start (one line says why); 2 bad usage.\n";
 
-enum { OPT_DIR = 256, OPT_DIM, OPT_METRIC, OPT_CONFIG, OPT_SET, OPT_HELP, OPT_VERSION, OPT_ROLE, OPT_INSTANCE, OPT_SLOT,
-       OPT_INDEX, OPT_NODE, OPT_FD };
+enum {
+    OPT_DIR = 256,
+    OPT_DIM,
+    OPT_METRIC,
+    OPT_CONFIG,
+    OPT_SET,
+    OPT_HELP,
+    OPT_VERSION,
+    OPT_ROLE,
+    OPT_INSTANCE,
+    OPT_SLOT,
+    OPT_INDEX,
+    OPT_NODE,
+    OPT_FD
+};
 
 static const struct option long_options[] = {
     {"dir", required_argument, NULL, OPT_DIR},

@@ -1,8 +1,9 @@
 /*
  * recovery_role.c - a process that recovers the log and is done.
  *
- * All of its work is in `start`, under the loop's pulse: a recovery takes as long as it takes. It is safe to kill at any moment
- * and to run again. It never gives up data to get done: a failure is told, exit status 1, and the supervisor tries again later.
+ * All of its work is in `start`, under the loop's pulse: a recovery takes as long as it takes. It is safe to kill at
+ * any moment and to run again. It never gives up data to get done: a failure is told, exit status 1, and the supervisor
+ * tries again later.
  */
 #include "actors/actor.h"
 #include "engine/recovery.h"

@@ -64,7 +64,8 @@ enum mn_status mn_snapshot_path_check(const struct mn_store *store, const char *
     if (!there && errno != ENOENT && errno != ENOTDIR)
         return MN_FAIL(MN_UNAUTHORIZED, "the folder that path lies in cannot be looked into");
     if (there && !allowed_by_roots(store, roots, real_parent))
-        return MN_FAIL(MN_UNAUTHORIZED, "path lies outside snapshot.roots (by default the folder that holds the data folder)");
+        return MN_FAIL(MN_UNAUTHORIZED,
+                       "path lies outside snapshot.roots (by default the folder that holds the data folder)");
     if (!there)
         return MN_FAIL(MN_BAD_REQUEST, "the folder that path lies in does not exist");
     int n = snprintf(resolved, MN_PATH_MAX, "%s/%s", real_parent[1] ? real_parent : "", name);

@@ -14,9 +14,9 @@ static const struct {
     size_t offset;
     const char *quantile;
 } rows[] = {
-    {"count", offsetof(struct mn_stat_summary, count), NULL}, {"sum", offsetof(struct mn_stat_summary, sum), NULL},
-    {"max", offsetof(struct mn_stat_summary, max), NULL},     {"p50", offsetof(struct mn_stat_summary, p50), "0.5"},
-    {"p90", offsetof(struct mn_stat_summary, p90), "0.9"},    {"p99", offsetof(struct mn_stat_summary, p99), "0.99"},
+    {"count", offsetof(struct mn_stat_summary, count), NULL},  {"sum", offsetof(struct mn_stat_summary, sum), NULL},
+    {"max", offsetof(struct mn_stat_summary, max), NULL},      {"p50", offsetof(struct mn_stat_summary, p50), "0.5"},
+    {"p90", offsetof(struct mn_stat_summary, p90), "0.9"},     {"p99", offsetof(struct mn_stat_summary, p99), "0.99"},
     {"p999", offsetof(struct mn_stat_summary, p999), "0.999"},
 };
 

@@ -1,8 +1,10 @@
 /*
- * supervisor.c - the parent's loop: what should run runs, what has died is mourned and started again, a stop is in order.
+ * supervisor.c - the parent's loop: what should run runs, what has died is mourned and started again, a stop is in
+ * order.
  *
- * Which child should run follows from three facts alone: has the log been recovered since the writer last ran, have readers
- * anything to serve, are we stopping. Nothing here blocks but the poll; nothing a child or a client does can stop it.
+ * Which child should run follows from three facts alone: has the log been recovered since the writer last ran, have
+ * readers anything to serve, are we stopping. Nothing here blocks but the poll; nothing a child or a client does can
+ * stop it.
  */
 #include "actors/supervisor.h"
 
@@ -208,8 +210,8 @@ static void ask_to_stop(struct mn_child *child)
     mn_child_signal(child, SIGTERM);
 }
 
-/* The writer drains first, while readers and compactor are still there to help it; then the others. A recovery is cut short: it
- * acknowledges nothing and begins anew at the next start. */
+/* The writer drains first, while readers and compactor are still there to help it; then the others. A recovery is cut
+ * short: it acknowledges nothing and begins anew at the next start. */
 static void drive_stop(struct mn_supervisor *s, uint64_t now)
 {
     struct mn_child *writer = mn_children_find(s, MN_ROLE_WAL_WRITER);

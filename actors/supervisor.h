@@ -72,12 +72,12 @@ struct mn_supervisor {
     struct mn_death deaths[MN_DEATHS_KEPT]; /* a ring */
     uint64_t death_count;
     uint64_t started_ns, last_look_ns, next_tick_ns;
-    int64_t started_at;   /* wall clock, ns */
-    uint64_t kill_at_ns;  /* when stopping: the end of patience */
-    bool recovery_begun;  /* in this life */
-    bool recovered;       /* since the writer last ran: it may start */
-    bool recovered_once;  /* readers have something to serve */
-    bool complete_once;   /* all roles have been ready together */
+    int64_t started_at;  /* wall clock, ns */
+    uint64_t kill_at_ns; /* when stopping: the end of patience */
+    bool recovery_begun; /* in this life */
+    bool recovered;      /* since the writer last ran: it may start */
+    bool recovered_once; /* readers have something to serve */
+    bool complete_once;  /* all roles have been ready together */
     bool stopping, killing;
 };
 
@@ -87,7 +87,8 @@ int mn_supervisor_run(const struct mn_supervisor_options *options);
 /* Defaults, the file, the --set options, all checked. */
 enum mn_status mn_supervisor_settings(const struct mn_supervisor_options *options,
                                       struct mn_settings *settings) MN_MUST_USE;
-/* Takes reloadable settings from file and options and tells the children. changed, restart: keys with ", " between them. */
+/* Takes reloadable settings from file and options and tells the children. changed, restart: keys with ", " between
+ * them. */
 enum mn_status mn_supervisor_reload(struct mn_supervisor *s, char *changed, size_t changed_size, char *restart,
                                     size_t restart_size) MN_MUST_USE;
 /* Begins the end: the writer first, then the others. Again: no effect. */
@@ -108,7 +109,8 @@ struct mn_child *mn_children_find(struct mn_supervisor *s, enum mn_role role);
 enum mn_status mn_child_start(struct mn_supervisor *s, struct mn_child *child) MN_MUST_USE;
 /* Notices readiness; true when it is ready (now or earlier in this life). */
 bool mn_child_ready(struct mn_supervisor *s, struct mn_child *child);
-/* Collects a child that has ended: last words, reader slots, back-off. False while it still runs. *clean: exit status 0. */
+/* Collects a child that has ended: last words, reader slots, back-off. False while it still runs. *clean: exit status
+ * 0. */
 bool mn_child_bury(struct mn_supervisor *s, struct mn_child *child, bool *clean);
 void mn_child_signal(struct mn_child *child, int signal);
 bool mn_child_stalled(const struct mn_supervisor *s, const struct mn_child *child, uint64_t now_ns);

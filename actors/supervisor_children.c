@@ -2,8 +2,8 @@
  * supervisor_children.c - the life of a child as its parent sees it: start, ready, stall, end.
  *
  * A child is this same program, executed again with its role on the command line (a ZeroMQ context does not survive a
- * fork). It is known by its pidfd, so that a reused pid is never signalled. It inherits two descriptors of ours: stderr, and
- * the read end of a pipe whose end of file tells it that the supervisor is gone.
+ * fork). It is known by its pidfd, so that a reused pid is never signalled. It inherits two descriptors of ours:
+ * stderr, and the read end of a pipe whose end of file tells it that the supervisor is gone.
  */
 #include "actors/supervisor.h"
 
@@ -81,8 +81,8 @@ static void prepare_slot(struct mn_child *child)
         atomic_fetch_add(&slot->restarts, 1);
 }
 
-/* posix_spawn with the pipe at CHILD_PIPE_FD and a process group of its own: Ctrl-C on a terminal reaches the supervisor
- * alone, which then stops the children in order. */
+/* posix_spawn with the pipe at CHILD_PIPE_FD and a process group of its own: Ctrl-C on a terminal reaches the
+ * supervisor alone, which then stops the children in order. */
 static int spawn(struct mn_supervisor *s, pid_t *pid, char *const argv[])
 {
     posix_spawn_file_actions_t actions;
@@ -113,8 +113,9 @@ enum mn_status mn_child_start(struct mn_supervisor *s, struct mn_child *child)
     snprintf(index, sizeof index, "%u", child->index);
     snprintf(node, sizeof node, "%u", child->node);
     snprintf(fd, sizeof fd, "%d", CHILD_PIPE_FD);
-    char *const argv[] = {"mnemed",  role,  "--dir",   s->store.dir, "--instance", s->instance.path, "--slot", slot,
-                          "--index", index, "--node", node,         "--fd",       fd,               NULL};
+    char *const argv[] = {"mnemed",         role,     "--dir", s->store.dir, "--instance",
+                          s->instance.path, "--slot", slot,    "--index",    index,
+                          "--node",         node,     "--fd",  fd,           NULL};
     prepare_slot(child);
     int error = spawn(s, &child->pid, argv);
     if (error) {
@@ -170,11 +171,9 @@ static void remember_death(struct mn_supervisor *s, const struct mn_child *child
 {
     char name[MN_CHILD_NAME_MAX];
     struct mn_death *death = &s->deaths[s->death_count++ % MN_DEATHS_KEPT];
-    *death = (struct mn_death){
-        .role = child->role, .index = child->index, .pid = child->pid, .at = mn_wall_ns()};
+    *death = (struct mn_death){.role = child->role, .index = child->index, .pid = child->pid, .at = mn_wall_ns()};
     mn_supervisor_how(info->si_code, info->si_status, death->how, sizeof death->how);
-    mn_supervisor_words(child->shared->last_words, sizeof child->shared->last_words, death->words,
-                        sizeof death->words);
+    mn_supervisor_words(child->shared->last_words, sizeof child->shared->last_words, death->words, sizeof death->words);
     mn_log(NULL, "the %s (pid %d) has ended: %s%s%s", mn_child_name(child, name), (int)child->pid, death->how,
            death->words[0] ? "; its last words: " : "", death->words);
 }

@@ -15,8 +15,8 @@ struct mn_backoff {
     uint32_t early_deaths;
 };
 
-/* Notes a death; returns the pause (ns) before the next start: 0 after a life that got ready, else min doubled with every
- * further early death, at most max. */
+/* Notes a death; returns the pause (ns) before the next start: 0 after a life that got ready, else min doubled with
+ * every further early death, at most max. */
 uint64_t mn_backoff_died(struct mn_backoff *backoff, bool was_ready, uint64_t min_ns, uint64_t max_ns);
 void mn_backoff_ready(struct mn_backoff *backoff);
 bool mn_backoff_keeps_dying(const struct mn_backoff *backoff);
@@ -30,12 +30,12 @@ struct mn_supervisor_facts {
     uint32_t reasons; /* bits of enum mn_degraded */
 };
 
-/* stopping, then degraded by a role that keeps dying, then recovering (no writer serves, or the first start is not over), then
- * degraded by anything else, then ready. */
+/* stopping, then degraded by a role that keeps dying, then recovering (no writer serves, or the first start is not
+ * over), then degraded by anything else, then ready. */
 enum mn_store_state mn_supervisor_state(const struct mn_supervisor_facts *facts);
 
-/* True when a heartbeat is too old. last_look_ns: when the supervisor looked before; if that is half of `stall` ago or more, the
- * supervisor itself was away (a suspended machine), and old heartbeats prove nothing. */
+/* True when a heartbeat is too old. last_look_ns: when the supervisor looked before; if that is half of `stall` ago or
+ * more, the supervisor itself was away (a suspended machine), and old heartbeats prove nothing. */
 bool mn_supervisor_stalled(uint64_t now_ns, uint64_t last_look_ns, uint64_t heartbeat_ns, uint64_t stall_ns);
 
 /* How a dead child ended, from waitid's si_code and si_status: "exit status 1", "signal 9 (Killed)". */

@@ -1,8 +1,9 @@
 /*
  * supervisor_start.c - everything before the first child: whose folder this is, who else was here, what is shared.
  *
- * Order matters. The lock comes before anything is read or made; orphans of an earlier supervisor are gone before their shared
- * memory is swept; the instance is noted in run/instance only when it is laid out. Each failure here ends mnemed with one line.
+ * Order matters. The lock comes before anything is read or made; orphans of an earlier supervisor are gone before their
+ * shared memory is swept; the instance is noted in run/instance only when it is laid out. Each failure here ends mnemed
+ * with one line.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,11 +21,11 @@
 #include "engine/fault.h"
 #include "shm/process.h"
 
-#define LONGEST_SOCKET   "run/role.wal-writer"
-#define SOCKET_PATH_MAX  99 /* libzmq and the kernel stop at 107; some clients earlier */
-#define ORPHAN_WAIT_NS   2000000000u
-#define ORPHAN_KILL_NS   2000000000u
-#define ORPHAN_LOOK_US   10000
+#define LONGEST_SOCKET  "run/role.wal-writer"
+#define SOCKET_PATH_MAX 99 /* libzmq and the kernel stop at 107; some clients earlier */
+#define ORPHAN_WAIT_NS  2000000000u
+#define ORPHAN_KILL_NS  2000000000u
+#define ORPHAN_LOOK_US  10000
 
 char *mn_supervisor_settings_path(const struct mn_supervisor *s, char *path)
 {
@@ -79,8 +80,8 @@ static enum mn_status open_store(struct mn_supervisor *s, const char *dir)
         return MN_FAIL(MN_BAD_DIM, "the store %s has dim %u, not %u: leave --dim out, or give another folder", dir,
                        s->store.dim, o->dim);
     if (o->metric >= 0 && (enum mn_metric)o->metric != s->store.metric)
-        return MN_FAIL(MN_BAD_REQUEST, "the store %s has metric %s, not %s: leave --metric out, or give another folder", dir,
-                       mn_metric_word(s->store.metric), mn_metric_word((unsigned)o->metric));
+        return MN_FAIL(MN_BAD_REQUEST, "the store %s has metric %s, not %s: leave --metric out, or give another folder",
+                       dir, mn_metric_word(s->store.metric), mn_metric_word((unsigned)o->metric));
     return MN_OK;
 }
 
@@ -102,10 +103,11 @@ static int give_to_group(const char *path, const struct stat *st, int kind, stru
 static enum mn_status share(const char *path)
 {
     return nftw(path, give_to_group, 16, FTW_PHYS) == 0 ? MN_OK
-                                                         : MN_FAIL_ERRNO("cannot give %s to security.group", path);
+                                                        : MN_FAIL_ERRNO("cannot give %s to security.group", path);
 }
 
-/* Without security.group everything is the owner's alone. With it, the group reads the store and connects to its sockets. */
+/* Without security.group everything is the owner's alone. With it, the group reads the store and connects to its
+ * sockets. */
 static enum mn_status set_access(struct mn_supervisor *s)
 {
     char path[MN_PATH_MAX];
@@ -137,8 +139,8 @@ static enum mn_status read_noted_instance(const struct mn_supervisor *s, char *n
     return MN_OK;
 }
 
-/* How many processes of the old instance still run; with a signal, sends it to each. Pid and start time name a process; the
- * pidfd is opened before the start time is compared, so that the signal cannot reach another. */
+/* How many processes of the old instance still run; with a signal, sends it to each. Pid and start time name a process;
+ * the pidfd is opened before the start time is compared, so that the signal cannot reach another. */
 static uint32_t look_at_orphans(const struct mn_control *control, int signal)
 {
     uint32_t alive = 0;
@@ -198,9 +200,8 @@ static enum mn_status note_instance(struct mn_supervisor *s)
 
 static enum mn_status make_instance(struct mn_supervisor *s)
 {
-    struct mn_instance_shape shape = {.dim = s->store.dim,
-                                      .metric = s->store.metric,
-                                      .reader_slots = (uint32_t)s->settings.reader_slots};
+    struct mn_instance_shape shape = {
+        .dim = s->store.dim, .metric = s->store.metric, .reader_slots = (uint32_t)s->settings.reader_slots};
     memcpy(shape.store_uuid, s->store.uuid, sizeof shape.store_uuid);
     MN_TRY(mn_instance_create(&s->instance, &shape));
     MN_FAULT_POINT(instance_created);
