@@ -95,13 +95,11 @@ static enum mn_status flush(struct mn_column_sink *sink)
     if (sink->buffered == 0)
         return MN_OK;
     MN_TRY(note_checksums(sink));
-    MN_TRY(sink->io->write(sink->fd, sink->buffer, sink->buffered, sizeof sink->header + sink->written));
-    sink->written += sink->buffered;
-    sink->unsynced += sink->buffered;
+    uint64_t at = sizeof sink->header + sink->written, bytes = sink->buffered;
+    MN_TRY(sink->io->write(sink->fd, sink->buffer, bytes, at));
+    sink->written += bytes;
     sink->buffered = 0;
-    if (sink->unsynced >= MN_SINK_SYNC)
-        return mn_column_sink_sync(sink);
-    return MN_OK;
+    return sink->io->flush(sink->fd, at, bytes);
 }
 
 enum mn_status mn_column_sink_append(struct mn_column_sink *sink, const void *data, uint64_t bytes)
@@ -149,7 +147,6 @@ enum mn_status mn_column_sink_end(struct mn_column_sink *sink, uint64_t rows, ui
 
 enum mn_status mn_column_sink_sync(struct mn_column_sink *sink)
 {
-    sink->unsynced = 0;
     MN_TRY(sink->io->datasync(sink->fd));
     return MN_OK;
 }

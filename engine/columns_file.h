@@ -85,10 +85,9 @@ static inline uint64_t mn_column_blocks(uint64_t bytes)
 
 /* ---- writing ---- */
 
-/* A file being written: a buffer of MN_SINK_BYTES, checksums as it empties, a sync every MN_SINK_SYNC bytes, so that
- * the last one is short and the log's syncs never wait behind gigabytes. */
+/* A file being written: a buffer of MN_SINK_BYTES, checksums as it empties, written back as it goes, so that the last
+ * sync is short and the log's syncs never wait behind gigabytes. */
 #define MN_SINK_BYTES (1u << 20)
-#define MN_SINK_SYNC  (32u << 20)
 
 struct mn_column_sink {
     const struct mn_io *io;
@@ -96,7 +95,7 @@ struct mn_column_sink {
     struct mn_column_header header;
     uint8_t *buffer;
     uint32_t buffered;
-    uint64_t written, unsynced; /* bytes of data */
+    uint64_t written; /* bytes of data */
     uint32_t *checksums;
     uint64_t blocks, blocks_max;
     uint32_t seed;

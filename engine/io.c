@@ -6,9 +6,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -64,6 +67,14 @@ static enum mn_status posix_write(int fd, const void *data, size_t bytes, uint64
             return MN_FAIL_ERRNO("cannot write %zu bytes at %llu", bytes, (unsigned long long)offset);
         done += (size_t)n;
     }
+    return MN_OK;
+}
+
+static enum mn_status posix_flush(int fd, uint64_t offset, uint64_t bytes)
+{
+    unsigned flags = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    if (sync_file_range(fd, (off_t)offset, (off_t)bytes, flags) != 0 && errno != EINTR && errno != ENOSYS)
+        return MN_FAIL_ERRNO("cannot write %llu bytes back", (unsigned long long)bytes);
     return MN_OK;
 }
 
@@ -147,6 +158,41 @@ static enum mn_status posix_list(const char *path, enum mn_status (*visit)(void 
     return status;
 }
 
+/* Shares extents where the file system can; else the kernel copies, else we do. */
+static enum mn_status copy_bytes(int from, int to, uint64_t bytes)
+{
+    if (bytes == 0 || ioctl(to, FICLONE, from) == 0)
+        return MN_OK;
+    for (uint64_t done = 0; done < bytes;) {
+        ssize_t n = copy_file_range(from, NULL, to, NULL, bytes - done, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && done == 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS))
+            n = sendfile(to, from, NULL, bytes);
+        if (n < 0)
+            return MN_FAIL_ERRNO("cannot copy %llu bytes", (unsigned long long)bytes);
+        if (n == 0)
+            return MN_FAIL(MN_CORRUPT, "a file became shorter while it was copied");
+        done += (uint64_t)n;
+    }
+    return MN_OK;
+}
+
+static enum mn_status posix_copy(const char *from, const char *to, uint64_t *bytes)
+{
+    int in = -1, out = -1;
+    enum mn_status status = MN_OK;
+    MN_TRY_OUT(posix_open(from, MN_IO_READ, &in));
+    MN_TRY_OUT(posix_open(to, MN_IO_WRITE | MN_IO_CREATE, &out));
+    MN_TRY_OUT(posix_size(in, bytes));
+    MN_TRY_OUT(copy_bytes(in, out, *bytes));
+    MN_TRY_OUT(posix_datasync(out));
+out:
+    posix_close(in);
+    posix_close(out);
+    return status;
+}
+
 static enum mn_status posix_free_bytes(const char *path, uint64_t *bytes)
 {
     struct statvfs vfs;
@@ -162,6 +208,7 @@ const struct mn_io mn_io_posix = {
     .size = posix_size,
     .read = posix_read,
     .write = posix_write,
+    .flush = posix_flush,
     .datasync = posix_datasync,
     .reserve = posix_reserve,
     .map = posix_map,
@@ -172,6 +219,7 @@ const struct mn_io mn_io_posix = {
     .rmdir = posix_rmdir,
     .sync_dir = posix_sync_dir,
     .list = posix_list,
+    .copy = posix_copy,
     .free_bytes = posix_free_bytes,
 };
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "engine/crc.h"
 #include "engine/fault.h"
@@ -17,7 +18,8 @@
 #include "shm/process.h"
 
 #define READY_MAX     16u
-#define ZERO_BYTES    (1u << 20)
+#define ZERO_BYTES    (256u << 10)
+#define ZERO_PAUSE_US 500
 #define MARK_EVERY_NS UINT64_C(100000000)
 #define SPACE_EVERY_NS UINT64_C(500000000)
 
@@ -51,16 +53,26 @@ struct mn_wal_keeper {
     uint64_t marked_seq, mark_turn, mark_ns, space_ns;
 };
 
+/* One piece, written back at once: the log's syncs share the disk, and wait for whatever is queued before them. While another
+ * segment is ready there is time, and the pieces leave gaps. */
+static enum mn_status fill_piece(struct mn_wal_keeper *k, int fd, const void *zeros, uint64_t at)
+{
+    uint64_t left = k->segment_bytes - at, bytes = left < ZERO_BYTES ? left : ZERO_BYTES;
+    MN_TRY(k->store.io->write(fd, zeros, bytes, at));
+    MN_TRY(k->store.io->flush(fd, at, bytes));
+    if (mn_wal_keeper_ready(k) > 0)
+        usleep(ZERO_PAUSE_US);
+    return MN_OK;
+}
+
 static enum mn_status fill_zeros(struct mn_wal_keeper *k, int fd)
 {
     void *zeros = calloc(1, ZERO_BYTES);
     if (!zeros)
         return MN_FAIL(MN_INTERNAL, "no memory to prepare a log segment");
     enum mn_status status = k->store.io->reserve(fd, k->segment_bytes);
-    for (uint64_t at = 0; status == MN_OK && at < k->segment_bytes; at += ZERO_BYTES) {
-        uint64_t left = k->segment_bytes - at;
-        status = k->store.io->write(fd, zeros, left < ZERO_BYTES ? left : ZERO_BYTES, at);
-    }
+    for (uint64_t at = 0; status == MN_OK && at < k->segment_bytes; at += ZERO_BYTES)
+        status = fill_piece(k, fd, zeros, at);
     free(zeros);
     return status == MN_OK ? k->store.io->datasync(fd) : status;
 }
