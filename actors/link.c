@@ -86,8 +86,8 @@ enum mn_status mn_link_ask(struct mn_link *link, const char *op, const char *key
     msgpack_packer pack;
     msgpack_sbuffer_init(&buffer);
     msgpack_packer_init(&pack, &buffer, msgpack_sbuffer_write);
-    begin(&pack, link, op, key != NULL);
-    if (key) {
+    begin(&pack, link, op, key && value);
+    if (key && value) {
         pack_text(&pack, key);
         pack_text(&pack, value);
     }

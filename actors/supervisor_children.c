@@ -22,8 +22,6 @@
 
 #define CHILD_PIPE_FD 3
 
-extern char **environ;
-
 const char *mn_child_name(const struct mn_child *child, char name[MN_CHILD_NAME_MAX])
 {
     if (child->role == MN_ROLE_RECALL)
