@@ -72,7 +72,7 @@ struct mn_wal_writer {
     uint64_t woken_ns; /* when the compactor was last told of them */
 
     /* of the batch that is being made */
-    uint64_t batch_memories, batch_forgets, decode_ns, admit_ns;
+    uint64_t decode_ns, admit_ns;
     uint64_t commit_ns; /* how long a commit takes of late */
 };
 

@@ -67,7 +67,6 @@ static enum mn_status remember(struct admission *a)
     if (status != MN_OK)
         return status;
     count_replay(w, &outcome);
-    w->batch_memories += outcome.replayed ? 0 : remember.count;
     pack_remembered(&w->reply, a->request.rid, &outcome);
     if (!accepted)
         return mn_wal_writer_defer(w, a->held, a->request.rid);
@@ -86,7 +85,6 @@ static enum mn_status revise(struct admission *a)
     if (status != MN_OK)
         return status;
     count_replay(w, &outcome);
-    w->batch_memories += outcome.replayed ? 0 : 1;
     mn_reply_begin(&w->reply, a->request.rid, 1);
     mn_reply_uint(&w->reply, "seq", outcome.seq);
     return mn_wal_writer_defer(w, a->held, a->request.rid);
@@ -109,7 +107,6 @@ static enum mn_status forget(struct admission *a, enum fate *fate)
     enum mn_status status = mn_writer_forget(w->writer, &forget.forget, &outcome);
     if (status != MN_OK)
         return status;
-    count_replay(w, &outcome);
     return mn_wal_writer_forgotten(w, a->held, a->request.rid, &forget.forget, forget.forget.ids, forget.forget.id_count,
                                    &outcome);
 }

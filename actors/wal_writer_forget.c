@@ -199,10 +199,6 @@ enum mn_status mn_wal_writer_forgotten(struct mn_wal_writer *w, const struct mn_
 {
     if (outcome->replayed)
         mn_stat_add(w->actor->stats, MN_STAT_write_replays, 1);
-    else if (forget->mode == MN_FORGET_RESTORE)
-        w->batch_memories += outcome->count;
-    else
-        w->batch_forgets += outcome->count;
     if (forget->mode == MN_FORGET_PURGE)
         return keep_purge(w, held, rid, ids, id_count, outcome);
     mn_reply_begin(&w->reply, rid, 2);

@@ -166,9 +166,6 @@ static void clear_acks(struct mn_wal_writer *w)
 void mn_wal_writer_send_acks(struct mn_wal_writer *w)
 {
     uint64_t now = mn_clock_ns();
-    if (w->ack_count == 0)
-        return;
-    MN_FAULT_POINT(writer_before_ack);
     for (uint32_t i = 0; i < w->ack_count; i++) {
         const struct mn_ack *ack = &w->acks[i];
         if (i == 1)

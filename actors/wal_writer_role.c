@@ -12,7 +12,8 @@
 
 #include "shm/process.h"
 
-#define IDLE_MS 100 /* housekeeping goes on while nobody writes */
+#define IDLE_MS  100 /* housekeeping goes on while nobody writes */
+#define PURGE_MS 5   /* a client waits for files to be unlinked */
 
 static enum mn_status bind_sockets(struct mn_wal_writer *w)
 {
@@ -79,20 +80,22 @@ static void record_batch(struct mn_wal_writer *w, uint64_t commit_ns)
     struct mn_stats_page *stats = w->actor->stats;
     mn_stat_record(stats, MN_STAT_write_receive_ns, w->decode_ns);
     mn_stat_record(stats, MN_STAT_write_encode_ns, w->admit_ns);
-    mn_stat_record(stats, MN_STAT_write_batch_memories, w->batch_memories);
-    mn_stat_add(stats, MN_STAT_write_memories, w->batch_memories);
-    mn_stat_add(stats, MN_STAT_write_forgets, w->batch_forgets);
     w->commit_ns = (w->commit_ns * 7 + commit_ns) / 8;
 }
 
-static enum mn_status write_batch(struct mn_wal_writer *w, uint64_t *mark)
+static enum mn_status write_batch(struct mn_wal_writer *w)
 {
-    MN_TRY(mn_writer_append(w->writer));
-    record_stage(w, MN_STAT_write_write_ns, mark);
+    uint64_t begun_ns = mn_clock_ns(), mark = begun_ns;
+    bool pending = mn_writer_pending(w->writer);
+    MN_TRY(mn_writer_append(w->writer)); /* also tells of a change that was admitted by half */
+    if (!pending)
+        return MN_OK;
+    record_stage(w, MN_STAT_write_write_ns, &mark);
     MN_TRY(mn_writer_sync(w->writer)); /* durable from here */
-    record_stage(w, MN_STAT_write_sync_ns, mark);
+    record_stage(w, MN_STAT_write_sync_ns, &mark);
     mn_writer_publish(w->writer); /* visible from here */
-    record_stage(w, MN_STAT_write_publish_ns, mark);
+    record_stage(w, MN_STAT_write_publish_ns, &mark);
+    record_batch(w, mark - begun_ns);
     return MN_OK;
 }
 
@@ -108,20 +111,18 @@ static void give_up(struct mn_wal_writer *w)
 
 static enum mn_status commit(struct mn_wal_writer *w)
 {
-    uint64_t begun_ns = mn_clock_ns(), mark = begun_ns;
-    if (mn_writer_pending(w->writer)) {
-        enum mn_status status = write_batch(w, &mark);
-        if (status != MN_OK) {
-            char sentence[512];
-            snprintf(sentence, sizeof sentence, "%s", mn_error_text());
-            give_up(w);
-            return MN_FAIL(status, "%s", sentence);
-        }
-        record_batch(w, mark - begun_ns);
+    char sentence[512];
+    enum mn_status status = write_batch(w);
+    if (status != MN_OK) {
+        snprintf(sentence, sizeof sentence, "%s", mn_error_text());
+        give_up(w);
+        return MN_FAIL(status, "%s", sentence);
     }
+    w->decode_ns = w->admit_ns = 0;
+    if (w->ack_count == 0)
+        return MN_OK;
     mn_writer_acked(w->writer);
     mn_wal_writer_send_acks(w);
-    w->batch_memories = w->batch_forgets = w->decode_ns = w->admit_ns = 0;
     return MN_OK;
 }
 
@@ -144,7 +145,6 @@ static void show_gauges(struct mn_wal_writer *w)
 {
     struct mn_stats_page *stats = w->actor->stats;
     mn_stat_set(stats, MN_STAT_write_queue, w->queue_count + w->ack_count);
-    mn_stat_set(stats, MN_STAT_purges_pending, w->purge_count);
     if (w->public.lost > w->lost_told)
         mn_stat_add(stats, MN_STAT_write_lost_replies, w->public.lost - w->lost_told);
     w->lost_told = w->public.lost;
@@ -163,6 +163,7 @@ static enum mn_status turn(struct mn_actor *actor, void *state, uint32_t *worked
     *worked += mn_wal_writer_purges_turn(w);
     *worked += mn_writer_tend(w->writer, mn_wall_ns());
     *worked += w->queue_count;
+    actor->idle_ms = w->purge_count ? PURGE_MS : IDLE_MS;
     if (actor->draining) {
         *worked += 1;
         drain(w);
