@@ -275,9 +275,7 @@ class Cluster:
 
     def shared_memory(self):
         """Entries of /dev/shm that belong to any instance this cluster had."""
-        return [
-            entry for entry in SHM.iterdir() if entry.name in self.instances
-        ]
+        return [entry for entry in SHM.iterdir() if entry.name in self.instances]
 
     # ---- asking
 
@@ -316,30 +314,30 @@ class Cluster:
 
     # ---- roles
 
-    def role(self, role, node=None):
+    def role(self, role, index=None):
         """The row of info.roles, or None while no such process lives."""
-        rows = [r for r in self.info()["roles"] if r["role"] == role and node in (None, r["node"])]
+        rows = [r for r in self.info()["roles"] if r["role"] == role and index in (None, r["index"])]
         return rows[0] if rows else None
 
-    def kill_role(self, role, node=None):
+    def kill_role(self, role, index=None):
         """kill -9 of one role's process; returns its pid. Others carry on."""
         self.restarts_expected = True
-        pid = poll_until(f"{role} alive", lambda: self.role(role, node))["pid"]
+        pid = poll_until(f"{role} alive", lambda: self.role(role, index))["pid"]
         kill(pid)
         return pid
 
-    def await_replaced(self, role, pid, node=None):
+    def await_replaced(self, role, pid, index=None):
         """Waits until another process plays the role and the cluster is ready again."""
         def replaced():
             info = self.info()
-            rows = [r for r in info["roles"] if r["role"] == role and node in (None, r["node"])]
+            rows = [r for r in info["roles"] if r["role"] == role and index in (None, r["index"])]
             return info["state"] == "ready" and rows and rows[0]["pid"] != pid
 
         poll_until(f"{role} restarted", replaced)
 
     def identities(self):
         """Who plays which role, and how often each was restarted."""
-        return sorted((r["role"], r["node"], r["pid"], r["restarts"]) for r in self.info()["roles"])
+        return sorted((r["role"], r["index"], r["pid"], r["restarts"]) for r in self.info()["roles"])
 
 
 def kill(pid, with_signal=signal.SIGKILL):

@@ -97,11 +97,10 @@ class Model:
         self.seq = max(self.seq, seq)
 
     def forget(self, space, mode, seq, ids=None, filter=None, now=0):
-        """Returns how many were hidden or restored. Neither ids nor filter: all."""
+        """Returns how many changed their state. Neither ids nor filter: all."""
         entries = self.spaces.get(space, {})
         targets = self._targets(entries, mode, ids, filter, now)
-        gone = dict.fromkeys([*targets, *(ids or ())]) if mode in ("delete", "purge") else targets
-        for id in gone:
+        for id in [*targets, *(ids or ())] if mode == "purge" else targets:
             if mode == "restore":
                 entries[id].begin(dataclasses.replace(entries[id].suppressed, born=seq))
             elif mode == "suppress":
@@ -117,7 +116,10 @@ class Model:
 
     def _targets(self, entries, mode, ids, filter, now):
         def subject(entry):
+            """What the mode works on: delete and purge also end what is suppressed, so that nothing can bring it back."""
             version = entry.suppressed if mode == "restore" else entry.at(NEVER - 1)
+            if mode in ("delete", "purge"):
+                version = version or entry.suppressed
             return version if version and not expired(version, now) else None
 
         named = entries.keys() if ids is None else [id for id in dict.fromkeys(ids) if id in entries]
@@ -149,6 +151,11 @@ class Model:
         entry = self.spaces.get(space, {}).get(id)
         version = entry.at(as_of) if entry else None
         return None if version is None or expired(version, now) else version
+
+    def holds(self, space, id):
+        """Whether an id is taken: by a memory that is visible, or by one that is suppressed."""
+        entry = self.spaces.get(space, {}).get(id)
+        return entry is not None and (entry.suppressed is not None or entry.at(NEVER - 1) is not None)
 
     def counts(self, now=0):
         found = {name: len(self.visible(name, now=now)) for name in self.spaces}

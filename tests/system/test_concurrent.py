@@ -101,7 +101,7 @@ class Concurrent(ClusterCase):
     def foresee_conditions(self, model, request, reply):
         for memory, id in zip(request["memories"], reply["ids"]):
             if "id" not in memory:
-                self.assertNotIn(id, model.spaces.get(SPACE, {}), "an assigned id was in use")
+                self.assertFalse(model.holds(SPACE, id), "an assigned id was in use")
             elif memory.get("if_absent"):
                 self.assertIsNone(model.get(SPACE, id), f"if_absent was acknowledged for a visible memory: {reply}")
 

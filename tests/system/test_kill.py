@@ -16,6 +16,7 @@ import model as truth
 from cluster import PATIENCE, Cluster, NoReply, Peer, f32, kill, poll_until, scaled
 from workload import ALL_FIELDS, Memories
 
+UNKNOWN = 2**62  # an id that no memory has
 PASSING = ("busy", "unknown", "unavailable", "deadline", "read_only")
 
 
@@ -86,7 +87,7 @@ class Writer(threading.Thread):
         self.model.remember(self.space, memories, reply["ids"], reply["seq"])
 
     def forget(self, visible):
-        ids = [int(self.rng.choice(visible)), 404]
+        ids = [int(self.rng.choice(visible)), UNKNOWN]
         mode = "delete" if self.rng.random() < 0.5 else "suppress"
         reply = self.settle("forget", ids=ids, mode=mode)
         self.assert_newer(reply)
@@ -135,7 +136,7 @@ class Kills(unittest.TestCase):
                     self.check_space(writer, worker)
 
     def check_space(self, writer, worker):
-        ids = [*writer.model.spaces.get(writer.space, {}), 10**9]
+        ids = [*writer.model.spaces.get(writer.space, {}), UNKNOWN]
         reply = self.cluster.ok("get", worker, space=writer.space, ids=ids, fields=ALL_FIELDS)
         truth.compare_get(writer.model, reply, writer.space, ids)
         rows = truth.list_all(self.cluster.ok, worker=worker, space=writer.space, limit=500, fields=ALL_FIELDS)
@@ -152,9 +153,9 @@ class Kills(unittest.TestCase):
                                     tuple(memory["tags"]), memory["confidence"], memory["at"])
             truth.assert_memory(row, version, "stable")
 
-    def kill_and_watch(self, role, node, serving):
+    def kill_and_watch(self, role, index, serving):
         """Kills one role; until it is replaced, the `serving` workers must answer each read within two seconds."""
-        pid = self.cluster.kill_role(role, node)
+        pid = self.cluster.kill_role(role, index)
         reads = 0
 
         def replaced():
@@ -163,7 +164,7 @@ class Kills(unittest.TestCase):
                 self.check_stable(worker, 2.0 * PATIENCE)
                 reads += 1
             info = self.cluster.info()
-            rows = [r for r in info["roles"] if r["role"] == role and node in (None, r["node"])]
+            rows = [r for r in info["roles"] if r["role"] == role and index in (None, r["index"])]
             return info["state"] == "ready" and rows and rows[0]["pid"] != pid
 
         poll_until(f"{role} replaced", replaced, 60 * PATIENCE)

@@ -194,13 +194,13 @@ class Failures(unittest.TestCase):
         self.client.remember(f32([1] * 8), id=1)
 
     def test_it_falls_over_to_another_worker(self):
-        for node in (1, 0, 1):
-            pid = self.cluster.kill_role("recall", node)
+        for index in (1, 0, 1):
+            pid = self.cluster.kill_role("recall", index)
             start = time.monotonic()
             for _ in range(6):
                 self.assertEqual(len(self.client.recall(f32([1] * 8))), 1)
             self.assertLess(time.monotonic() - start, 5 * PATIENCE)
-            self.cluster.await_replaced("recall", pid, node)
+            self.cluster.await_replaced("recall", pid, index)
 
     def test_it_passes_over_a_worker_that_hangs(self):
         self.cluster.restarts_expected = True

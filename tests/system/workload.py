@@ -123,12 +123,12 @@ class Workload:
         self.apply_remember(space, memories, self.write("remember", space=space, memories=memories))
 
     def apply_remember(self, space, memories, reply):
-        used = set(self.model.spaces.get(space, {})) | self.assigned[space]
         for memory, id in zip(memories, reply["ids"]):
             if "id" in memory:
                 assert id == memory["id"], f"asked for id {memory['id']}, got {id}"
             else:
-                assert id not in used, f"the engine gave out id {id} again in {space}"
+                taken = self.model.holds(space, id) or id in self.assigned[space]
+                assert not taken, f"the engine gave out id {id} again in {space}"
                 self.assigned[space].add(id)
         assert len(set(reply["ids"])) == len(memories) and reply["versions"] == [reply["seq"]] * len(memories), reply
         self.model.remember(space, memories, reply["ids"], reply["seq"])
