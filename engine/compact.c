@@ -75,21 +75,21 @@ static bool same_store(const struct mn_manifest *manifest, const struct mn_view_
     return true;
 }
 
-enum mn_status mn_compact_pin(struct mn_compactor *c, struct mn_manifest *manifest, struct mn_snapshot *snapshot,
-                              bool *agree)
+enum mn_status mn_compact_pin(struct mn_reader *reader, const struct mn_store *store, struct mn_instance *instance,
+                              struct mn_manifest *manifest, struct mn_snapshot *snapshot, bool *agree)
 {
     struct mn_view_list view;
     *agree = false;
     *manifest = (struct mn_manifest){0};
-    MN_TRY(mn_reader_pin(c->reader, 0, snapshot));
+    MN_TRY(mn_reader_pin(reader, 0, snapshot));
     enum mn_status status = MN_OK;
-    MN_TRY_OUT(mn_manifest_read(manifest, &c->store, NULL));
-    MN_TRY_OUT(mn_view_map(&view, c->instance, snapshot->gen));
+    MN_TRY_OUT(mn_manifest_read(manifest, store, NULL));
+    MN_TRY_OUT(mn_view_map(&view, instance, snapshot->gen));
     *agree = same_store(manifest, &view);
     mn_view_unmap(&view);
 out:
     if (!*agree) {
-        mn_reader_unpin(c->reader);
+        mn_reader_unpin(reader);
         mn_manifest_free(manifest);
     }
     return status;

@@ -313,7 +313,8 @@ static enum mn_status make_maps(struct mn_compact_build *b)
 static enum mn_status begin(struct mn_compact_build *b)
 {
     bool agree;
-    MN_TRY(mn_compact_pin(b->compactor, &b->manifest, &b->snapshot, &agree));
+    struct mn_compactor *c = b->compactor;
+    MN_TRY(mn_compact_pin(c->reader, &c->store, c->instance, &b->manifest, &b->snapshot, &agree));
     if (!agree)
         return MN_FAIL(MN_BUSY, "a publication is under way: plan again");
     b->pinned = true;

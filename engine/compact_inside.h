@@ -44,8 +44,8 @@ static inline const struct mn_live *mn_compact_live(const struct mn_part *part)
 
 /* Pins the newest snapshot and reads the manifest it belongs to. *agree is false while a publication is under way (or
  * recovery has not told of the newest manifest yet): nothing is pinned then, and the manifest is empty. */
-enum mn_status mn_compact_pin(struct mn_compactor *compactor, struct mn_manifest *manifest,
-                              struct mn_snapshot *snapshot, bool *agree) MN_MUST_USE;
+enum mn_status mn_compact_pin(struct mn_reader *reader, const struct mn_store *store, struct mn_instance *instance,
+                              struct mn_manifest *manifest, struct mn_snapshot *snapshot, bool *agree) MN_MUST_USE;
 
 /* The part of a segment in a snapshot, or NULL. */
 const struct mn_part *mn_compact_part(const struct mn_snapshot *snapshot, bool tail, uint64_t number);

@@ -202,7 +202,7 @@ enum mn_status mn_compact_plan_make(struct mn_compactor *compactor, const struct
     struct planning p = {.compactor = compactor, .policy = policy, .force = force, .plan = plan};
     bool agree;
     *plan = (struct mn_compact_plan){0};
-    MN_TRY(mn_compact_pin(compactor, &p.manifest, &p.snapshot, &agree));
+    MN_TRY(mn_compact_pin(compactor->reader, &compactor->store, compactor->instance, &p.manifest, &p.snapshot, &agree));
     if (!agree)
         return MN_OK;
     enum mn_status status = make_plan(&p);

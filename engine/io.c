@@ -163,12 +163,16 @@ static enum mn_status copy_bytes(int from, int to, uint64_t bytes)
 {
     if (bytes == 0 || ioctl(to, FICLONE, from) == 0)
         return MN_OK;
+    bool ranges = true;
     for (uint64_t done = 0; done < bytes;) {
-        ssize_t n = copy_file_range(from, NULL, to, NULL, bytes - done, 0);
+        ssize_t n = ranges ? copy_file_range(from, NULL, to, NULL, bytes - done, 0)
+                           : sendfile(to, from, NULL, bytes - done);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && done == 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS))
-            n = sendfile(to, from, NULL, bytes);
+        if (n < 0 && ranges && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS)) {
+            ranges = false;
+            continue;
+        }
         if (n < 0)
             return MN_FAIL_ERRNO("cannot copy %llu bytes", (unsigned long long)bytes);
         if (n == 0)

@@ -1,0 +1,330 @@
+/*
+ * verify.c - every checksum of every file of a store, running or not.
+ *
+ * A running compaction retires files while we look. So what is found damaged or missing is told only when the manifest,
+ * read again, still names the file.
+ */
+#include "engine/verify.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "engine/ledger.h"
+#include "engine/manifest.h"
+#include "engine/wal.h"
+
+#define SETTLE_TRIES 5
+#define SETTLE_NS    20000000
+
+struct finding {
+    char *path, *what;
+};
+
+struct verify {
+    const struct mn_store *store;
+    uint64_t durable_seq;
+    mn_damage_fn damaged;
+    void (*progress)(void *context, uint64_t done, uint64_t total);
+    void *context;
+    struct mn_verify_result *result;
+    struct mn_manifest manifest;
+    uint64_t *logs; /* numbers of the log segments, ascending */
+    uint32_t log_count;
+    struct finding *findings; /* of the file or segment at hand */
+    uint32_t finding_count, finding_max;
+    bool out_of_memory;
+    uint64_t done, total;
+};
+
+/* ---- findings ---- */
+
+static void note(void *context, const char *path, const char *what)
+{
+    struct verify *v = context;
+    if (v->finding_count == v->finding_max) {
+        uint32_t max = v->finding_max ? v->finding_max * 2 : 16;
+        struct finding *grown = realloc(v->findings, max * sizeof *grown);
+        if (!grown) {
+            v->out_of_memory = true;
+            return;
+        }
+        v->findings = grown;
+        v->finding_max = max;
+    }
+    struct finding made = {strdup(path), strdup(what)};
+    if (made.path && made.what) {
+        v->findings[v->finding_count++] = made;
+        return;
+    }
+    v->out_of_memory = true;
+    free(made.path);
+    free(made.what);
+}
+
+/* Tells what was found (or, tell = false, forgets it). */
+static void settle(struct verify *v, bool tell)
+{
+    for (uint32_t f = 0; f < v->finding_count; f++) {
+        if (tell) {
+            v->result->damaged++;
+            v->damaged(v->context, v->findings[f].path, v->findings[f].what);
+        }
+        free(v->findings[f].path);
+        free(v->findings[f].what);
+    }
+    v->finding_count = 0;
+}
+
+static void advance(struct verify *v, uint64_t bytes)
+{
+    v->done += bytes;
+    if (v->done > v->total)
+        v->total = v->done;
+    if (v->progress)
+        v->progress(v->context, v->done, v->total);
+}
+
+static const struct mn_manifest_segment *named(const struct mn_manifest *manifest, uint64_t segment)
+{
+    for (uint32_t s = 0; s < manifest->segment_count; s++)
+        if (manifest->segments[s].id == segment)
+            return &manifest->segments[s];
+    return NULL;
+}
+
+/* Does the manifest, as it is now, need this column segment with this liveness (segment != 0), log segment, or ledger?
+ */
+static enum mn_status still_needed(const struct verify *v, uint64_t segment, uint64_t died_seq, uint64_t log,
+                                   uint64_t ledger, bool *needed)
+{
+    struct mn_manifest now;
+    MN_TRY(mn_manifest_read(&now, v->store, NULL));
+    if (segment != 0) {
+        const struct mn_manifest_segment *there = named(&now, segment);
+        *needed = there && there->died_seq == died_seq;
+    } else {
+        *needed = ledger != 0 ? now.ledger_seq == ledger : log >= now.wal_first;
+    }
+    mn_manifest_free(&now);
+    return MN_OK;
+}
+
+/* ---- the small files ---- */
+
+static enum mn_status verify_store(struct verify *v)
+{
+    struct mn_store again;
+    char path[MN_PATH_MAX];
+    enum mn_status status = mn_store_open(&again, v->store->io, v->store->dir);
+    v->result->files++;
+    if (status == MN_NOT_FOUND || status == MN_CORRUPT)
+        note(v, mn_store_path(v->store, path, "STORE"), mn_error_text());
+    else
+        MN_TRY(status);
+    settle(v, true);
+    return MN_OK;
+}
+
+/* An edit that is being appended looks torn for a moment. */
+static enum mn_status verify_manifest(struct verify *v)
+{
+    char path[MN_PATH_MAX], what[128];
+    struct mn_manifest_report report = {0};
+    mn_store_path(v->store, path, "MANIFEST");
+    for (int tries = 0; tries < SETTLE_TRIES; tries++) {
+        mn_manifest_free(&v->manifest);
+        enum mn_status status = mn_manifest_read(&v->manifest, v->store, &report);
+        if (status == MN_CORRUPT) {
+            note(v, path, mn_error_text());
+            break;
+        }
+        MN_TRY(status);
+        if (report.torn_bytes == 0)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = SETTLE_NS}, NULL);
+    }
+    if (report.torn_bytes > 0) {
+        snprintf(what, sizeof what, "%llu bytes of an unfinished edit at its end",
+                 (unsigned long long)report.torn_bytes);
+        note(v, path, what);
+    }
+    if (report.damaged_edits > 0) {
+        snprintf(what, sizeof what, "%u damaged pieces; a whole newer edit is there", report.damaged_edits);
+        note(v, path, what);
+    }
+    v->result->files += v->manifest.edit > 0 || v->finding_count > 0;
+    settle(v, true);
+    return MN_OK;
+}
+
+static enum mn_status verify_ledger(struct verify *v)
+{
+    struct mn_ledger *ledger;
+    char name[64], path[MN_PATH_MAX];
+    bool needed = true;
+    uint64_t seq = v->manifest.ledger_seq;
+    if (seq == 0)
+        return MN_OK;
+    snprintf(name, sizeof name, "ledger.%llu", (unsigned long long)seq);
+    mn_store_path(v->store, path, name);
+    MN_TRY(mn_ledger_new(&ledger));
+    enum mn_status status = mn_ledger_load(ledger, v->store, seq);
+    mn_ledger_free(ledger);
+    if (status == MN_NOT_FOUND || status == MN_CORRUPT) {
+        note(v, path, status == MN_NOT_FOUND ? "the file is missing" : mn_error_text());
+        status = still_needed(v, 0, 0, 0, seq, &needed);
+    }
+    v->result->files++;
+    settle(v, needed);
+    return status;
+}
+
+/* The mark has two copies; one may be half-written just now. */
+static enum mn_status verify_mark(struct verify *v)
+{
+    char path[MN_PATH_MAX];
+    bool bad = false;
+    for (int tries = 0; tries < SETTLE_TRIES; tries++) {
+        mn_wal_mark_read(v->store, &bad);
+        if (!bad)
+            return MN_OK;
+        nanosleep(&(struct timespec){.tv_nsec = SETTLE_NS}, NULL);
+    }
+    note(v, mn_store_path(v->store, path, "wal/MARK"), "the high-water mark does not match its checksum");
+    settle(v, true);
+    return MN_OK;
+}
+
+/* ---- column segments ---- */
+
+/* The liveness that the manifest names: there, and of as many rows. */
+static enum mn_status verify_died(struct verify *v, const struct mn_manifest_segment *segment)
+{
+    char dir[MN_PATH_MAX];
+    uint64_t *died = malloc((segment->rows + 1) * sizeof *died);
+    if (!died)
+        return MN_FAIL(MN_SYSTEM, "no memory for the liveness of %llu rows", (unsigned long long)segment->rows);
+    enum mn_status status = mn_columns_read_died(v->store, segment->id, segment->died_seq, segment->rows, died);
+    free(died);
+    if (status == MN_NOT_FOUND || (status == MN_CORRUPT && v->finding_count == 0)) {
+        note(v, mn_store_columns_dir(v->store, dir, segment->id), mn_error_text());
+        return MN_OK;
+    }
+    return status == MN_CORRUPT ? MN_OK : status; /* told above already, block by block */
+}
+
+static enum mn_status verify_segment(struct verify *v, const struct mn_manifest_segment *segment)
+{
+    bool needed = true;
+    MN_TRY(mn_columns_verify(v->store, segment->id, &v->result->files, &v->result->bytes, note, v));
+    MN_TRY(verify_died(v, segment));
+    if (v->finding_count > 0)
+        MN_TRY(still_needed(v, segment->id, segment->died_seq, 0, 0, &needed));
+    settle(v, needed);
+    advance(v, segment->bytes);
+    return MN_OK;
+}
+
+/* ---- the log ---- */
+
+static bool listed(const struct verify *v, uint64_t number)
+{
+    for (uint32_t l = 0; l < v->log_count; l++)
+        if (v->logs[l] == number)
+            return true;
+    return false;
+}
+
+/* Each segment names the one before it: a missing one shows. */
+static enum mn_status verify_chain(struct verify *v, uint64_t number)
+{
+    struct mn_wal_segment segment;
+    char path[MN_PATH_MAX];
+    enum mn_status status = mn_wal_map(&segment, v->store, number);
+    uint64_t before = segment.header.prev_number;
+    bool begun = status == MN_OK && !segment.unused;
+    mn_wal_unmap(&segment);
+    if (status == MN_CORRUPT || status == MN_NOT_FOUND)
+        return MN_OK; /* told by whoever checks that segment */
+    MN_TRY(status);
+    if (begun && before != 0 && before >= v->manifest.wal_first && !listed(v, before))
+        note(v, mn_store_wal_path(v->store, path, before), "the log segment is missing");
+    return MN_OK;
+}
+
+static enum mn_status verify_log(struct verify *v, uint64_t number)
+{
+    uint64_t bytes = 0;
+    bool needed = true;
+    char path[MN_PATH_MAX];
+    enum mn_status status = mn_wal_verify(v->store, number, v->durable_seq, &bytes, note, v);
+    if (status == MN_NOT_FOUND)
+        note(v, mn_store_wal_path(v->store, path, number), "the log segment is missing");
+    else
+        MN_TRY(status);
+    MN_TRY(verify_chain(v, number));
+    v->result->files += status == MN_OK;
+    v->result->bytes += bytes;
+    if (v->finding_count > 0)
+        MN_TRY(still_needed(v, 0, 0, number, 0, &needed));
+    settle(v, needed);
+    advance(v, bytes);
+    return MN_OK;
+}
+
+/* ---- all of it ---- */
+
+static enum mn_status measure(struct verify *v)
+{
+    MN_TRY(mn_wal_list(v->store, &v->logs, &v->log_count));
+    for (uint32_t s = 0; s < v->manifest.segment_count; s++)
+        v->total += v->manifest.segments[s].bytes;
+    for (uint32_t l = 0; l < v->log_count; l++) {
+        char path[MN_PATH_MAX];
+        int fd;
+        uint64_t bytes = 0;
+        if (v->logs[l] < v->manifest.wal_first ||
+            v->store->io->open(mn_store_wal_path(v->store, path, v->logs[l]), MN_IO_READ, &fd) != MN_OK)
+            continue;
+        enum mn_status status = v->store->io->size(fd, &bytes);
+        v->store->io->close(fd);
+        MN_TRY(status);
+        v->total += bytes;
+    }
+    return MN_OK;
+}
+
+static enum mn_status verify_all(struct verify *v)
+{
+    MN_TRY(verify_store(v));
+    MN_TRY(verify_manifest(v));
+    MN_TRY(measure(v));
+    MN_TRY(verify_ledger(v));
+    MN_TRY(verify_mark(v));
+    for (uint32_t s = 0; s < v->manifest.segment_count; s++)
+        MN_TRY(verify_segment(v, &v->manifest.segments[s]));
+    for (uint32_t l = 0; l < v->log_count; l++)
+        if (v->logs[l] >= v->manifest.wal_first)
+            MN_TRY(verify_log(v, v->logs[l]));
+    return v->out_of_memory ? MN_FAIL(MN_SYSTEM, "no memory for what verify has found") : MN_OK;
+}
+
+enum mn_status mn_verify(const struct mn_store *store, uint64_t durable_seq, mn_damage_fn damaged,
+                         void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
+                         struct mn_verify_result *result)
+{
+    struct verify v = {.store = store,
+                       .durable_seq = durable_seq,
+                       .damaged = damaged,
+                       .progress = progress,
+                       .context = context,
+                       .result = result};
+    *result = (struct mn_verify_result){0};
+    enum mn_status status = verify_all(&v);
+    settle(&v, false);
+    mn_manifest_free(&v.manifest);
+    free(v.logs);
+    free(v.findings);
+    return status;
+}
