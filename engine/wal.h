@@ -89,7 +89,7 @@ enum mn_status mn_wal_sync(struct mn_wal *wal) MN_MUST_USE;
 
 /* ---- preparing, removing, and the high-water mark ---- */
 
-/* A thread that keeps `ahead` zero-filled, synced segments ready, and writes the acknowledged seq to wal/MARK each 100 ms when
+/* A thread that keeps one zero-filled, synced segment ready, up to `ahead` while they are taken fast, and writes the acknowledged seq to wal/MARK each 100 ms when
  * it has moved, so that a loss after a power cut shows. It watches the free space, and removes retired files: all that would make a
  * commit wait for the disk. */
 struct mn_wal_keeper;

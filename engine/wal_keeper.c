@@ -18,8 +18,10 @@
 #include "shm/process.h"
 
 #define READY_MAX     16u
-#define ZERO_BYTES    (256u << 10)
-#define ZERO_PAUSE_US 500
+#define PIECE_BYTES   (256u << 10) /* with time to spare, */
+#define HASTE_BYTES   (1u << 20)   /* and with none */
+#define PIECE_PAUSE_US 500
+#define HURRY_NS      UINT64_C(3000000000)
 #define MARK_EVERY_NS UINT64_C(100000000)
 #define SPACE_EVERY_NS UINT64_C(500000000)
 
@@ -36,7 +38,8 @@ struct mn_wal_keeper {
     struct mn_store store;
     uint64_t segment_bytes;
     _Atomic uint64_t reserve_bytes;
-    uint32_t ahead;
+    uint32_t ahead, ahead_max; /* segments to keep ready: one, and more while they are taken fast */
+    uint64_t taken_ns;
     const _Atomic uint64_t *acked_seq;
     pthread_t thread;
     pthread_mutex_t lock;
@@ -54,25 +57,27 @@ struct mn_wal_keeper {
 };
 
 /* One piece, written back at once: the log's syncs share the disk, and wait for whatever is queued before them. While another
- * segment is ready there is time, and the pieces leave gaps. */
-static enum mn_status fill_piece(struct mn_wal_keeper *k, int fd, const void *zeros, uint64_t at)
+ * segment is ready there is time: pieces are small and leave gaps. */
+static enum mn_status fill_piece(struct mn_wal_keeper *k, int fd, const void *zeros, uint64_t *at)
 {
-    uint64_t left = k->segment_bytes - at, bytes = left < ZERO_BYTES ? left : ZERO_BYTES;
-    MN_TRY(k->store.io->write(fd, zeros, bytes, at));
-    MN_TRY(k->store.io->flush(fd, at, bytes));
-    if (mn_wal_keeper_ready(k) > 0)
-        usleep(ZERO_PAUSE_US);
+    bool haste = mn_wal_keeper_ready(k) == 0;
+    uint64_t left = k->segment_bytes - *at, most = haste ? HASTE_BYTES : PIECE_BYTES, bytes = left < most ? left : most;
+    MN_TRY(k->store.io->write(fd, zeros, bytes, *at));
+    MN_TRY(k->store.io->flush(fd, *at, bytes));
+    *at += bytes;
+    if (!haste)
+        usleep(PIECE_PAUSE_US);
     return MN_OK;
 }
 
 static enum mn_status fill_zeros(struct mn_wal_keeper *k, int fd)
 {
-    void *zeros = calloc(1, ZERO_BYTES);
+    void *zeros = calloc(1, HASTE_BYTES);
     if (!zeros)
         return MN_FAIL(MN_INTERNAL, "no memory to prepare a log segment");
     enum mn_status status = k->store.io->reserve(fd, k->segment_bytes);
-    for (uint64_t at = 0; status == MN_OK && at < k->segment_bytes; at += ZERO_BYTES)
-        status = fill_piece(k, fd, zeros, at);
+    for (uint64_t at = 0; status == MN_OK && at < k->segment_bytes;)
+        status = fill_piece(k, fd, zeros, &at);
     free(zeros);
     return status == MN_OK ? k->store.io->datasync(fd) : status;
 }
@@ -236,7 +241,8 @@ enum mn_status mn_wal_keeper_start(struct mn_wal_keeper **keeper, const struct m
     k->store = *store;
     k->segment_bytes = segment_bytes;
     k->reserve_bytes = reserve_bytes;
-    k->ahead = ahead < READY_MAX ? ahead : READY_MAX;
+    k->ahead = 1;
+    k->ahead_max = ahead < READY_MAX ? ahead : READY_MAX;
     k->next_number = next_number;
     k->acked_seq = acked_seq;
     k->mark_fd = -1;
@@ -274,11 +280,24 @@ void mn_wal_keeper_stop(struct mn_wal_keeper *keeper)
     free(keeper);
 }
 
+/* A small store keeps one segment ready; one that takes them fast is given more of a start. */
+static void choose_ahead(struct mn_wal_keeper *k)
+{
+    uint64_t now = mn_clock_ns();
+    bool hurry = k->taken_ns != 0 && now - k->taken_ns < HURRY_NS;
+    k->taken_ns = now;
+    if (hurry && k->ahead < k->ahead_max)
+        k->ahead = k->ahead * 2 < k->ahead_max ? k->ahead * 2 : k->ahead_max;
+    else if (!hurry && k->ahead > 1)
+        k->ahead--;
+}
+
 enum mn_status mn_wal_keeper_take(struct mn_wal_keeper *keeper, uint32_t wait_ms, uint64_t *number)
 {
     uint64_t deadline = mn_clock_ns() + (uint64_t)wait_ms * 1000000;
     enum mn_status status = MN_OK;
     pthread_mutex_lock(&keeper->lock);
+    choose_ahead(keeper);
     pthread_cond_broadcast(&keeper->changed);
     while (keeper->ready_count == 0 && !atomic_load(&keeper->full) && mn_clock_ns() < deadline)
         sleep_until_asked(keeper);
