@@ -220,7 +220,6 @@ static enum mn_status read_queries(const struct mn_bench_data *d, const char *pa
     }
     if (in)
         fclose(in);
-    free(raw);
     return status;
 }
 

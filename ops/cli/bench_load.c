@@ -145,8 +145,6 @@ static enum mn_status pack_request(struct writer *w, struct request *r)
             vector[d] = mn_bench_load_normal(&w->random);
         pack_memory(w, &p, r, i, vector, content);
     }
-    free(vector);
-    free(content);
     return r->frame.data ? MN_OK : MN_FAIL(MN_INTERNAL, "out of memory for a request");
 }
 

@@ -162,7 +162,6 @@ static enum mn_status read_once(const struct mn_bench_cluster *cluster, json_t *
             bytes += read_file(dirfd(dir), entry->d_name, piece);
     }
     closedir(dir);
-    free(piece);
     double seconds = (double)(mn_cli_time_monotonic() - began) / 1e9;
     mn_bench_put_f64(report, "read_once_s", seconds);
     mn_bench_put_f64(report, "read_once_GB_per_s", (double)bytes / seconds / 1e9);

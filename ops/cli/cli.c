@@ -3,17 +3,28 @@
  */
 #include "ops/cli/cli.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* What is kept hangs on one list, so that a leak checker tells it from what was lost. */
+struct kept {
+    struct kept *next;
+    max_align_t memory[];
+};
+
+static struct kept *all_kept;
+
 void *mn_cli_keep(size_t bytes)
 {
-    void *memory = calloc(1, bytes ? bytes : 1);
-    if (!memory) {
+    struct kept *kept = calloc(1, sizeof *kept + bytes);
+    if (!kept) {
         fprintf(stderr, "mneme: out of memory\n");
         exit(1);
     }
-    return memory;
+    kept->next = all_kept;
+    all_kept = kept;
+    return kept->memory;
 }
 
 enum mn_status mn_cli_status(enum mneme_code code, const char *sentence)

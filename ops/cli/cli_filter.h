@@ -33,7 +33,7 @@
     "`KEY missing`. KEY may be a dotted path. VALUE is JSON where it reads as JSON (3, true, \"3\") and else plain "   \
     "text.\n"
 
-/* Parses `user.age >= 18`; key and value are owned by mn_cli_keep and malloc for good. MN_USAGE with a sentence. */
+/* Parses `user.age >= 18`; key and value are kept (mn_cli_keep). MN_USAGE with a sentence. */
 MN_MUST_USE enum mn_status mn_cli_filter_condition(const char *text, struct mneme_condition *condition);
 
 /* Fills `where` from the options of the three groups that the table of `args` has; says in *any whether a condition was

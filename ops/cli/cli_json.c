@@ -3,6 +3,7 @@
  */
 #include "ops/cli/cli_json.h"
 
+#include "ops/cli/cli.h"
 #include "ops/cli/cli_base64.h"
 
 #include <math.h>
@@ -326,7 +327,7 @@ enum mn_status mn_cli_json_parse_packed(const char *text, const char *what, void
     json_decref(json);
     *size = buffer.size;
     if (status == MN_OK)
-        *bytes = msgpack_sbuffer_release(&buffer);
+        *bytes = memcpy(mn_cli_keep(buffer.size), buffer.data, buffer.size);
     msgpack_sbuffer_destroy(&buffer);
     return status;
 }

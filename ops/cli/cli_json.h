@@ -34,7 +34,7 @@ MN_MUST_USE enum mn_status mn_cli_json_to_bytes(const json_t *json, char **bytes
 
 /* Parses one document; the sentence of a failure says where. MN_USAGE. */
 MN_MUST_USE enum mn_status mn_cli_json_parse(const char *text, size_t size, const char *what, json_t **out);
-/* Parses a document and packs it; `*bytes` is the caller's to free. */
+/* Parses a document and packs it; `*bytes` is kept (mn_cli_keep). */
 MN_MUST_USE enum mn_status mn_cli_json_parse_packed(const char *text, const char *what, void **bytes, size_t *size);
 
 /* Prints a document and a newline to stdout: indented on a terminal, on one line otherwise. Steals the reference.

@@ -3,6 +3,7 @@
  */
 #include "ops/cli/cli_vector.h"
 
+#include "ops/cli/cli.h"
 #include "ops/cli/cli_json.h"
 
 #include <errno.h>
@@ -122,16 +123,10 @@ static enum mn_status rows_from_json(const char *text, size_t size, const char *
     MN_TRY(mn_cli_json_parse(text, size, what, &json));
     bool many = json_is_array(json_array_get(json, 0));
     *rows = many ? json_array_size(json) : 1;
-    *out = calloc(*rows * dim, sizeof **out);
-    if (!*out)
-        status = MN_FAIL(MN_INTERNAL, "out of memory for %zu embeddings", *rows);
+    *out = mn_cli_keep(*rows * dim * sizeof **out);
     for (size_t i = 0; status == MN_OK && i < *rows; i++)
         status = mn_cli_vector_from_json(many ? json_array_get(json, i) : json, dim, *out + i * dim);
     json_decref(json);
-    if (status != MN_OK) {
-        free(*out);
-        *out = NULL;
-    }
     return status;
 }
 
@@ -145,9 +140,7 @@ static enum mn_status rows_from_raw(const char *path, const char *bytes, size_t 
         return MN_FAIL(MN_BAD_DIM, "%s has %zu bytes, which is no whole number of embeddings of %zu bytes", path, size,
                        row);
     *rows = size / row;
-    *out = malloc(*rows * dim * sizeof **out);
-    if (!*out)
-        return MN_FAIL(MN_INTERNAL, "out of memory for %zu embeddings", *rows);
+    *out = mn_cli_keep(*rows * dim * sizeof **out);
     mn_cli_vector_decode(bytes, element, *rows * dim, *out);
     return MN_OK;
 }

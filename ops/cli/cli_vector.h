@@ -26,7 +26,7 @@ MN_MUST_USE enum mn_status mn_cli_vector_element_of(const char *path, enum mn_cl
 MN_MUST_USE enum mn_status mn_cli_vector_from_json(const json_t *json, uint32_t dim, float *out);
 
 /* The argument of --embedding: `[0.1, ...]` or `0.1,...`, `@file.json`, `@file.f32`, `@file.f16`, or `-` for JSON on
- * stdin. JSON may be one array or an array of arrays. `*rows` × `dim` floats, owned: free them. */
+ * stdin. JSON may be one array or an array of arrays. `*rows` × `dim` floats, kept (mn_cli_keep). */
 MN_MUST_USE enum mn_status mn_cli_vector_read(const char *argument, uint32_t dim, float **out, size_t *rows);
 
 /* Reads a whole file (or stdin for NULL) of at most `limit` bytes; NUL behind it. Owned: free it. */

@@ -172,7 +172,6 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
     MN_CLI_TRY(cli->client, mneme_recall(cli->client, &q, &reply));
     enum mn_status status = print_reply(cli, reply, q.where.all || q.where.space_count > 1);
     mneme_reply_free(reply);
-    free(embeddings);
     return status;
 }
 

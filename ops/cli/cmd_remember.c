@@ -26,7 +26,7 @@ enum { CONTENT_MAX = 1 << 20 };
 
 /* What both commands take from the line. */
 struct body {
-    char *content;
+    const char *content;
     size_t content_size;
     void *meta;
     size_t meta_size;
@@ -39,15 +39,17 @@ struct body {
 static enum mn_status read_content(const struct mn_cli_args *args, struct body *b)
 {
     const char *text = mn_cli_args_text(args, "content"), *file = mn_cli_args_text(args, "content-file");
+    char *bytes;
     if (text && file)
         return MN_FAIL(MN_USAGE, "--content and --content-file exclude each other");
-    if (file || (text && strcmp(text, "-") == 0))
-        return mn_cli_vector_read_file(file, CONTENT_MAX, &b->content, &b->content_size);
-    if (text) {
-        b->content_size = strlen(text);
-        b->content = mn_cli_keep(b->content_size + 1);
-        memcpy(b->content, text, b->content_size);
+    if (!file && !(text && strcmp(text, "-") == 0)) {
+        b->content = text;
+        b->content_size = text ? strlen(text) : 0;
+        return MN_OK;
     }
+    MN_TRY(mn_cli_vector_read_file(file, CONTENT_MAX, &bytes, &b->content_size));
+    b->content = memcpy(mn_cli_keep(b->content_size), bytes, b->content_size);
+    free(bytes);
     return MN_OK;
 }
 
@@ -134,7 +136,6 @@ static enum mn_status run_remember(struct mn_cli *cli, const struct mn_cli_args 
                                            mn_cli_args_text(args, "idem"), &reply));
     enum mn_status status = print_remembered(cli, reply);
     mneme_reply_free(reply);
-    free(embedding);
     return status;
 }
 

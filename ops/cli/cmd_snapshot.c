@@ -25,25 +25,27 @@ static const struct mn_cli_option no_options[] = {{0}};
 
 /* ---- snapshot ---- */
 
-/* The store wants an absolute path; the last part need not exist. */
-static enum mn_status make_absolute(const char *path, char **out)
+/* The store wants an absolute path; the last part need not exist. Kept. */
+static enum mn_status make_absolute(const char *path, const char **out)
 {
-    if (path[0] == '/') {
-        *out = strdup(path);
-    } else {
-        char *here = getcwd(NULL, 0);
-        if (!here)
-            return MN_FAIL_ERRNO("could not find the current folder");
-        if (asprintf(out, "%s/%s", here, path) < 0)
-            *out = NULL;
-        free(here);
-    }
-    return *out ? MN_OK : MN_FAIL(MN_INTERNAL, "out of memory");
+    *out = path;
+    if (path[0] == '/')
+        return MN_OK;
+    char *here = getcwd(NULL, 0);
+    if (!here)
+        return MN_FAIL_ERRNO("could not find the current folder");
+    size_t size = strlen(here) + strlen(path) + 2;
+    char *whole = mn_cli_keep(size);
+    snprintf(whole, size, "%s/%s", here, path);
+    free(here);
+    *out = whole;
+    return MN_OK;
 }
 
 static enum mn_status run_snapshot(struct mn_cli *cli, const struct mn_cli_args *args)
 {
-    char *path, bytes[32];
+    const char *path;
+    char bytes[32];
     struct mneme_reply *reply;
     MN_TRY(mn_cli_args_words(args, 1, 1, "the snapshot's PATH"));
     MN_TRY(mn_cli_connect(cli));
@@ -58,7 +60,6 @@ static enum mn_status run_snapshot(struct mn_cli *cli, const struct mn_cli_args 
                mn_cli_out_bytes((double)mneme_value_u64(mneme_reply_get(reply, "bytes"), 0), bytes),
                mneme_value_u64(mneme_reply_get(reply, "seq"), 0));
     mneme_reply_free(reply);
-    free(path);
     return status;
 }
 

@@ -6,7 +6,6 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -22,8 +21,6 @@ static void assert_condition(const char *text, const char *key, enum mneme_compa
     assert_int_equal(c.comparison, comparison);
     assert_int_equal(c.value_size, size);
     assert_memory_equal(c.value, value, size);
-    free((void *)c.value);
-    free((void *)c.key);
 }
 
 #define IS(text, key, comparison, value) assert_condition(text, key, comparison, value, sizeof value - 1)
@@ -69,7 +66,6 @@ static void what_is_no_condition(void **state)
         struct mneme_condition c;
         if (mn_cli_filter_condition(bad[i], &c) != MN_USAGE)
             fail_msg("`%s` is no condition", bad[i]);
-        free((void *)c.key);
     }
 }
 

@@ -203,7 +203,6 @@ static void assert_packs_to(const char *json, const char *bytes, size_t size)
         fail_msg("%s: %s", json, mn_error_text());
     assert_int_equal(packed_size, size);
     assert_memory_equal(packed, bytes, size);
-    free(packed);
 }
 
 #define PACKS(json, bytes) assert_packs_to(json, bytes, sizeof bytes - 1)
