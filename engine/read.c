@@ -15,6 +15,7 @@ void mn_reading_free(struct mn_reading *reading)
 {
     free(reading->rows);
     mn_matcher_free(&reading->matcher);
+    mn_timeline_free(&reading->timeline);
     *reading = (struct mn_reading){0};
 }
 
@@ -108,6 +109,7 @@ struct gather {
     struct mn_row_ref *heap; /* in reading->rows; the last in order on top */
     uint32_t count, limit;
     bool newest_first;
+    bool columns_only; /* what the tail chunks hold is offered by other means */
 };
 
 /* <0: a comes before b in the order asked. */
@@ -213,9 +215,8 @@ static void gather_part(struct gather *g, uint32_t index)
     }
 }
 
-/* The first `limit` rows behind the cursor, in order, into reading->rows[from...]; how many goes to *count. The newest
- * parts are at the front of a snapshot: going through them in the list's order fills the heap with rows that stay. */
-static enum mn_status gather(struct gather *g, const struct mn_scope *scope, uint32_t from)
+/* An empty heap at reading->rows[from...], and a matcher that leaves out what lies before the cursor. */
+static enum mn_status begin_gather(struct gather *g, const struct mn_scope *scope, uint32_t from)
 {
     struct mn_matcher *m = &g->reading->matcher;
     MN_TRY(reserve(g->reading, from + g->limit));
@@ -229,11 +230,20 @@ static enum mn_status gather(struct gather *g, const struct mn_scope *scope, uin
     }
     g->heap = g->reading->rows + from;
     g->count = 0;
-    uint32_t parts = g->snapshot->part_count;
-    for (uint32_t i = 0; g->limit > 0 && i < parts; i++)
-        gather_part(g, g->newest_first ? i : parts - 1 - i);
-    sort_rows(g);
     return MN_OK;
+}
+
+/* The first `limit` rows behind the cursor, in order. The newest parts are at the front of a snapshot: going through
+ * them in the list's order fills the heap with rows that stay. */
+static void gather_parts(struct gather *g)
+{
+    uint32_t parts = g->snapshot->part_count;
+    for (uint32_t i = 0; g->limit > 0 && i < parts; i++) {
+        uint32_t part = g->newest_first ? i : parts - 1 - i;
+        if (!g->columns_only || !g->snapshot->parts[part].tail)
+            gather_part(g, part);
+    }
+    sort_rows(g);
 }
 
 enum mn_status mn_read_list(struct mn_reading *reading, const struct mn_snapshot *snapshot,
@@ -246,7 +256,8 @@ enum mn_status mn_read_list(struct mn_reading *reading, const struct mn_snapshot
                        .limit = limit + 1, /* one too many tells that others follow */
                        .newest_first = newest_first};
     reading->row_count = 0;
-    MN_TRY(gather(&g, scope, 0));
+    MN_TRY(begin_gather(&g, scope, 0));
+    gather_parts(&g);
     *more = g.count > limit;
     reading->row_count = *more ? limit : g.count;
     return MN_OK;
@@ -263,6 +274,22 @@ static void reverse(struct mn_row_ref *rows, uint32_t count)
     }
 }
 
+/* The rows on one side of `row` in its space, nearest first, at reading->rows[from...]. */
+static enum mn_status gather_side(struct gather *g, const struct mn_scope *scope, struct mn_row_ref row, uint32_t from)
+{
+    const struct mn_timeline *timeline = &g->reading->timeline;
+    MN_TRY(begin_gather(g, scope, from));
+    if (g->columns_only) {
+        struct mn_row_ref *near = g->heap + g->limit;
+        uint32_t n = g->newest_first ? mn_timeline_before(timeline, g->snapshot, row, g->limit, near)
+                                     : mn_timeline_after(timeline, g->snapshot, row, g->limit, near);
+        for (uint32_t i = 0; i < n; i++)
+            offer(g, near[i]);
+    }
+    gather_parts(g);
+    return MN_OK;
+}
+
 enum mn_status mn_read_context(struct mn_reading *reading, const struct mn_snapshot *snapshot, struct mn_row_ref row,
                                uint32_t n, uint32_t *before_count, uint32_t *after_count)
 {
@@ -272,11 +299,13 @@ enum mn_status mn_read_context(struct mn_reading *reading, const struct mn_snaps
     struct mn_scope scope = {.spaces = &space, .space_count = 1, .after = INT64_MIN};
     struct gather g = {.reading = reading, .snapshot = snapshot, .cursor = &cursor, .limit = n, .newest_first = true};
     reading->row_count = 0;
-    MN_TRY(gather(&g, &scope, 0));
+    MN_TRY(mn_timeline_ask(&reading->timeline, snapshot, &g.columns_only));
+    MN_TRY(reserve(reading, 3 * n)); /* both sides, and behind them what the timeline finds */
+    MN_TRY(gather_side(&g, &scope, row, 0));
     reverse(g.heap, g.count);
     *before_count = g.count;
     g.newest_first = false;
-    MN_TRY(gather(&g, &scope, *before_count));
+    MN_TRY(gather_side(&g, &scope, row, *before_count));
     *after_count = g.count;
     reading->row_count = *before_count + *after_count;
     return MN_OK;

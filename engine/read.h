@@ -8,10 +8,7 @@
 
 #include "engine/filter.h"
 #include "engine/reader.h"
-
-struct mn_row_ref {
-    uint32_t part, row; /* part = MN_NONE: not there */
-};
+#include "engine/timeline.h"
 
 /* The visible version of an id in a space, or part = MN_NONE. */
 struct mn_row_ref mn_read_find(const struct mn_snapshot *snapshot, struct mn_str space, const struct mn_id *id);
@@ -31,6 +28,7 @@ void mn_cursor_at(struct mn_cursor *cursor, const struct mn_snapshot *snapshot, 
 /* Result space and scratch of one thread, begins as zeros; grows to the largest limit asked. */
 struct mn_reading {
     struct mn_matcher matcher;
+    struct mn_timeline timeline;
     struct mn_row_ref *rows;
     uint32_t row_count, row_max;
 };
@@ -45,7 +43,8 @@ enum mn_status mn_read_count(struct mn_reading *reading, const struct mn_snapsho
                              const struct mn_scope *scope, uint64_t *count) MN_MUST_USE;
 
 /* Up to n visible memories of the row's space just before it in time order, and n just after, each in time order
- * (oldest first), into reading->rows: first `*before_count`, then `*after_count`. */
+ * (oldest first), into reading->rows: first `*before_count`, then `*after_count`. Of many questions about one snapshot
+ * the first few look through the tail; then it is sorted, once. */
 enum mn_status mn_read_context(struct mn_reading *reading, const struct mn_snapshot *snapshot, struct mn_row_ref row,
                                uint32_t n, uint32_t *before_count, uint32_t *after_count) MN_MUST_USE;
 

@@ -223,7 +223,10 @@ static void context_is_the_neighbours_in_time(void **state)
     struct mn_reading reading = {0};
     struct fake_world *w = fake_world_new(23, MN_METRIC_IP, 1000, true);
     struct mn_snapshot snapshot = fake_parts_snapshot(w->parts, w->seq, w->now);
-    for (int turn = 0; turn < 500; turn++) {
+    for (int turn = 0; turn < 2000; turn++) {
+        /* Long enough with one snapshot for the tail to be sorted, then another. */
+        if (fake_below(w, 12) == 0)
+            snapshot.seq = w->seq - fake_below(w, 100);
         uint32_t part = fake_below(w, snapshot.part_count), row = fake_below(w, snapshot.parts[part].rows);
         uint32_t index = fake_index(w, part, row), n = fake_below(w, 7), before, after, place;
         if (!fake_visible(w, index, snapshot.seq, w->now))
