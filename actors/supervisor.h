@@ -62,6 +62,7 @@ struct mn_supervisor {
     struct mn_store store;
     struct mn_settings settings;
     struct mn_instance instance;
+    uint64_t acked_seq; /* of the instance before, in this boot; 0 = not known */
     struct mn_stats_page *stats;
     void *zmq;
     struct mn_control_sockets *sockets;

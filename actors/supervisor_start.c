@@ -179,6 +179,9 @@ static enum mn_status outlive_orphans(struct mn_supervisor *s)
         return MN_OK; /* a clean stop, another boot, or another build: wal/LOCK still guards the log */
     enum mn_status status = MN_OK;
     bool ours = memcmp(old.control->store_uuid, s->store.uuid, sizeof s->store.uuid) == 0;
+    /* Of this boot, so exact: recovery compares the log with it, and says so when something acknowledged is missing. */
+    if (ours)
+        s->acked_seq = atomic_load(&old.control->acked_seq);
     if (ours && !await_orphans(old.control, ORPHAN_WAIT_NS)) {
         mn_log(NULL, "killing %u processes that an earlier supervisor left", look_at_orphans(old.control, SIGKILL));
         if (!await_orphans(old.control, ORPHAN_KILL_NS))
@@ -205,6 +208,7 @@ static enum mn_status make_instance(struct mn_supervisor *s)
     memcpy(shape.store_uuid, s->store.uuid, sizeof shape.store_uuid);
     MN_TRY(mn_instance_create(&s->instance, &shape));
     MN_FAULT_POINT(instance_created);
+    atomic_store(&s->instance.control->acked_seq, s->acked_seq);
     struct mn_role_slot *slot = &s->instance.control->roles[MN_SLOT_SUPERVISOR];
     atomic_store(&slot->heartbeat_ns, mn_clock_ns());
     atomic_store(&slot->state, MN_ROLE_READY);

@@ -209,6 +209,8 @@ static void *keep(void *context)
     struct mn_wal_keeper *k = context;
     pthread_mutex_lock(&k->lock);
     while (!k->stop) {
+        if (remove_next(k))
+            continue; /* a purge may be waiting for it, and it gives disk back */
         uint64_t now = mn_clock_ns(), number = k->next_number;
         bool wanted = k->ready_count < k->ahead;
         pthread_mutex_unlock(&k->lock);
@@ -223,7 +225,7 @@ static void *keep(void *context)
             k->ready[k->ready_count++] = number;
             k->next_number++;
             pthread_cond_broadcast(&k->changed);
-        } else if (!remove_next(k) && !k->stop) {
+        } else if (!k->stop && k->removal_count == 0) {
             sleep_until_asked(k);
         }
     }
