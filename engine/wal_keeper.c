@@ -56,6 +56,23 @@ struct mn_wal_keeper {
     uint64_t marked_seq, mark_turn, mark_ns, space_ns;
 };
 
+/* Removes the oldest path of the list; called with the lock held, which it lets go of meanwhile. */
+static bool remove_next(struct mn_wal_keeper *k)
+{
+    if (k->removal_count == 0)
+        return false;
+    char *path = k->removals[0];
+    pthread_mutex_unlock(&k->lock);
+    MN_FAULT_POINT(limbo_mid_unlink);
+    /* What cannot be removed now is found again when the next writer opens: it costs disk, nothing else. */
+    if (k->store.io->unlink(path) != MN_OK && mn_io_remove_tree(k->store.io, path) != MN_OK)
+        atomic_fetch_add(&k->not_removed, 1);
+    free(path);
+    pthread_mutex_lock(&k->lock);
+    memmove(k->removals, k->removals + 1, --k->removal_count * sizeof *k->removals);
+    return true;
+}
+
 /* One piece, written back at once: the log's syncs share the disk, and wait for whatever is queued before them. While another
  * segment is ready there is time: pieces are small and leave gaps. */
 static enum mn_status fill_piece(struct mn_wal_keeper *k, int fd, const void *zeros, uint64_t *at)
@@ -65,7 +82,10 @@ static enum mn_status fill_piece(struct mn_wal_keeper *k, int fd, const void *ze
     MN_TRY(k->store.io->write(fd, zeros, bytes, *at));
     MN_TRY(k->store.io->flush(fd, *at, bytes));
     *at += bytes;
-    if (!haste)
+    pthread_mutex_lock(&k->lock);
+    bool removed = remove_next(k); /* a purge may be waiting for it, and it gives disk back */
+    pthread_mutex_unlock(&k->lock);
+    if (!haste && !removed)
         usleep(PIECE_PAUSE_US);
     return MN_OK;
 }
@@ -187,30 +207,13 @@ static void sleep_until_asked(struct mn_wal_keeper *k)
     pthread_cond_timedwait(&k->changed, &k->lock, &until);
 }
 
-/* Removes the oldest path of the list; called with the lock held, which it lets go of meanwhile. */
-static bool remove_next(struct mn_wal_keeper *k)
-{
-    if (k->removal_count == 0)
-        return false;
-    char *path = k->removals[0];
-    pthread_mutex_unlock(&k->lock);
-    MN_FAULT_POINT(limbo_mid_unlink);
-    /* What cannot be removed now is found again when the next writer opens: it costs disk, nothing else. */
-    if (k->store.io->unlink(path) != MN_OK && mn_io_remove_tree(k->store.io, path) != MN_OK)
-        atomic_fetch_add(&k->not_removed, 1);
-    free(path);
-    pthread_mutex_lock(&k->lock);
-    memmove(k->removals, k->removals + 1, --k->removal_count * sizeof *k->removals);
-    return true;
-}
-
 static void *keep(void *context)
 {
     struct mn_wal_keeper *k = context;
     pthread_mutex_lock(&k->lock);
     while (!k->stop) {
         if (remove_next(k))
-            continue; /* a purge may be waiting for it, and it gives disk back */
+            continue;
         uint64_t now = mn_clock_ns(), number = k->next_number;
         bool wanted = k->ready_count < k->ahead;
         pthread_mutex_unlock(&k->lock);
