@@ -116,7 +116,8 @@ class Model:
 
     def _targets(self, entries, mode, ids, filter, now):
         def subject(entry):
-            """What the mode works on: delete and purge also end what is suppressed, so that nothing can bring it back."""
+            """What the mode works on: delete and purge also end what is suppressed, so that nothing can bring it
+            back."""
             version = entry.suppressed if mode == "restore" else entry.at(NEVER - 1)
             if mode in ("delete", "purge"):
                 version = version or entry.suppressed

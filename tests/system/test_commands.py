@@ -39,14 +39,17 @@ class Mnemed(unittest.TestCase):
         self.assertTrue(done.stderr.strip(), arguments)
         return done.stderr
 
+    def assert_says_why(self, *arguments):
+        told = self.assert_fails(1, *arguments)
+        self.assertEqual(len(told.strip().splitlines()), 1, told)
+
     def test_bad_usage(self):
         place = self.folder / "d"
         for arguments in ((), ("--dir", ), ("--dir", place, "--dimension", 4), ("--dir", place, "--dim", 0),
                           ("--dir", place, "--dim", "x"), ("--dir", place, "--metric",
                                                            "manhattan"), ("--dir", place, "--set", "no.such=1"),
                           ("--dir", place, "--set", "recall.workers"), ("--dir", place, "--set", "recall.workers=many"),
-                          ("--dir", place, "--set", "recall.workers=100000"), ("--dir", place, "a word"),
-                          ("--dir", place, "--config", self.folder / "none.conf")):
+                          ("--dir", place, "--set", "recall.workers=100000"), ("--dir", place, "a word")):
             with self.subTest(arguments=arguments):
                 self.assert_fails(2, *arguments)
         self.assertFalse(place.exists(), "a bad command line made a store")
@@ -62,8 +65,11 @@ class Mnemed(unittest.TestCase):
         deep = self.folder / ("x" * 60) / ("y" * 60)
         deep.mkdir(parents=True)
         for place in (self.folder / "file", self.folder / "file" / "below", deep):
-            told = self.assert_fails(1, "--dir", place, "--dim", 4)
-            self.assertEqual(len(told.strip().splitlines()), 1, told)
+            self.assert_says_why("--dir", place, "--dim", 4)
+
+    def test_settings_that_are_not_there(self):
+        self.assert_says_why("--dir", self.folder / "d", "--dim", 4, "--config", self.folder / "none.conf")
+        self.assertFalse((self.folder / "d").exists())
 
     def test_a_folder_that_is_no_store_is_left_alone(self):
         (self.folder / "thesis.txt").write_text("years of work")
@@ -272,7 +278,7 @@ class Mneme(ClusterCase):
         self.assertIn("three", self.command("list", "-s", self.space))
         page = self.json("list", "-s", self.space, "--oldest", "--limit", 2)
         self.assertEqual([m["content"] for m in page["memories"]], ["one", "two"])
-        rest = self.json("list", "-s", self.space, "--oldest", "--cursor", json.dumps(page["cursor"]))
+        rest = self.json("list", "-s", self.space, "--oldest", "--cursor", page["cursor"])
         self.assertEqual([m["content"] for m in rest["memories"]], ["three"])
         self.assertEqual(self.command("count", "-s", self.space).strip(), "3")
         self.assertEqual(self.json("count", "-s", self.space)["count"], 3)
@@ -351,21 +357,17 @@ class Mneme(ClusterCase):
         self.remember(*memories)
         fields = ["content", "meta", "tags", "confidence", "at", "expires", "embedding"]
         original = self.rows(self.space, fields)
+        lines = [json.loads(line) for line in self.command("export", "-s", self.space).splitlines()]
+        self.assertEqual({line["space"] for line in lines}, {self.space})
         file = self.cluster.base / "export.jsonl"
-        with open(file, "w") as out:
-            out.write(self.command("export", "-s", self.space))
-        self.assertEqual(len(file.read_text().splitlines()), 300)
-        self.import_file(file, self.space + ".copy")
-        self.assertEqual(self.rows(self.space + ".copy", fields), original)
-        self.import_file(file, self.space + ".copy")
-        self.assertEqual(self.rows(self.space + ".copy", fields), original, "an import done twice is the same as once")
+        file.write_text("".join(json.dumps({**line, "space": self.space + ".copy"}) + "\n" for line in lines))
+        for _ in range(2):  # an import done twice is the same as once
+            self.command("import", file)
+            self.assertEqual(self.rows(self.space + ".copy", fields), original)
 
     def rows(self, space, fields):
         rows = truth.list_all(self.ok, space=space, fields=fields, order="oldest")
         return [{name: row.get(name) for name in ("id", *fields)} for row in rows]
-
-    def import_file(self, file, space):
-        self.command("import", "-s", space, file)
 
     def test_an_import_that_was_killed_goes_on(self):
         """Killed half-way and run again, an import ends with each memory once."""
@@ -384,7 +386,7 @@ class Mneme(ClusterCase):
             first.kill()
             first.wait()
         self.assertLess(self.ok("count")["count"], count, "the import was over before it could be killed")
-        self.import_file(file, self.space)
+        self.command("import", "-s", self.space, file)
         self.assertEqual(self.ok("count")["count"], count)
 
 
