@@ -190,6 +190,7 @@ static enum mn_status keep_purge(struct mn_wal_writer *w, const struct mn_held *
         memcpy(p->ids, ids, p->id_count * sizeof *ids);
     mn_writer_purged_seq(w->writer, &p->files_before);
     w->purge_count++;
+    w->woken_ns = 0; /* the compactor may have looked before this one came */
     return MN_OK;
 }
 
