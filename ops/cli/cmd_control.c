@@ -1,5 +1,5 @@
 /*
- * cmd_control.c - `mneme info`, `ping`, `consolidate`, `verify`, `reload` and `drain`: one word to the supervisor each.
+ * cmd_control.c - `mneme info`, `ping`, `consolidate`, `reload` and `drain`: one word to the supervisor each.
  */
 #include "ops/cli/cli.h"
 #include "ops/cli/cli_json.h"
@@ -164,50 +164,6 @@ const struct mn_cli_command mn_cmd_consolidate = {
     .details = "Turns the log into columns now, whatever the load. The store does this by itself when it is quiet.\n",
     .examples = "  mneme consolidate --wait\n",
     .run = run_consolidate,
-};
-
-/* ---- verify ---- */
-
-static enum mn_status print_verified(const struct mn_cli *cli, const struct mneme_reply *reply)
-{
-    char bytes[32];
-    struct mneme_value damaged = mneme_reply_get(reply, "damaged");
-    printf("%" PRIu64 " files, %s checked\n", mneme_value_u64(mneme_reply_get(reply, "files"), 0),
-           mn_cli_out_bytes((double)mneme_value_u64(mneme_reply_get(reply, "bytes"), 0), bytes));
-    for (size_t i = 0; i < mneme_value_length(damaged); i++) {
-        json_t *json = mn_cli_json_from_value(mneme_value_at(damaged, i));
-        char *text = json ? json_dumps(json, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
-        printf("%sdamaged%s %s\n", mn_cli_out_red(cli), mn_cli_out_plain(cli), text ? text : "");
-        json_decref(json);
-        free(text);
-    }
-    return MN_OK;
-}
-
-static enum mn_status run_verify(struct mn_cli *cli, const struct mn_cli_args *args)
-{
-    struct mneme_reply *reply;
-    MN_TRY(mn_cli_args_words(args, 0, 0, ""));
-    MN_TRY(mn_cli_connect(cli));
-    MN_CLI_TRY(cli->client, mneme_verify(cli->client, &reply));
-    enum mn_status status =
-        cli->json ? mn_cli_json_print_reply(reply, cli->out_is_terminal) : print_verified(cli, reply);
-    size_t damaged = mneme_value_length(mneme_reply_get(reply, "damaged"));
-    mneme_reply_free(reply);
-    cli->reported = cli->json; /* the document says it all */
-    if (status == MN_OK && damaged)
-        return MN_FAIL(MN_CORRUPT, "%zu pieces are damaged; what is whole stays available", damaged);
-    return status;
-}
-
-const struct mn_cli_command mn_cmd_verify = {
-    .usage = "",
-    .options = no_options,
-    .details =
-        "Reads every file of the running store and compares every checksum. Exit status 1 when something is damaged.\n",
-    .examples = "  mneme verify\n"
-                "  mneme verify --json | jq .damaged\n",
-    .run = run_verify,
 };
 
 /* ---- reload and drain ---- */

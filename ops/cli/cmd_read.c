@@ -176,8 +176,8 @@ static void print_listed(const struct mn_cli *cli, const struct mneme_reply *rep
                mn_cli_out_plain(cli));
 }
 
-/* A cursor is text on the command line and a MessagePack string on the wire. */
-static enum mn_status pack_text(const char *text, const void **bytes, size_t *size)
+/* A cursor is text on the command line and a MessagePack string on the wire. Kept. */
+static const void *pack_cursor(const char *text, size_t *size)
 {
     msgpack_sbuffer buffer;
     msgpack_packer packer;
@@ -186,8 +186,9 @@ static enum mn_status pack_text(const char *text, const void **bytes, size_t *si
     msgpack_pack_str(&packer, strlen(text));
     msgpack_pack_str_body(&packer, text, strlen(text));
     *size = buffer.size;
-    *bytes = msgpack_sbuffer_release(&buffer);
-    return *bytes ? MN_OK : MN_FAIL(MN_INTERNAL, "out of memory");
+    void *kept = memcpy(mn_cli_keep(buffer.size), buffer.data, buffer.size);
+    msgpack_sbuffer_destroy(&buffer);
+    return kept;
 }
 
 static enum mn_status run_list(struct mn_cli *cli, const struct mn_cli_args *args)
@@ -203,7 +204,7 @@ static enum mn_status run_list(struct mn_cli *cli, const struct mn_cli_args *arg
     MN_TRY(mn_cli_filter_times(args, &filter));
     MN_TRY(mn_cli_args_u64(args, "limit", 1, 10000, &limit));
     if (cursor)
-        MN_TRY(pack_text(cursor, &listing.cursor, &listing.cursor_size));
+        listing.cursor = pack_cursor(cursor, &listing.cursor_size);
     listing.where = filter.where;
     listing.limit = (uint32_t)limit;
     listing.fields = mn_cli_filter_fields(args, &listing.field_count);
