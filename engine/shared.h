@@ -98,7 +98,7 @@ MN_STRUCT(mn_view, MN_VIEW_FIELDS)
     X(mn_view_columns, MN_VIEW_COLUMNS_FIELDS, 32)                                                                     \
     X(mn_view_chunk, MN_VIEW_CHUNK_FIELDS, 16)                                                                         \
     X(mn_view, MN_VIEW_FIELDS, 192)
-MN_ENGINE_LAYOUT_TABLE(MN_ASSERT_STRUCT)
+MN_ENGINE_LAYOUT_TABLE(MN_CHECK_STRUCT)
 
 /* As mn_layout_fingerprint, over the tables of shm/layout.h and this one. */
 uint64_t mn_engine_fingerprint(void);

@@ -31,10 +31,7 @@ uint64_t mn_layout_hash(uint64_t hash, const char *text)
     return hash;
 }
 
-#define FIELD_TEXT(offset, type, name, dims, help) #offset " " #type " " #name #dims ";"
-#define STRUCT_TEXT(tag, FIELDS, size) #tag "{" FIELDS(FIELD_TEXT, FIELD_TEXT) "}"
-
 uint64_t mn_layout_fingerprint(void)
 {
-    return mn_layout_hash(UINT64_C(0xcbf29ce484222325), MN_LAYOUT_TABLE(STRUCT_TEXT));
+    return mn_layout_hash(UINT64_C(0xcbf29ce484222325), MN_LAYOUT_TABLE(MN_STRUCT_TEXT));
 }

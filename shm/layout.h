@@ -94,21 +94,17 @@ MN_STRUCT(mn_reader_slot, MN_READER_SLOT_FIELDS)
     X(mn_control, MN_CONTROL_FIELDS, 512 + 320 * MN_ROLE_SLOTS)                                                        \
     X(mn_reader_slot, MN_READER_SLOT_FIELDS, 64)
 
-#define MN_ASSERT_STRUCT(tag, FIELDS, size) _Static_assert(sizeof(struct tag) == (size), #tag " has changed its size");
-MN_LAYOUT_TABLE(MN_ASSERT_STRUCT)
-
-#define MN_CHECK_HEADER(offset, type, name, dims, help)                                                                \
-    _Static_assert(offsetof(struct mn_segment_header, name) == (offset), "mn_segment_header." #name " has moved");
-#define MN_CHECK_ROLE(offset, type, name, dims, help)                                                                  \
-    _Static_assert(offsetof(struct mn_role_slot, name) == (offset), "mn_role_slot." #name " has moved");
-#define MN_CHECK_CONTROL(offset, type, name, dims, help)                                                               \
-    _Static_assert(offsetof(struct mn_control, name) == (offset), "mn_control." #name " has moved");
-#define MN_CHECK_READER(offset, type, name, dims, help)                                                                \
-    _Static_assert(offsetof(struct mn_reader_slot, name) == (offset), "mn_reader_slot." #name " has moved");
-MN_SEGMENT_HEADER_FIELDS(MN_CHECK_HEADER, MN_CHECK_HEADER)
-MN_ROLE_SLOT_FIELDS(MN_CHECK_ROLE, MN_CHECK_ROLE)
-MN_CONTROL_FIELDS(MN_CHECK_CONTROL, MN_CHECK_CONTROL)
-MN_READER_SLOT_FIELDS(MN_CHECK_READER, MN_CHECK_READER)
+/* The compiler's check of a list: every field is where its row says, and the struct has its size. */
+#define MN_CHECK_FIELD(offset, type, name, dims, help)                                                                 \
+    _Static_assert(offsetof(self, name) == (offset), #name " has moved");
+#define MN_CHECK_STRUCT(tag, FIELDS, size)                                                                             \
+    static inline void mn_check_##tag(void)                                                                            \
+    {                                                                                                                  \
+        typedef struct tag self;                                                                                       \
+        _Static_assert(sizeof(self) == (size), #tag " has changed its size");                                          \
+        FIELDS(MN_CHECK_FIELD, MN_CHECK_FIELD)                                                                         \
+    }
+MN_LAYOUT_TABLE(MN_CHECK_STRUCT)
 
 /* Which segment a header belongs to. */
 #define MN_MAGIC_CONTROL UINT64_C(0x314c5254434e4d01) /* little-endian "\x01MNCTRL1" */
@@ -178,5 +174,9 @@ const char *mn_scheduling_word(unsigned scheduling);
  * text to such a hash; the engine goes on from here with its own tables. */
 uint64_t mn_layout_fingerprint(void);
 uint64_t mn_layout_hash(uint64_t hash, const char *text);
+
+/* A list as the text that is hashed. */
+#define MN_FIELD_TEXT(offset, type, name, dims, help) #offset " " #type " " #name #dims ";"
+#define MN_STRUCT_TEXT(tag, FIELDS, size)             #tag "{" FIELDS(MN_FIELD_TEXT, MN_FIELD_TEXT) "}"
 
 #endif
