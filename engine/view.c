@@ -3,7 +3,9 @@
  */
 #include "engine/view.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 void mn_view_name(char name[64], uint64_t gen)
 {
@@ -57,6 +59,9 @@ enum mn_status mn_view_publish(struct mn_instance *instance, const struct mn_vie
     struct mn_segment segment;
     struct mn_segment_identity identity = view_identity(instance);
     mn_view_name(name, list->gen);
+    /* One that its maker died over was never named by view_gen, so nobody has it. */
+    if (unlinkat(instance->dir_fd, name, 0) != 0 && errno != ENOENT)
+        return MN_FAIL_ERRNO("cannot remove an unfinished %s", name);
     MN_TRY(mn_segment_create(&segment, instance->dir_fd, name, view_bytes(list->columns, list->chunks), &identity, 0600));
     struct mn_view *file = segment.base;
     file->gen = list->gen;

@@ -302,9 +302,6 @@ static enum mn_status check_remember(struct mn_writer *w, const struct mn_rememb
     room->records += supersedes;
     room->bytes += mn_idem_room(&request->write);
     room->records++;
-    if (w->tail_rows + request->count > w->settings.tail_rows_max)
-        return MN_FAIL(MN_BUSY, "%llu memories wait to be compacted, as many as tail.rows_max allows; try again",
-                       (unsigned long long)w->tail_rows);
     return MN_OK;
 }
 
@@ -424,6 +421,8 @@ enum mn_status mn_writer_revise(struct mn_writer *w, const struct mn_revise *req
     if (request->has_if_version && request->if_version != version)
         return MN_FAIL(MN_VERSION_MISMATCH, "id %s has version %llu, not %llu", text, (unsigned long long)version,
                        (unsigned long long)request->if_version);
+    if (!mn_writer_in_log(w, place))
+        return MN_FAIL(MN_NOT_READY, "the version to revise is in this batch");
     MN_TRY(merge_revision(w, request, place, &merged, tags, &scale));
     MN_TRY(check_limits(&merged));
     struct mn_room room = {.bytes = mn_idem_room(&request->write), .records = 1};

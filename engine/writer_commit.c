@@ -53,24 +53,39 @@ static void seal_active(struct mn_writer *w)
     w->active = MN_NONE;
 }
 
-/* Seals the active log segment, if there is one, and begins the next with its chunk. */
+/* The chunk of a log segment that was just begun, in a view of its own: nothing is admitted to rows that no reader will see. */
+static enum mn_status begin_chunk(struct mn_writer *w, const struct mn_wal *wal, uint32_t *part)
+{
+    struct mn_tail tail;
+    uint32_t count = w->parts.count;
+    MN_TRY(mn_tail_create(&tail, w->instance, w->store.dim, wal->bytes, w->instance_gen, wal->number));
+    enum mn_status status = mn_parts_add_chunk(&w->parts, &tail, part);
+    if (status == MN_OK)
+        status = mn_writer_new_view(w);
+    if (status != MN_OK && w->parts.count > count)
+        mn_parts_retire(&w->parts, count);
+    else if (status != MN_OK)
+        mn_tail_unmap(&tail);
+    return status;
+}
+
+/* Begins the next log segment with its chunk, then seals the active one, if there is one. A failure leaves that one active. */
 static enum mn_status rotate(struct mn_writer *w)
 {
     uint64_t number;
     struct mn_wal next;
-    struct mn_tail tail;
+    uint32_t part = MN_NONE;
     MN_TRY(mn_wal_keeper_take(w->keeper, SEGMENT_WAIT_MS, &number));
     MN_TRY(mn_wal_begin(&next, &w->store, number, &w->wal));
-    enum mn_status status = mn_tail_create(&tail, w->instance, w->store.dim, next.bytes, w->instance_gen, number);
+    enum mn_status status = begin_chunk(w, &next, &part);
     if (status != MN_OK) {
         mn_wal_end(&next);
-        return status;
+        return mn_error_pass(status, __FILE__, __LINE__);
     }
     seal_active(w);
     w->wal = next;
-    MN_TRY(mn_parts_add_chunk(&w->parts, &tail, &w->active));
+    w->active = part;
     begin_batch(w);
-    MN_TRY(mn_writer_new_view(w));
     mn_stat_add(w->stats, MN_STAT_wal_rotations, 1);
     return MN_OK;
 }
@@ -94,6 +109,9 @@ static enum mn_status grow_batch(struct mn_writer *w, const struct mn_room *room
 enum mn_status mn_writer_make_room(struct mn_writer *w, const struct mn_room *room)
 {
     bool pending = mn_writer_pending(w);
+    if (room->rows > 0 && w->tail_rows + room->rows > w->settings.tail_rows_max)
+        return MN_FAIL(MN_BUSY, "%llu memories wait to be compacted, as many as tail.rows_max allows; try again",
+                       (unsigned long long)w->tail_rows);
     if (pending && mn_writer_batch_bytes(w) + room->bytes > w->settings.write_batch_bytes)
         return MN_FAIL(MN_NOT_READY, "the batch is full");
     if (!fits_segment(w, room)) {
@@ -104,8 +122,12 @@ enum mn_status mn_writer_make_room(struct mn_writer *w, const struct mn_room *ro
             return MN_FAIL(MN_TOO_LARGE, "the request takes %llu bytes of log, a log segment (wal.segment_bytes) holds %llu: send "
                                          "less at once",
                            (unsigned long long)room->bytes, (unsigned long long)whole);
-        MN_TRY(rotate(w));
-        MN_ASSERT(fits_segment(w, room));
+        bool fresh = w->wal.store && w->wal.offset == MN_WAL_BLOCK;
+        if (!fresh)
+            MN_TRY(rotate(w));
+        if (!fits_segment(w, room))
+            return MN_FAIL(MN_TOO_LARGE, "the request has more rows, or more tags, than a log segment (wal.segment_bytes) has room "
+                                         "for: send less at once");
     }
     MN_TRY(grow_batch(w, room));
     if (!pending)

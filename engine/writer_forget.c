@@ -136,12 +136,11 @@ static enum mn_status forget_room(struct mn_writer *w, const struct mn_forget *r
         struct mn_str tags[MN_TAGS_MAX];
         if (!is_restorable(w, request, &request->ids[i], space_hash, &place))
             continue;
+        if (!mn_writer_in_log(w, place))
+            return MN_FAIL(MN_NOT_READY, "a version to restore is in this batch");
         MN_TRY(read_back(mn_writer_part(w, place), place.row, &memory, tags));
         mn_put_room(w, request->write.space, &memory, room);
     }
-    if (w->tail_rows + room->rows > w->settings.tail_rows_max)
-        return MN_FAIL(MN_BUSY, "%llu memories wait to be compacted, as many as tail.rows_max allows; try again",
-                       (unsigned long long)w->tail_rows);
     return MN_OK;
 }
 
