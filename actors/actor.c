@@ -156,10 +156,10 @@ static void *pulse(void *context)
             return NULL;
         if (fds[1].revents)
             _exit(EXIT_FAILURE); /* orphaned; whatever runs is safe to be killed */
-        if (fds[2].revents && stop_pending())
+        if (actor->pulse_abandon && stop_pending())
             _exit(EXIT_SUCCESS);
         if (fds[2].revents)
-            fds[2].fd = -1; /* a reload: the main thread reads it later; do not spin on it */
+            fds[2].fd = -1; /* a reload, which the main thread reads later: from now on look once a beat, do not spin */
     }
 }
 

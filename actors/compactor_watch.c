@@ -15,8 +15,7 @@
 void mn_compactor_degrade(struct mn_compactor_role *c, const char *text)
 {
     uint32_t bit = strstr(text, "/wal/") ? MN_DEGRADED_LOST : MN_DEGRADED_COLUMN;
-    if ((atomic_fetch_or(&c->actor->instance.control->reasons, bit) & bit) == 0)
-        mn_log(c->actor, "DAMAGE: %s", text);
+    atomic_fetch_or(&c->actor->instance.control->reasons, bit);
 }
 
 /* ---- census ---- */
