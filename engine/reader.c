@@ -20,7 +20,6 @@ struct mapped {
     uint64_t wal_bytes;
     struct mn_columns *columns;
     struct mn_segment live;
-    bool kept; /* by the view that is being taken over */
 };
 
 struct mn_reader {
@@ -33,6 +32,7 @@ struct mn_reader {
     struct mapped *mapped;
     struct mn_part *parts; /* parts[i] shows mapped[i]; newest first */
     uint32_t count;
+    uint32_t missing; /* column segments of the view that could not be opened */
 };
 
 enum mn_status mn_reader_open(struct mn_reader **reader, const struct mn_store *store, struct mn_instance *instance)
@@ -88,24 +88,28 @@ static enum mn_status map_wal(const struct mn_store *store, struct mapped *m)
     return status;
 }
 
-/* Finds a part among the mapped ones of the view before, or maps it. */
-static enum mn_status take_part(struct mn_reader *r, struct mapped *to, const struct mapped *wanted, uint64_t rows)
+/* The same file of the same generation is mapped once, however many views list it. */
+static const struct mapped *find_mapped(const struct mapped *list, uint32_t count, const struct mapped *wanted)
 {
-    for (uint32_t i = 0; i < r->count; i++) {
-        struct mapped *m = &r->mapped[i];
-        if (!m->kept && m->tail == wanted->tail && m->number == wanted->number && m->gen == wanted->gen) {
-            *to = *m;
-            m->kept = true;
-            return MN_OK;
-        }
+    for (uint32_t i = 0; i < count; i++)
+        if (list[i].tail == wanted->tail && list[i].number == wanted->number && list[i].gen == wanted->gen)
+            return &list[i];
+    return NULL;
+}
+
+static enum mn_status map_part(struct mn_reader *r, struct mapped *m, uint64_t rows)
+{
+    if (m->tail) {
+        MN_TRY(mn_tail_map(&m->chunk, r->instance, m->gen, m->number, false));
+        return map_wal(&r->store, m);
     }
-    *to = *wanted;
-    if (to->tail) {
-        MN_TRY(mn_tail_map(&to->chunk, r->instance, to->gen, to->number, false));
-        return map_wal(&r->store, to);
-    }
-    MN_TRY(mn_columns_open(&to->columns, &r->store, to->number, false));
-    return mn_live_map(&to->live, r->instance, to->gen, to->number, rows, false);
+    MN_TRY(mn_columns_open(&m->columns, &r->store, m->number, false));
+    struct mn_part part;
+    mn_columns_part(m->columns, &part);
+    if (part.rows != rows)
+        return MN_FAIL(MN_CORRUPT, "column segment %llu has %u rows, the view says %llu", (unsigned long long)m->number,
+                       part.rows, (unsigned long long)rows);
+    return mn_live_map(&m->live, r->instance, m->gen, m->number, rows, false);
 }
 
 static void show_part(const struct mn_reader *r, const struct mapped *m, struct mn_part *part)
@@ -118,54 +122,71 @@ static void show_part(const struct mn_reader *r, const struct mapped *m, struct 
     part->died = ((const struct mn_live *)m->live.base)->died;
 }
 
+/* What the view lists at place `i`, newest first. */
+static struct mapped wanted_at(const struct mn_view_list *view, uint32_t i, uint64_t *rows)
+{
+    if (i < view->chunks) {
+        const struct mn_view_chunk *chunk = &view->chunk[view->chunks - 1 - i];
+        return (struct mapped){.tail = true, .number = chunk->wal_number, .gen = chunk->instance_gen};
+    }
+    const struct mn_view_columns *column = &view->column[view->columns + view->chunks - 1 - i];
+    *rows = column->rows;
+    return (struct mapped){.number = column->segment, .gen = column->live_gen};
+}
+
+/* A view that is being taken over. */
+struct takeover {
+    struct mapped *mapped;
+    struct mn_part *parts;
+    uint32_t count, missing;
+};
+
+static enum mn_status take_next(struct mn_reader *r, const struct mn_view_list *view, uint32_t i, struct takeover *t)
+{
+    uint64_t rows = 0;
+    struct mapped wanted = wanted_at(view, i, &rows), *m = &t->mapped[t->count];
+    const struct mapped *old = find_mapped(r->mapped, r->count, &wanted);
+    *m = old ? *old : wanted;
+    enum mn_status status = old ? MN_OK : map_part(r, m, rows);
+    if (status == MN_OK) {
+        show_part(r, m, &t->parts[t->count++]);
+        return MN_OK;
+    }
+    unmap_part(&r->store, m);
+    if (status != MN_CORRUPT || wanted.tail)
+        return status;
+    t->missing++;
+    return MN_OK;
+}
+
+/* Unmaps those of a list that the other list does not hold as well, and frees the list. */
+static void drop_rest(struct mn_reader *r, struct mapped *list, uint32_t count, const struct mapped *other, uint32_t others)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (!find_mapped(other, others, &list[i]))
+            unmap_part(&r->store, &list[i]);
+    free(list);
+}
+
 /* Maps what `view` lists, newest first, taking over what is mapped already. On failure the old mappings stay whole. */
 static enum mn_status take_view(struct mn_reader *r, const struct mn_view_list *view)
 {
-    uint32_t count = view->columns + view->chunks, done = 0;
-    struct mapped *mapped = calloc(count ? count : 1, sizeof *mapped);
-    struct mn_part *parts = calloc(count ? count : 1, sizeof *parts);
-    enum mn_status status = mapped && parts ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory for a view of %u parts", count);
-    for (uint32_t i = 0; i < r->count; i++)
-        r->mapped[i].kept = false;
-    for (; status == MN_OK && done < count; done++) {
-        struct mapped wanted = {0};
-        uint64_t rows = 0;
-        if (done < view->chunks) {
-            const struct mn_view_chunk *chunk = &view->chunk[view->chunks - 1 - done];
-            wanted = (struct mapped){.tail = true, .number = chunk->wal_number, .gen = chunk->instance_gen};
-        } else {
-            const struct mn_view_columns *column = &view->column[count - 1 - done];
-            wanted = (struct mapped){.number = column->segment, .gen = column->live_gen};
-            rows = column->rows;
-        }
-        status = take_part(r, &mapped[done], &wanted, rows);
-        if (status == MN_OK)
-            show_part(r, &mapped[done], &parts[done]);
-        if (status == MN_OK && !wanted.tail && parts[done].rows != rows)
-            status = MN_FAIL(MN_CORRUPT, "column segment %llu has %u rows, the view says %llu",
-                             (unsigned long long)wanted.number, parts[done].rows, (unsigned long long)rows);
-    }
-    /* Of the old mappings and the new, one list is dropped: taken-over ones stand in both and are kept once. */
-    struct mapped *dropped = status == MN_OK ? r->mapped : mapped;
-    uint32_t dropped_count = status == MN_OK ? r->count : done;
-    for (uint32_t i = 0; i < dropped_count; i++) {
-        bool taken_over = status == MN_OK && dropped[i].kept;
-        for (uint32_t j = 0; status != MN_OK && j < r->count && !taken_over; j++)
-            taken_over = r->mapped[j].kept && r->mapped[j].tail == mapped[i].tail &&
-                         r->mapped[j].number == mapped[i].number && r->mapped[j].gen == mapped[i].gen;
-        if (!taken_over)
-            unmap_part(&r->store, &dropped[i]);
-    }
+    uint32_t count = view->columns + view->chunks;
+    struct takeover t = {.mapped = calloc(count + 1, sizeof *t.mapped), .parts = calloc(count + 1, sizeof *t.parts)};
+    enum mn_status status = t.mapped && t.parts ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory for a view of %u parts", count);
+    for (uint32_t i = 0; status == MN_OK && i < count; i++)
+        status = take_next(r, view, i, &t);
     if (status != MN_OK) {
-        free(mapped);
-        free(parts);
+        drop_rest(r, t.mapped, t.count, r->mapped, r->count);
+        free(t.parts);
         return status;
     }
-    free(r->mapped);
+    drop_rest(r, r->mapped, r->count, t.mapped, t.count);
     free(r->parts);
-    r->mapped = mapped;
-    r->parts = parts;
-    r->count = count;
+    r->mapped = t.mapped;
+    r->parts = t.parts;
+    r->count = t.count;
+    r->missing = t.missing;
     r->gen = view->gen;
     return MN_OK;
 }
@@ -226,6 +247,7 @@ static enum mn_status pin_once(struct mn_reader *r, uint64_t as_of, struct mn_sn
         if (r->parts[i].tail)
             r->parts[i].rows = atomic_load_explicit(&r->parts[i].chunk->rows, memory_order_acquire);
     snapshot->gen = gen;
+    snapshot->missing = r->missing;
     snapshot->part_count = r->count;
     snapshot->parts = r->parts;
     return MN_OK;
