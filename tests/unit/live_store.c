@@ -84,7 +84,7 @@ static void make_version(struct version *v, uint32_t space, uint32_t id, uint32_
 
 /* ---- a life ---- */
 
-static void start(struct live_store *s)
+void live_store_start(struct live_store *s)
 {
     struct mn_instance_shape shape = {.dim = s->store.dim, .metric = s->store.metric, .reader_slots = 16};
     struct mn_recovery_report report;
@@ -99,11 +99,14 @@ static void start(struct live_store *s)
     live_ok(mn_compactor_sweep(s->compactor));
 }
 
-static void stop(struct live_store *s)
+void live_store_stop(struct live_store *s)
 {
+    if (!s->writer)
+        return;
     mn_compactor_close(s->compactor);
     mn_reader_close(s->reader);
     mn_writer_close(s->writer);
+    s->writer = NULL;
     char path[128];
     snprintf(path, sizeof path, "%s", s->instance.path);
     mn_instance_close(&s->instance);
@@ -134,7 +137,7 @@ struct live_store *live_store_new(void)
     snprintf(s->dir, sizeof s->dir, "/tmp/mn-live-XXXXXX");
     assert_non_null(mkdtemp(s->dir));
     live_ok(mn_store_create(&s->store, &mn_io_posix, s->dir, LIVE_DIM, MN_METRIC_COSINE));
-    start(s);
+    live_store_start(s);
     return s;
 }
 
@@ -143,21 +146,21 @@ struct live_store *live_store_open(const char *dir)
     struct live_store *s = make();
     snprintf(s->dir, sizeof s->dir, "%s", dir);
     live_ok(mn_store_open(&s->store, &mn_io_posix, s->dir));
-    start(s);
+    live_store_start(s);
     return s;
 }
 
 void live_store_free(struct live_store *s)
 {
-    stop(s);
+    live_store_stop(s);
     live_ok(mn_io_remove_tree(&mn_io_posix, s->dir));
     free(s);
 }
 
 void live_store_restart(struct live_store *s)
 {
-    stop(s);
-    start(s);
+    live_store_stop(s);
+    live_store_start(s);
 }
 
 /* ---- changes ---- */

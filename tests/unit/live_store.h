@@ -42,7 +42,9 @@ struct live_store *live_store_new(void);
 void live_store_free(struct live_store *s);
 /* Opens what is in a folder, as a process that starts. The model is the caller's. */
 struct live_store *live_store_open(const char *dir);
-/* Ends writer and instance and starts both anew: recovery. */
+/* Ends writer and instance; starts both anew, with recovery. */
+void live_store_stop(struct live_store *s);
+void live_store_start(struct live_store *s);
 void live_store_restart(struct live_store *s);
 
 /* Each is one durable, visible batch. Expired ones are given an `expires` in the past. */
