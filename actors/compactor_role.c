@@ -262,7 +262,9 @@ static enum mn_status turn(struct mn_actor *actor, void *state, uint32_t *worked
     } else if (now >= c->next_plan_ns || (c->purge_waits && c->failures == 0)) {
         look_for_work(c, worked);
     } else if (now >= c->next_census_ns) {
+        mn_actor_pulse_begin(actor, true); /* a new segment is checked when it is mapped */
         mn_compactor_census(c);
+        mn_actor_pulse_end(actor);
         c->next_census_ns = mn_clock_ns() + CENSUS_NS;
     } else if (now >= c->next_scrub_ns) {
         mn_compactor_scrub(c, now);

@@ -74,7 +74,6 @@ static void watch_manifest(struct mn_compactor_role *c, const struct mn_manifest
             w->seen = true;
         else
             watch(c, manifest->segments[i].id);
-        mn_actor_breathe(c->actor);
     }
     unwatch_retired(c);
 }

@@ -135,7 +135,10 @@ enum mn_status mn_compactor_settle(struct mn_compactor_role *c)
         mn_compactor_close(c->engine);
     c->engine = NULL;
     MN_TRY(mn_compactor_open(&c->engine, &actor->store, &actor->instance));
-    MN_TRY(mn_compactor_sweep(c->engine));
+    mn_actor_pulse_begin(actor, false);
+    status = mn_compactor_sweep(c->engine);
+    mn_actor_pulse_end(actor);
+    MN_TRY(status);
     c->settled = true;
     return MN_OK;
 }
@@ -204,7 +207,9 @@ static enum mn_status carry_out(struct mn_compactor_role *c, const struct mn_com
     struct mn_compact_proposal proposal = {0};
     uint64_t began = mn_clock_ns();
     MN_TRY(reach_writer(c));
+    mn_actor_pulse_begin(c->actor, false); /* sorting and syncing take their time between two pauses */
     enum mn_status status = mn_compact_build(c->engine, plan, &policy, pause_build, c, &proposal);
+    mn_actor_pulse_end(c->actor);
     if (status == MN_DEADLINE)
         return MN_FAIL(MN_UNAVAILABLE, "given up half-way: the writer has ended, or the cluster is stopping");
     MN_TRY(status);
