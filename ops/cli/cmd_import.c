@@ -28,6 +28,8 @@
 enum {
     BATCH_MAX = 4096,
     FLIGHT_MAX = 16,
+    OPEN_MAX =
+        8, /* batches that are being filled: lines of so many spaces may alternate without making batches small */
     BATCH_BYTES = 8 << 20, /* half of what the protocol allows: one more memory always fits */
     ID_SLOTS = 1 << 20,
     BAD_SHOWN = 20, /* bad lines are reported one by one up to here */
@@ -51,9 +53,10 @@ struct item {
     uint64_t line;
 };
 
+/* Free (no number), then open (a number, no ticket), then in flight (both), then free again. */
 struct batch {
-    uint64_t number; /* from 1, in the order of sending; 0: empty */
-    uint64_t ticket; /* 0: not sent */
+    uint64_t number; /* from 1, in the order of opening */
+    uint64_t ticket;
     char space[MN_CLI_LINE_SPACE_MAX + 1];
     msgpack_sbuffer body;
     size_t count;
@@ -74,8 +77,8 @@ struct import {
     char *raw;     /* one row as it is in the file */
     float *vector; /* and as floats */
     uint64_t row;
-    struct batch batches[FLIGHT_MAX + 1]; /* one is being filled, the others are free or in flight */
-    struct batch *open;
+    struct batch batches[FLIGHT_MAX + OPEN_MAX];
+    size_t batch_count; /* of these, in use with the options given */
     uint64_t next_number;
     uint32_t *id_batch; /* by hash of the id: the last batch that had it */
     uint64_t imported, bad, requests;
@@ -193,7 +196,7 @@ static enum mn_status collect(struct import *im)
 {
     uint64_t ticket = 0;
     enum mneme_code code = mneme_collect(im->client, &ticket, NULL);
-    for (size_t i = 0; i < MN_ARRAY_LEN(im->batches); i++)
+    for (size_t i = 0; i < im->batch_count; i++)
         if (im->batches[i].ticket == ticket && ticket)
             return settle(im, &im->batches[i], code);
     return mn_cli_status(code, mneme_error(im->client));
@@ -207,12 +210,9 @@ static enum mn_status wait_for(struct import *im, size_t most)
     return MN_OK;
 }
 
-static enum mn_status flush(struct import *im)
+static enum mn_status flush(struct import *im, struct batch *b)
 {
-    struct batch *b = im->open;
     msgpack_sbuffer request;
-    if (b->count == 0)
-        return MN_OK;
     MN_TRY(wait_for(im, im->flight_max - 1));
     MN_TRY(build(im, b->space, b->body.data, b->body.size, b->count, &request));
     enum mneme_code code = mneme_submit(im->client, MNEME_WRITE, request.data, request.size, &b->ticket);
@@ -220,9 +220,6 @@ static enum mn_status flush(struct import *im)
     if (code != MNEME_OK)
         return mn_cli_status(code, mneme_error(im->client));
     im->requests++;
-    for (size_t i = 0; i < MN_ARRAY_LEN(im->batches); i++)
-        if (im->batches[i].ticket == 0)
-            im->open = &im->batches[i];
     return MN_OK;
 }
 
@@ -241,39 +238,85 @@ static uint64_t hash_id(const char *space, const struct mneme_id *id)
 static uint64_t oldest_in_flight(const struct import *im)
 {
     uint64_t oldest = im->next_number;
-    for (size_t i = 0; i < MN_ARRAY_LEN(im->batches); i++)
+    for (size_t i = 0; i < im->batch_count; i++)
         if (im->batches[i].number && im->batches[i].number < oldest)
             oldest = im->batches[i].number;
     return oldest;
 }
 
-/* Sees to it that no batch on its way, nor the open one, holds this id. A collision of hashes costs a wait, nothing
+static bool is_open(const struct batch *b)
+{
+    return b->number && !b->ticket;
+}
+
+static enum mn_status flush_all(struct import *im)
+{
+    for (size_t i = 0; i < im->batch_count; i++)
+        if (is_open(&im->batches[i]))
+            MN_TRY(flush(im, &im->batches[i]));
+    return wait_for(im, 0);
+}
+
+/* Sees to it that no batch on its way, nor an open one, holds this id. A collision of hashes costs a wait, nothing
  * else. */
 static enum mn_status keep_order(struct import *im, const char *space, const struct mneme_id *id, uint32_t **slot)
 {
     *slot = &im->id_batch[hash_id(space, id) % ID_SLOTS];
     if (**slot < oldest_in_flight(im))
         return MN_OK;
-    MN_TRY(flush(im));
-    return wait_for(im, 0);
+    return flush_all(im);
 }
 
-/* Moves the memory that was packed behind the open batch's items into the batch it belongs to. */
+static struct batch *find_open(struct import *im, const char *space)
+{
+    for (size_t i = 0; i < im->batch_count; i++)
+        if (is_open(&im->batches[i]) && strcmp(im->batches[i].space, space) == 0)
+            return &im->batches[i];
+    return NULL;
+}
+
+/* A new batch for a space. When too many are open, the oldest of them goes out. */
+static enum mn_status open_batch(struct import *im, const char *space, struct batch **out)
+{
+    struct batch *oldest = NULL;
+    size_t open = 0;
+    for (size_t i = 0; i < im->batch_count; i++) {
+        struct batch *b = &im->batches[i];
+        open += is_open(b);
+        if (is_open(b) && (!oldest || b->number < oldest->number))
+            oldest = b;
+    }
+    if (open == OPEN_MAX)
+        MN_TRY(flush(im, oldest));
+    *out = NULL;
+    for (size_t i = 0; i < im->batch_count && !*out; i++)
+        if (!im->batches[i].number)
+            *out = &im->batches[i];
+    MN_ASSERT(*out != NULL); /* there are as many as may be open and in flight together */
+    (*out)->number = im->next_number++;
+    memcpy((*out)->space, space, strlen(space) + 1);
+    return MN_OK;
+}
+
+/* The batch of a space that has room for so many bytes more. */
+static enum mn_status batch_for(struct import *im, const char *space, size_t bytes, struct batch **out)
+{
+    *out = find_open(im, space);
+    if (*out && ((*out)->count == im->batch_max || (*out)->body.size + bytes > BATCH_BYTES)) {
+        MN_TRY(flush(im, *out));
+        *out = NULL;
+    }
+    return *out ? MN_OK : open_batch(im, space, out);
+}
+
 static enum mn_status admit(struct import *im, msgpack_sbuffer *packed, const struct mn_cli_line *facts, uint64_t line)
 {
     const char *space = facts->space[0] ? facts->space : im->space;
-    struct batch *b = im->open;
+    struct batch *b;
     uint32_t *slot = NULL;
-    if (b->count == im->batch_max || (b->count && strcmp(b->space, space) != 0) ||
-        b->body.size + packed->size > BATCH_BYTES)
-        MN_TRY(flush(im));
     if (facts->has_id)
         MN_TRY(keep_order(im, space, &facts->id, &slot));
-    b = im->open;
-    if (b->count == 0) {
-        b->number = im->next_number++;
-        memcpy(b->space, space, strlen(space) + 1);
-    }
+    MN_TRY(batch_for(im, space, packed->size, &b));
     if (slot)
         *slot = (uint32_t)b->number;
     b->items[b->count++] = (struct item){.offset = b->body.size, .size = packed->size, .line = line};
@@ -407,13 +450,11 @@ static enum mn_status prepare(struct import *im, const struct mn_cli_args *args)
     im->next_number = 1;
     if (!mn_cli_sha1_parse_uuid(mneme_uuid(im->client), im->namespace))
         return MN_FAIL(MN_INTERNAL, "the store's uuid is no UUID: %s", mneme_uuid(im->client));
-    for (size_t i = 0; i <= im->flight_max; i++) {
+    im->batch_count = im->flight_max + OPEN_MAX;
+    for (size_t i = 0; i < im->batch_count; i++) {
         im->batches[i].items = mn_cli_keep(im->batch_max * sizeof *im->batches[i].items);
         msgpack_sbuffer_init(&im->batches[i].body);
     }
-    for (size_t i = im->flight_max + 1; i < MN_ARRAY_LEN(im->batches); i++)
-        im->batches[i].ticket = UINT64_MAX; /* not in use */
-    im->open = &im->batches[0];
     im->id_batch = mn_cli_keep(ID_SLOTS * sizeof *im->id_batch);
     im->raw = mn_cli_keep(im->dim * sizeof(float));
     im->vector = mn_cli_keep(im->dim * sizeof(float));
@@ -472,9 +513,7 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
     mn_cli_progress_begin(&im.progress, cli, "import", "memories", total);
     status = im.vectors ? run_vectors(&im, &packed) : run_lines(&im, &packed);
     if (status == MN_OK)
-        status = flush(&im);
-    if (status == MN_OK)
-        status = wait_for(&im, 0);
+        status = flush_all(&im);
     char sentence[512];
     snprintf(sentence, sizeof sentence, "%s", mn_error_text());
     while (status != MN_OK && mneme_in_flight(im.client) > 0 && collect(&im) == MN_OK)

@@ -126,7 +126,8 @@ static enum mn_status run_get(struct mn_cli *cli, const struct mn_cli_args *args
 const struct mn_cli_command mn_cmd_get = {
     .usage = "ID... [--fields A,B]",
     .options = get_options,
-    .details = "Prints memories by id, in the order asked for. An id that is not there makes the exit status 1.\n",
+    .details = "Prints memories by id, in the order asked for. An id that is not there makes the exit status 1;\n"
+               "with --json it is null in its place, and the exit status 0.\n",
     .examples = "  mneme get 7 12\n"
                 "  mneme get 7 --fields embedding,content --json\n"
                 "  mneme get 7 --raw >picture.png\n",

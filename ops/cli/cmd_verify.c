@@ -25,6 +25,7 @@ struct findings {
     struct mn_cli_progress progress;
     json_t *damaged;
     uint64_t files, bytes;
+    bool offline;
 };
 
 static void note_damage(void *context, const char *path, const char *what)
@@ -94,11 +95,12 @@ static enum mn_status print_findings(struct mn_cli *cli, struct findings *f)
                                  cli->out_is_terminal));
         cli->reported = damaged > 0; /* the document says it all */
     } else {
-        printf("%" PRIu64 " files, %s checked\n", f->files, mn_cli_out_bytes((double)f->bytes, bytes));
+        printf("%" PRIu64 " files, %s checked%s\n", f->files, mn_cli_out_bytes((double)f->bytes, bytes),
+               f->offline ? ", without a server" : "");
         if (damaged)
             print_damage(cli, f->damaged);
     }
-    return damaged ? MN_FAIL(MN_CORRUPT, "%zu pieces are damaged; what is whole stays available", damaged) : MN_OK;
+    return damaged ? MN_FAIL(MN_CORRUPT, "damaged pieces: %zu; what is whole stays available", damaged) : MN_OK;
 }
 
 static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
@@ -115,6 +117,7 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
     f.damaged = json_array();
     if (!f.damaged)
         return MN_FAIL(MN_INTERNAL, "out of memory");
+    f.offline = offline;
     status = offline ? verify_here(cli, &f) : verify_there(cli, &f);
     if (status == MN_OK)
         status = print_findings(cli, &f);
