@@ -329,36 +329,6 @@ enum mn_status mn_read_count(struct mn_reading *reading, const struct mn_snapsho
     return MN_OK;
 }
 
-/* ---- slices ---- */
-
-enum mn_status mn_read_slice(struct mn_reading *reading, const struct mn_snapshot *snapshot,
-                             const struct mn_scope *scope, uint32_t rows_max, uint64_t *position)
-{
-    uint32_t found[RUN], n, left = rows_max;
-    reading->row_count = 0;
-    MN_TRY(reserve(reading, rows_max));
-    MN_TRY(mn_matcher_begin(&reading->matcher, scope));
-    uint32_t part = (uint32_t)(*position >> 32), row = (uint32_t)*position;
-    while (part < snapshot->part_count && left > 0) {
-        const struct mn_part *p = &snapshot->parts[part];
-        uint32_t end = row < p->rows && p->rows - row > left ? row + left : p->rows;
-        if (row < end && mn_matcher_part(&reading->matcher, p, row, end)) {
-            while ((n = mn_matcher_next(&reading->matcher, snapshot->seq, snapshot->now, found, RUN)) > 0) {
-                for (uint32_t i = 0; i < n; i++)
-                    reading->rows[reading->row_count++] = (struct mn_row_ref){part, found[i]};
-            }
-        }
-        left -= row < end ? end - row : 0;
-        row = end;
-        if (row >= p->rows) {
-            part++;
-            row = 0;
-        }
-    }
-    *position = (uint64_t)part << 32 | row;
-    return MN_OK;
-}
-
 /* ---- spaces ---- */
 
 struct space_count {

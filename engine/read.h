@@ -54,10 +54,4 @@ enum mn_status mn_read_spaces(const struct mn_snapshot *snapshot,
                               enum mn_status (*visit)(void *context, struct mn_str space, uint64_t count),
                               void *context) MN_MUST_USE;
 
-/* Slices of a filtered scan, for the writer's forget by filter: looks at up to `rows_max` rows from *position on and
- * puts the visible matches into reading->rows; *position becomes part_count << 32 when all is seen. position = part <<
- * 32 | row. */
-enum mn_status mn_read_slice(struct mn_reading *reading, const struct mn_snapshot *snapshot,
-                             const struct mn_scope *scope, uint32_t rows_max, uint64_t *position) MN_MUST_USE;
-
 #endif

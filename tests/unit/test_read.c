@@ -156,32 +156,6 @@ static void counts_are_what_the_model_says(void **state)
     mn_reading_free(&reading);
 }
 
-static void slices_together_are_the_whole(void **state)
-{
-    static uint32_t want[FAKE_ROWS_MAX], got[FAKE_ROWS_MAX];
-    struct mn_reading reading = {0};
-    struct fake_world *w = fake_world_new(17, MN_METRIC_IP, 1200, true);
-    struct mn_snapshot snapshot = fake_parts_snapshot(w->parts, w->seq, w->now);
-    for (int turn = 0; turn < 200; turn++) {
-        struct fake_scope scope;
-        uint32_t rows_max = 1 + fake_below(w, turn % 10 == 0 ? 5000 : 300), n = 0, slices = 0;
-        fake_scope_make(w, &scope);
-        for (uint64_t position = 0; position >> 32 < snapshot.part_count; slices++) {
-            assert_int_equal(mn_read_slice(&reading, &snapshot, &scope.scope, rows_max, &position), MN_OK);
-            assert_true(reading.row_count <= rows_max);
-            for (uint32_t i = 0; i < reading.row_count; i++)
-                got[n++] = index_of(w, reading.rows[i]);
-        }
-        assert_int_equal(slices, (w->count + rows_max - 1) / rows_max);
-        assert_int_equal(n, model(w, &scope.scope, snapshot.seq, false, want));
-        qsort(got, n, sizeof *got, compare_time);
-        for (uint32_t i = 0; i < n; i++)
-            assert_int_equal(got[i], want[i]);
-    }
-    mn_reading_free(&reading);
-    fake_world_free(w);
-}
-
 static void ids_are_found_in_their_visible_version(void **state)
 {
     for (uint64_t seed = 1; seed <= 4; seed++) {
@@ -318,7 +292,6 @@ int main(void)
         cmocka_unit_test(a_page_of_nothing_tells_whether_there_is_more),
         cmocka_unit_test(equal_times_are_paged_by_id_and_space),
         cmocka_unit_test(counts_are_what_the_model_says),
-        cmocka_unit_test(slices_together_are_the_whole),
         cmocka_unit_test(ids_are_found_in_their_visible_version),
         cmocka_unit_test(context_is_the_neighbours_in_time),
         cmocka_unit_test(spaces_are_counted_and_sorted),
