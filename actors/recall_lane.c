@@ -75,6 +75,15 @@ enum mn_status mn_recall_peek(struct mn_recall_peek *peek, const void *data, siz
     }
 }
 
+/* What a read had to leave out because its checksum failed is told: info says degraded, verify names the file. */
+static void tell_damage(struct mn_recall_lane *lane, uint64_t blocks)
+{
+    if (blocks == 0)
+        return;
+    mn_stat_add(lane->stats, MN_STAT_column_damage, blocks);
+    atomic_fetch_or(&lane->instance->control->reasons, MN_DEGRADED_COLUMN);
+}
+
 /* ---- pinning */
 
 /* The seq 0 is before the first write; for the reader it means now, so it is set here. */
@@ -94,6 +103,7 @@ static enum mn_status pin(struct mn_recall_lane *lane, const struct mn_moment *m
     if (status == MN_NOT_READY)
         return MN_FAIL(MN_UNAVAILABLE, "the store is still starting; try again");
     MN_TRY(status);
+    tell_damage(lane, snapshot->missing);
     if (moment && moment->has_as_of && moment->as_of == 0)
         return pin_before_all(lane, snapshot);
     return MN_OK;
@@ -137,8 +147,9 @@ static enum mn_status set_like(struct recall *r)
     return MN_OK;
 }
 
-static void record_search(const struct mn_recall_lane *lane)
+static void record_search(struct mn_recall_lane *lane)
 {
+    tell_damage(lane, lane->search.damaged);
     mn_stat_record(lane->stats, MN_STAT_recall_coarse_ns, lane->search.coarse_ns);
     mn_stat_record(lane->stats, MN_STAT_recall_scan_ns, lane->search.scan_ns);
     mn_stat_record(lane->stats, MN_STAT_recall_rerank_ns, lane->search.rerank_ns);
@@ -158,7 +169,7 @@ static enum mn_status search_one(struct recall *r, uint32_t i)
     query->embedding = r->asked.embeddings + (size_t)i * r->asked.stride;
     MN_TRY(mn_recall_search(&lane->search, &r->snapshot, query));
     record_search(lane);
-    r->exact = r->exact && lane->search.exact;
+    r->exact = r->exact && lane->search.exact && lane->search.damaged == 0 && r->snapshot.missing == 0;
     r->scanned += lane->search.scanned;
     uint64_t begun_ns = mn_clock_ns();
     enum mn_status status = mn_encode_hits(&lane->reply, &how, lane->search.hits, lane->search.hit_count);
@@ -358,6 +369,7 @@ static enum mn_status dispatch(struct mn_recall_lane *lane, const struct mn_requ
 void mn_recall_lane_answer(struct mn_recall_lane *lane, const struct mn_request *request, uint64_t received_ns)
 {
     enum mn_status status = dispatch(lane, request, received_ns);
+    tell_damage(lane, status == MN_CORRUPT);
     if (status != MN_OK)
         mn_recall_lane_refuse(lane, request->rid, status, mn_error_text());
     else if (request->op != MN_OP_RECALL)

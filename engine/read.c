@@ -1,5 +1,5 @@
 /*
- * read.c - find, list, count, context, spaces, slices.
+ * read.c - find, list, count, context, spaces.
  *
  * A list keeps the first `limit` rows of its order in a heap with the last one on top. Column segments are walked in
  * the order of the list from the cursor on and left as soon as they cannot better the heap; tail chunks lie in the

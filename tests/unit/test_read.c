@@ -1,5 +1,5 @@
 /*
- * test_read.c - engine/read: finds, pages, counts, neighbours, spaces and slices of random stores against loops over
+ * test_read.c - engine/read: finds, pages, counts, neighbours and spaces of random stores against loops over
  * everything.
  */
 #include "engine/read.h"
