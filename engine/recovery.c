@@ -202,7 +202,7 @@ static enum mn_status quarantine_stretch(struct recovery *r, const struct job *j
                                       .last_seq = last_seq,
                                       .reason = reason};
     r->report->quarantined++;
-    return mn_quarantine_wal(&r->store, &job->segment, &note);
+    return mn_quarantine_wal(&r->store, job->segment.base ? &job->segment : NULL, &note); /* too short to map: a note alone */
 }
 
 /* The seq of the next log segment that holds anything: what comes before it and is missing was durable. */
@@ -224,7 +224,7 @@ static enum mn_status judge_damage(struct recovery *r, uint32_t number, const st
         r->report->torn_bytes += damage->bytes; /* the unfinished end: nobody was told that it is there */
         return MN_OK;
     }
-    r->report->lost = true;
+    r->report->lost |= !(damage->salvaged && damage->intact);
     uint64_t last_seq = damage->later_durable ? damage->later_durable : next ? next - 1 : r->mark_seq;
     return quarantine_stretch(r, job, damage->offset, damage->bytes, damage->after_seq + 1, last_seq, damage->what);
 }

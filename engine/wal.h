@@ -17,10 +17,11 @@ struct mn_wal_segment {
     const uint8_t *base;
     struct mn_wal_header header; /* of whichever copy is whole */
     bool unused;                 /* zeros where both headers should be: prepared, never begun */
+    bool cut;                    /* shorter than its header says: what is left of it is scanned */
 };
 
 /* Maps segment `number` and finds its header. MN_CORRUPT when both copies of the header are damaged (the mapping then stays,
- * header.salt unknown) or the length is wrong. */
+ * header.salt unknown) or the file is too short to have one (base is NULL then). */
 enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store *store, uint64_t number) MN_MUST_USE;
 void mn_wal_unmap(struct mn_wal_segment *segment);
 
@@ -29,8 +30,10 @@ struct mn_wal_damage {
     uint64_t offset, bytes;
     uint64_t after_seq;   /* the last whole seq before it */
     uint64_t later_durable; /* the largest durable_seq that a whole batch behind it names, in this segment; 0 = none */
-    bool complete;        /* its footer is whole and no bad sector still has zeros: it was written to the end */
+    bool complete;        /* it was written to its end: what does not match has changed since */
     bool salvaged;        /* it was durable, so the records in it that are whole are visited; else it counts as never written */
+    bool intact;          /* all of its records are whole: only what surrounds them is damaged */
+    bool headed;          /* it begins with a whole batch header */
     const char *what;
 };
 

@@ -10,6 +10,8 @@
 #include "engine/crc.h"
 #include "engine/wal.h"
 
+#define SECTOR 512u /* what a disk writes as a whole */
+
 static bool all_zero(const uint8_t *p, uint64_t bytes)
 {
     /* A region is zero when it begins with a zero word and each byte equals the one eight before. */
@@ -22,6 +24,28 @@ static bool all_zero(const uint8_t *p, uint64_t bytes)
     return bytes <= 8 || memcmp(p, p + 8, bytes - 8) == 0;
 }
 
+static enum mn_status find_header(struct mn_wal_segment *segment)
+{
+    const uint8_t *uuid = segment->store->uuid;
+    uint64_t blocks = segment->bytes / MN_WAL_BLOCK;
+    const struct mn_wal_header *first = (const void *)segment->base;
+    const struct mn_wal_header *last = (const void *)(segment->base + (blocks - 1) * MN_WAL_BLOCK);
+    if (mn_wal_header_valid(first, uuid, segment->number, segment->bytes)) {
+        segment->header = *first;
+    } else if (mn_wal_header_valid(last, uuid, segment->number, segment->bytes)) {
+        segment->header = *last;
+    } else if (all_zero((const uint8_t *)first, MN_WAL_BLOCK) && all_zero((const uint8_t *)last, MN_WAL_BLOCK)) {
+        segment->unused = true;
+    } else if (mn_wal_header_valid(first, uuid, segment->number, first->bytes) && first->bytes > segment->bytes) {
+        segment->header = *first;
+        segment->cut = true;
+    } else {
+        return MN_FAIL(MN_CORRUPT, "log segment %" PRIu64 ": both copies of its header are damaged, or it is of another store",
+                       segment->number);
+    }
+    return MN_OK;
+}
+
 enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store *store, uint64_t number)
 {
     char path[MN_PATH_MAX];
@@ -30,7 +54,7 @@ enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store 
     *segment = (struct mn_wal_segment){.store = store, .number = number};
     MN_TRY(store->io->open(mn_store_wal_path(store, path, number), MN_IO_READ, &fd));
     enum mn_status status = store->io->size(fd, &segment->bytes);
-    if (status == MN_OK && (segment->bytes < 4 * MN_WAL_BLOCK || segment->bytes % MN_WAL_BLOCK != 0))
+    if (status == MN_OK && segment->bytes < 2 * MN_WAL_BLOCK)
         status = MN_FAIL(MN_CORRUPT, "%s has %" PRIu64 " bytes, not a length that a log segment has", path,
                          segment->bytes);
     if (status == MN_OK)
@@ -38,17 +62,7 @@ enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store 
     store->io->close(fd);
     MN_TRY(status);
     segment->base = base;
-    const struct mn_wal_header *first = base;
-    const struct mn_wal_header *last = (const void *)(segment->base + segment->bytes - MN_WAL_BLOCK);
-    if (mn_wal_header_valid(first, store->uuid, number, segment->bytes))
-        segment->header = *first;
-    else if (mn_wal_header_valid(last, store->uuid, number, segment->bytes))
-        segment->header = *last;
-    else if (all_zero(segment->base, MN_WAL_BLOCK) && all_zero((const uint8_t *)last, MN_WAL_BLOCK))
-        segment->unused = true;
-    else
-        return MN_FAIL(MN_CORRUPT, "%s: both copies of its header are damaged, or it is of another store", path);
-    return MN_OK;
+    return find_header(segment);
 }
 
 void mn_wal_unmap(struct mn_wal_segment *segment)
@@ -71,10 +85,10 @@ static const struct mn_batch_header *batch_at(const struct scan *s, uint64_t off
     return (const struct mn_batch_header *)(const void *)(s->segment->base + offset);
 }
 
-/* Space for batches ends before the second header. */
+/* Space for batches ends before the second header, if the file still has one. */
 static uint64_t limit(const struct scan *s)
 {
-    return s->segment->bytes - MN_WAL_BLOCK;
+    return s->segment->cut ? s->segment->bytes / MN_WAL_BLOCK * MN_WAL_BLOCK : s->segment->bytes - MN_WAL_BLOCK;
 }
 
 /* The next offset at or behind `from` that holds a whole batch header, or limit(). */
@@ -86,32 +100,54 @@ static uint64_t resynchronise(const struct scan *s, uint64_t from)
     return limit(s);
 }
 
+/* A run of blocks that is, or was, one batch. */
+struct stretch {
+    uint64_t offset, bytes;
+    uint64_t records_end; /* offset behind its records */
+    uint32_t records;     /* how many there should be; 0 = not known */
+    bool headed, complete;
+    const char *what;
+};
+
 /* Judges a stretch (rules 1 and 2 of "torn tail or rot": a later batch knew it durable, or it was written to its end) and
  * reports it; returns whether it was durable. */
-static enum mn_status report(struct scan *s, uint64_t offset, uint64_t bytes, bool complete, const char *what,
-                             bool *durable)
+static enum mn_status report(struct scan *s, const struct stretch *stretch, bool intact, bool *durable)
 {
-    struct mn_wal_damage damage = {.offset = offset,
-                                   .bytes = bytes,
+    struct mn_wal_damage damage = {.offset = stretch->offset,
+                                   .bytes = stretch->bytes,
                                    .after_seq = s->extent->last_seq,
-                                   .complete = complete,
-                                   .what = what};
-    for (uint64_t at = resynchronise(s, offset + bytes); at < limit(s);) {
+                                   .complete = stretch->complete,
+                                   .intact = intact,
+                                   .headed = stretch->headed,
+                                   .what = stretch->what};
+    for (uint64_t at = resynchronise(s, stretch->offset + stretch->bytes); at < limit(s);) {
         const struct mn_batch_header *later = batch_at(s, at);
         if (later->durable_seq > damage.later_durable)
             damage.later_durable = later->durable_seq;
         at = resynchronise(s, at + later->bytes);
     }
-    damage.salvaged = *durable = complete || damage.later_durable > damage.after_seq;
+    damage.salvaged = *durable = stretch->complete || damage.later_durable > damage.after_seq;
     return s->visitor->damage ? s->visitor->damage(s->visitor->context, s->segment, &damage) : MN_OK;
 }
 
 /* True when any 512-byte sector of a bad block still has the zeros it was prepared with: its write may not have ended. */
 static bool has_zero_sector(const uint8_t *block, uint64_t bytes)
 {
-    for (uint64_t at = 0; at + 512 <= bytes; at += 512)
-        if (all_zero(block + at, 512))
+    for (uint64_t at = 0; at + SECTOR <= bytes; at += SECTOR)
+        if (all_zero(block + at, SECTOR))
             return true;
+    return false;
+}
+
+/* The same for the footer, which may begin and end in the middle of a sector. */
+static bool footer_torn(const uint8_t *batch, const struct mn_batch_header *h)
+{
+    uint64_t end = (uint64_t)h->footer_at + h->footer_bytes;
+    for (uint64_t at = h->footer_at, next; at < end; at = next) {
+        next = (at / SECTOR + 1) * SECTOR;
+        if (all_zero(batch + at, (next < end ? next : end) - at))
+            return true;
+    }
     return false;
 }
 
@@ -137,23 +173,53 @@ static struct block_check check_blocks(const struct scan *s, const struct mn_bat
     return check;
 }
 
-/* Visits the records of a batch one after the other. `trusted`: payloads need no check. */
-static enum mn_status visit_records(struct scan *s, const struct mn_batch_header *h, uint64_t offset, bool trusted)
+/* The record at *at or the next one behind it that has a whole header, NULL at the end; *at moves behind it. */
+static const struct mn_record *next_record(const struct scan *s, uint64_t *at, uint64_t end)
+{
+    for (; *at + sizeof(struct mn_record) <= end; *at += MN_RECORD_ALIGN) {
+        const struct mn_record *r = (const struct mn_record *)(const void *)(s->segment->base + *at);
+        if (!mn_record_header_valid(r, s->segment->header.salt, *at, end))
+            continue; /* damaged: the next record begins at some later multiple */
+        *at += sizeof *r + r->payload_bytes;
+        return r;
+    }
+    return NULL;
+}
+
+static uint64_t offset_of(const struct scan *s, const struct mn_record *r)
+{
+    return (uint64_t)((const uint8_t *)r - s->segment->base);
+}
+
+/* True when each byte of the stretch's records is as it was written. */
+static bool records_whole(const struct scan *s, const struct stretch *stretch)
+{
+    uint64_t at = stretch->offset + sizeof(struct mn_batch_header);
+    uint32_t count = 0;
+    while (at < stretch->records_end) {
+        uint64_t expected = at;
+        const struct mn_record *r = next_record(s, &at, stretch->records_end);
+        if (!r || offset_of(s, r) != expected || !mn_record_payload_valid(r, s->segment->header.salt, expected))
+            return false;
+        count++;
+    }
+    return count == stretch->records;
+}
+
+/* Visits the records of a stretch one after the other. `trusted`: payloads need no check. */
+static enum mn_status visit_records(struct scan *s, const struct stretch *stretch, bool trusted)
 {
     const struct mn_wal_visitor *v = s->visitor;
-    uint32_t salt = s->segment->header.salt;
-    uint64_t end = offset + h->footer_at;
-    for (uint64_t at = offset + sizeof *h; at + sizeof(struct mn_record) <= end;) {
-        const struct mn_record *r = (const struct mn_record *)(const void *)(s->segment->base + at);
-        if (!mn_record_header_valid(r, salt, at, end)) {
-            at += MN_RECORD_ALIGN; /* damaged: the next record begins at some later multiple */
-            continue;
-        }
-        if (trusted || mn_record_payload_valid(r, salt, at))
-            MN_TRY(v->record(v->context, s->segment, r, at));
+    const struct mn_record *r;
+    for (uint64_t at = stretch->offset + sizeof(struct mn_batch_header);
+         (r = next_record(s, &at, stretch->records_end)) != NULL;) {
+        uint64_t offset = offset_of(s, r);
+        if (trusted || mn_record_payload_valid(r, s->segment->header.salt, offset))
+            MN_TRY(v->record(v->context, s->segment, r, offset));
         else if (v->bad_record)
-            MN_TRY(v->bad_record(v->context, s->segment, r, at));
-        at += sizeof *r + r->payload_bytes;
+            MN_TRY(v->bad_record(v->context, s->segment, r, offset));
+        if (r->seq > s->extent->last_seq)
+            s->extent->last_seq = r->seq;
     }
     return MN_OK;
 }
@@ -173,6 +239,8 @@ static void extend(struct scan *s, const struct mn_batch_header *h)
 static enum mn_status scan_batch(struct scan *s, const struct mn_batch_header *h, uint64_t offset)
 {
     const uint8_t *base = (const uint8_t *)h;
+    struct stretch stretch = {
+        .offset = offset, .bytes = h->bytes, .records_end = offset + h->footer_at, .records = h->records, .headed = true};
     bool footer_whole = mn_batch_footer_valid(h, s->segment->header.salt, offset);
     const struct mn_batch_footer *footer = (const void *)(base + h->footer_at);
     uint64_t padding_at = (uint64_t)h->footer_at + h->footer_bytes;
@@ -180,22 +248,72 @@ static enum mn_status scan_batch(struct scan *s, const struct mn_batch_header *h
     bool padding_whole = all_zero(base + padding_at, h->bytes - padding_at);
     bool chain_whole = !s->chain_known || h->prev_chain == s->extent->chain;
     bool whole = footer_whole && blocks.bad == 0, durable = true;
-    if (!whole || !padding_whole || !chain_whole)
-        MN_TRY(report(s, offset, h->bytes, footer_whole && !blocks.torn,
-                      !footer_whole  ? "the footer of a batch is damaged"
-                      : blocks.bad   ? "a block of a batch does not match its checksum"
-                      : !chain_whole ? "a batch does not follow the one before it"
-                                     : "bytes behind a batch are not zero",
-                      &durable));
+    if (!whole || !padding_whole || !chain_whole) {
+        bool intact = whole || records_whole(s, &stretch);
+        stretch.complete = footer_whole ? !blocks.torn : intact && !footer_torn(base, h);
+        stretch.what = !footer_whole  ? "the footer of a batch is damaged"
+                       : blocks.bad   ? "a block of a batch does not match its checksum"
+                       : !chain_whole ? "a batch does not follow the one before it"
+                                      : "bytes behind a batch are not zero";
+        MN_TRY(report(s, &stretch, intact, &durable));
+    }
     s->extent->end = offset + h->bytes;
     s->chain_known = whole;
     if (whole)
         s->extent->chain = footer->chain;
     if (!whole && !durable)
         return MN_OK; /* a torn end: never acknowledged, so wholly absent */
-    MN_TRY(visit_records(s, h, offset, whole));
+    MN_TRY(visit_records(s, &stretch, whole));
     extend(s, h);
     return MN_OK;
+}
+
+/* A whole footer of the batch whose header stood at stretch->offset: says where that batch ends. */
+static void find_footer(const struct scan *s, struct stretch *stretch)
+{
+    uint64_t end = stretch->offset + stretch->bytes;
+    for (uint64_t at = stretch->offset + sizeof(struct mn_batch_header);
+         at + sizeof(struct mn_batch_footer) + 12 <= end; at += MN_RECORD_ALIGN) {
+        const struct mn_batch_footer *footer = (const void *)(s->segment->base + at);
+        uint64_t bytes = sizeof *footer + 4 * ((uint64_t)footer->records + footer->blocks);
+        uint32_t crc;
+        if (footer->magic != MN_FOOTER_MAGIC || bytes + sizeof crc > end - at)
+            continue;
+        memcpy(&crc, (const uint8_t *)footer + bytes, sizeof crc);
+        if (crc != mn_crc32c(s->segment->header.salt ^ (uint32_t)at, footer, bytes) ||
+            footer->blocks != (at - stretch->offset + MN_WAL_BLOCK - 1) / MN_WAL_BLOCK)
+            continue;
+        stretch->records_end = at;
+        stretch->records = footer->records;
+        stretch->bytes = mn_round_up(at + bytes + sizeof crc, MN_WAL_BLOCK) - stretch->offset;
+        return;
+    }
+}
+
+/* Bytes where a batch should begin that are neither its header nor zero. *next: behind what they are taken for. */
+static enum mn_status scan_headless(struct scan *s, uint64_t offset, uint64_t *next)
+{
+    uint64_t end = resynchronise(s, offset + MN_WAL_BLOCK);
+    struct stretch stretch = {.offset = offset,
+                              .bytes = end - offset,
+                              .records_end = end,
+                              .what = end == limit(s) ? "bytes behind the last batch are neither a batch nor zero"
+                                                      : "the header of a batch is damaged"};
+    bool durable;
+    find_footer(s, &stretch);
+    bool intact = stretch.records > 0 && records_whole(s, &stretch);
+    if (stretch.records > 0)
+        stretch.what = "the header of a batch is damaged";
+    /* A sector lands as a whole: a header that did not would be zero. */
+    stretch.complete = intact && !all_zero(s->segment->base + offset, SECTOR);
+    MN_TRY(report(s, &stretch, intact, &durable));
+    s->chain_known = false;
+    *next = offset + stretch.bytes;
+    if (!durable)
+        return MN_OK;
+    s->extent->end = *next;
+    s->extent->batches++;
+    return visit_records(s, &stretch, false);
 }
 
 enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, const struct mn_wal_visitor *visitor,
@@ -214,18 +332,13 @@ enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, const struct mn
             at += bytes;
             continue;
         }
-        uint64_t next = resynchronise(&s, at + MN_WAL_BLOCK);
-        if (next == limit(&s) && all_zero(segment->base + at, next - at))
+        if (all_zero(segment->base + at, limit(&s) - at))
             break; /* the end, as prepared */
-        bool durable;
-        MN_TRY(report(&s, at, next - at, false,
-                      next == limit(&s) ? "bytes behind the last batch are neither a batch nor zero"
-                                        : "the header of a batch is damaged",
-                      &durable));
-        s.chain_known = false;
-        at = next;
+        MN_TRY(scan_headless(&s, at, &at));
     }
-    return MN_OK;
+    bool durable;
+    struct stretch missing = {.offset = limit(&s), .what = "the file is shorter than it was made"};
+    return segment->cut ? report(&s, &missing, false, &durable) : MN_OK;
 }
 
 struct verification {
@@ -234,6 +347,25 @@ struct verification {
     uint64_t durable_seq;
     const char *path;
 };
+
+/* Where the log goes on behind segment `number`, as the next one that was begun says: *seq is the newest before it. False: nowhere. */
+static enum mn_status find_successor(const struct mn_store *store, uint64_t number, uint64_t *seq, bool *found)
+{
+    uint64_t *numbers;
+    uint32_t count;
+    *found = false;
+    MN_TRY(mn_wal_list(store, &numbers, &count));
+    for (uint32_t i = 0; i < count && !*found; i++) {
+        struct mn_wal_segment next;
+        if (numbers[i] <= number)
+            continue;
+        *found = mn_wal_map(&next, store, numbers[i]) == MN_OK && !next.unused;
+        *seq = *found ? next.header.prev_last_seq : 0;
+        mn_wal_unmap(&next);
+    }
+    free(numbers);
+    return MN_OK;
+}
 
 static enum mn_status pass_record(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
                                   uint64_t offset)
@@ -247,6 +379,15 @@ static enum mn_status tell_damage(void *context, const struct mn_wal_segment *se
     char what[160];
     if (damage->after_seq >= v->durable_seq)
         return MN_OK; /* the end of the active segment: being written */
+    if (damage->bytes == 0)
+        return MN_OK; /* a cut file, told of below */
+    if (damage->headed && !damage->salvaged) {
+        uint64_t seq;
+        bool found;
+        MN_TRY(find_successor(segment->store, segment->number, &seq, &found));
+        if (found && seq <= damage->after_seq)
+            return MN_OK; /* a torn end that recovery went on behind: it was never acknowledged */
+    }
     snprintf(what, sizeof what, "%s (offset %" PRIu64 ", %" PRIu64 " bytes)", damage->what, damage->offset, damage->bytes);
     v->damaged(v->context, v->path, what);
     return MN_OK;
@@ -272,7 +413,9 @@ enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint
     status = mn_wal_scan(&segment, &visitor, &extent);
     const struct mn_wal_header *copies[] = {(const void *)segment.base,
                                             (const void *)(segment.base + segment.bytes - MN_WAL_BLOCK)};
-    for (int i = 0; i < 2 && !segment.unused; i++)
+    if (segment.cut)
+        damaged(context, path, "the file is shorter than it was made");
+    for (int i = 0; i < 2 && !segment.unused && !segment.cut; i++)
         if (!mn_wal_header_valid(copies[i], store->uuid, number, segment.bytes) ||
             !all_zero((const uint8_t *)(copies[i] + 1), MN_WAL_BLOCK - sizeof *copies[i]))
             damaged(context, path, i == 0 ? "the first header block is damaged" : "the last header block is damaged");
