@@ -133,7 +133,7 @@ class Cluster:
     """One mnemed and the folder it serves: `<base>/d`, or a given one. Snapshots may go beside it, under `base`."""
     def __init__(self, dim=8, metric="cosine", settings=None, dir=None):
         self.dim, self.metric, self.settings = dim, metric, dict(settings or {})
-        self.base = Path(tempfile.mkdtemp(prefix="mn", dir=os.environ.get("MNEME_TEST_DIR", "/tmp")))
+        self.base = Path(tempfile.mkdtemp(prefix="ms", dir=os.environ.get("MNEME_TEST_DIR", "/tmp")))
         self.dir = Path(dir) if dir else self.base / "d"
         self.log = self.base / "log"
         self.process = None

@@ -22,7 +22,7 @@ RUN_S = 60 * PATIENCE
 class Mnemed(unittest.TestCase):
     """Starts that fail, and what they say: one line on stderr, and an exit status that tells whose fault it was."""
     def setUp(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="mn", dir=os.environ.get("MNEME_TEST_DIR", "/tmp")))
+        self.folder = Path(tempfile.mkdtemp(prefix="ms", dir=os.environ.get("MNEME_TEST_DIR", "/tmp")))
         self.addCleanup(lambda: subprocess.run(["rm", "-rf", str(self.folder)], check=True))
 
     def mnemed(self, *arguments):

@@ -278,7 +278,7 @@ class Patience(unittest.TestCase):
     WRITTEN = {"ok": True, "ids": [1], "seq": 7, "versions": [7]}
 
     def open(self, timeout_s=5.0, **script):
-        folder = tempfile.TemporaryDirectory(prefix="mn", dir=os.environ.get("MNEME_TEST_DIR", "/tmp"))
+        folder = tempfile.TemporaryDirectory(prefix="ms", dir=os.environ.get("MNEME_TEST_DIR", "/tmp"))
         self.addCleanup(folder.cleanup)
         self.server = FalseServer(Path(folder.name) / "d", script)
         self.server.start()
