@@ -1,14 +1,14 @@
 /*
  * columns.h - a column segment: a folder of immutable column files, written once by the compactor, mapped by readers.
  *
- * Files in columns/<id>/: embeddings ids spaces born times expires confidence scale (one fixed-size element a row), tags meta
- * content (bytes, then offsets), strings (the dictionary, sorted), idhash (rows by bucket of their id's hash), postings
- * (roaring bitmaps per string), died (liveness it was born with) and died.<seq> (later ones); all with suffix .col. Rows are
- * sorted by (at, id). The layout of a file is in columns_file.h. Small columns are checked whole when a segment is opened;
- * embeddings, meta and content block by block at the first touch by each process.
+ * Files in columns/<id>/: embeddings ids spaces born times expires confidence scale (one fixed-size element a row),
+ * tags meta content (bytes, then offsets), strings (the dictionary, sorted), idhash (rows by bucket of their id's
+ * hash), postings (roaring bitmaps per string), died (liveness it was born with) and died.<seq> (later ones); all with
+ * suffix .col. Rows are sorted by (at, id). The layout of a file is in columns_file.h. Small columns are checked whole
+ * when a segment is opened; embeddings, meta and content block by block at the first touch by each process.
  *
- * All threads of a process share one mapping of a segment (and its record of what was checked): opening it a second time
- * costs a look-up.
+ * All threads of a process share one mapping of a segment (and its record of what was checked): opening it a second
+ * time costs a look-up.
  */
 #ifndef MN_ENGINE_COLUMNS_H
 #define MN_ENGINE_COLUMNS_H
@@ -37,8 +37,8 @@ struct mn_columns_row {
 
 struct mn_columns_writer;
 
-/* Begins columns/<segment>.tmp for exactly `rows` rows (1..MN_COLUMNS_ROWS_MAX). strings: the dictionary, sorted by bytes, no
- * two equal; it must live until the end. What an earlier attempt left under that name is removed. */
+/* Begins columns/<segment>.tmp for exactly `rows` rows (1..MN_COLUMNS_ROWS_MAX). strings: the dictionary, sorted by
+ * bytes, no two equal; it must live until the end. What an earlier attempt left under that name is removed. */
 enum mn_status mn_columns_create(struct mn_columns_writer **writer, const struct mn_store *store, uint64_t segment,
                                  uint32_t rows, const struct mn_str *strings, uint32_t string_count) MN_MUST_USE;
 /* Rows come in order of (at, id). Everything is copied. */
@@ -69,9 +69,9 @@ struct mn_str mn_columns_string(const struct mn_columns *columns, uint32_t numbe
 uint32_t mn_columns_find_first(const struct mn_columns *columns, struct mn_part_find *find);
 uint32_t mn_columns_find_next(const struct mn_columns *columns, struct mn_part_find *find);
 
-/* The rows that lie in a space, or carry a tag (one string may be both): a frozen roaring bitmap (const roaring_bitmap_t *)
- * over the mapping, valid while the segment is open; not to be freed. NULL when no row does (mn_columns_posting_rows is 0) or
- * the postings cannot be read: then look at the rows themselves. */
+/* The rows that lie in a space, or carry a tag (one string may be both): a frozen roaring bitmap (const
+ * roaring_bitmap_t *) over the mapping, valid while the segment is open; not to be freed. NULL when no row does
+ * (mn_columns_posting_rows is 0) or the postings cannot be read: then look at the rows themselves. */
 enum mn_posting { MN_POSTING_SPACE = 0, MN_POSTING_TAG = 1 };
 const void *mn_columns_postings(const struct mn_columns *columns, enum mn_posting kind, uint32_t string);
 /* How many rows that is: costs one load. 0 for MN_NONE. */
@@ -83,14 +83,16 @@ bool mn_columns_damaged(const struct mn_columns *columns);
 /* Bytes of the embeddings column, and how many of them are in the page cache now (mincore). */
 void mn_columns_residency(const struct mn_columns *columns, uint64_t *bytes, uint64_t *resident);
 
-/* Copies the newest durable liveness of a segment into died[rows]: died.<died_seq>.col, or died.col when died_seq is 0. */
+/* Copies the newest durable liveness of a segment into died[rows]: died.<died_seq>.col, or died.col when died_seq is 0.
+ */
 enum mn_status mn_columns_read_died(const struct mn_store *store, uint64_t segment, uint64_t died_seq, uint64_t rows,
                                     uint64_t *died) MN_MUST_USE;
 /* Writes died.<died_seq>.col and syncs it and its folder. */
 enum mn_status mn_columns_write_died(const struct mn_store *store, uint64_t segment, uint64_t died_seq, uint64_t rows,
                                      const _Atomic uint64_t *died) MN_MUST_USE;
 
-/* Checks every checksum of every file of a segment; calls `damaged` for each bad piece, goes on, adds to files and bytes. */
+/* Checks every checksum of every file of a segment; calls `damaged` for each bad piece, goes on, adds to files and
+ * bytes. */
 typedef void (*mn_damage_fn)(void *context, const char *path, const char *what);
 enum mn_status mn_columns_verify(const struct mn_store *store, uint64_t segment, uint64_t *files, uint64_t *bytes,
                                  mn_damage_fn damaged, void *context) MN_MUST_USE;

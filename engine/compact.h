@@ -3,12 +3,12 @@
  *
  * The compactor prepares, the WAL writer commits (engine/writer.h, mn_writer_publish):
  *   plan     what to take: sealed log segments from the front, and segments to merge, rewrite (dead rows) or purge
- *   build    rows sorted by (at, id) into columns/<id>.tmp, synced, renamed; died.<seq>.col for the segments that stay and
- *            whose liveness changed; ledger.<seq>; liveness files for the new segments in shared memory
- *   propose  the next manifest and, per input part, a map old row -> new row
- * Forgets that arrive during the build are in the inputs' liveness; the writer carries them over through the maps.
- * A version is left out when it died at or before history_seq and is not suppressed, when it has expired, or when a purge in
- * the log covers it. Column segments that hold any version of a purged id are always among the inputs.
+ *   build    rows sorted by (at, id) into columns/<id>.tmp, synced, renamed; died.<seq>.col for the segments that stay
+ * and whose liveness changed; ledger.<seq>; liveness files for the new segments in shared memory propose  the next
+ * manifest and, per input part, a map old row -> new row Forgets that arrive during the build are in the inputs'
+ * liveness; the writer carries them over through the maps. A version is left out when it died at or before history_seq
+ * and is not suppressed, when it has expired, or when a purge in the log covers it. Column segments that hold any
+ * version of a purged id are always among the inputs.
  */
 #ifndef MN_ENGINE_COMPACT_H
 #define MN_ENGINE_COMPACT_H
@@ -51,7 +51,8 @@ struct mn_compact_proposal {
     uint64_t live_gen;
     uint32_t map_count;
     struct mn_row_map *maps;
-    uint64_t rows_in, rows_out, bytes_out, files_rewritten, purge_seq; /* purge_seq: purges up to here are carried out */
+    uint64_t rows_in, rows_out, bytes_out, files_rewritten,
+        purge_seq;      /* purge_seq: purges up to here are carried out */
     uint64_t rows_lost; /* left out because they cannot be read and a purge forced their segment to be rewritten */
 };
 
@@ -61,26 +62,26 @@ enum mn_status mn_compactor_open(struct mn_compactor **compactor, const struct m
                                  struct mn_instance *instance) MN_MUST_USE;
 void mn_compactor_close(struct mn_compactor *compactor);
 
-/* Removes what a compactor that died, or a proposal that was refused, has left: column folders, liveness and ledger files that neither
- * the manifest nor a view names. Only while no proposal is on its way to the writer. */
+/* Removes what a compactor that died, or a proposal that was refused, has left: column folders, liveness and ledger
+ * files that neither the manifest nor a view names. Only while no proposal is on its way to the writer. */
 enum mn_status mn_compactor_sweep(struct mn_compactor *compactor) MN_MUST_USE;
 
-/* Decides what to take from the current manifest and view. force: everything in sealed log segments and every segment with rows that
- * can be dropped, whatever the policy. Nothing is worth while while a publication is under way. */
+/* Decides what to take from the current manifest and view. force: everything in sealed log segments and every segment
+ * with rows that can be dropped, whatever the policy. Nothing is worth while while a publication is under way. */
 enum mn_status mn_compact_plan_make(struct mn_compactor *compactor, const struct mn_compact_policy *policy, bool force,
                                     struct mn_compact_plan *plan) MN_MUST_USE;
 void mn_compact_plan_free(struct mn_compact_plan *plan);
 
-/* Builds what the plan says. `pause` (may be NULL) is called every few thousand rows (yield, throttle); true from it gives
- * the build up (MN_DEADLINE). MN_BUSY when the plan is stale: plan again. MN_READ_ONLY when the disk has no room for it.
- * MN_CORRUPT when a row cannot be read; later plans then leave that column segment where it is. */
+/* Builds what the plan says. `pause` (may be NULL) is called every few thousand rows (yield, throttle); true from it
+ * gives the build up (MN_DEADLINE). MN_BUSY when the plan is stale: plan again. MN_READ_ONLY when the disk has no room
+ * for it. MN_CORRUPT when a row cannot be read; later plans then leave that column segment where it is. */
 enum mn_status mn_compact_build(struct mn_compactor *compactor, const struct mn_compact_plan *plan,
                                 const struct mn_compact_policy *policy, bool (*pause)(void *context), void *context,
                                 struct mn_compact_proposal *proposal) MN_MUST_USE;
 void mn_compact_proposal_free(struct mn_compact_proposal *proposal);
 
-/* The proposal's way to the writer: the file `name` in the instance's shared memory folder (an older one of that name is
- * replaced), checked whole when it is read. Whoever is done with it unlinks it. */
+/* The proposal's way to the writer: the file `name` in the instance's shared memory folder (an older one of that name
+ * is replaced), checked whole when it is read. Whoever is done with it unlinks it. */
 enum mn_status mn_compact_proposal_write(const struct mn_compact_proposal *proposal, struct mn_instance *instance,
                                          const char *name) MN_MUST_USE;
 enum mn_status mn_compact_proposal_read(struct mn_compact_proposal *proposal, struct mn_instance *instance,

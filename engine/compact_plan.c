@@ -51,7 +51,7 @@ static uint32_t plan_log(struct planning *p)
         const struct mn_part *part = &p->snapshot.parts[i];
         if (!part->tail)
             continue;
-        if (!mn_compact_sealed(part))
+        if (!mn_compact_sealed(part) || (!p->force && p->plan->log_rows >= p->policy->segment_rows_max))
             break;
         p->plan->wal_end = part->number + 1;
         p->plan->log_rows += part->rows;

@@ -1,10 +1,10 @@
 /*
  * manifest.h - MANIFEST: which column segments are the store, and from where on the log is needed.
  *
- * An append-only file of chained edits. Each edit carries the whole state (a few KB at most), so the newest valid edit is the
- * store; the chain and the checksums tell a torn end (dropped: its sync never returned) from damage in the middle
- * (reported). Only the WAL writer appends, and recovery when it starts a fresh file. When the file has grown past
- * MN_MANIFEST_ROLL bytes the next edit goes to a new file that replaces it.
+ * An append-only file of chained edits. Each edit carries the whole state (a few KB at most), so the newest valid edit
+ * is the store; the chain and the checksums tell a torn end (dropped: its sync never returned) from damage in the
+ * middle (reported). Only the WAL writer appends, and recovery when it starts a fresh file. When the file has grown
+ * past MN_MANIFEST_ROLL bytes the next edit goes to a new file that replaces it.
  */
 #ifndef MN_ENGINE_MANIFEST_H
 #define MN_ENGINE_MANIFEST_H
@@ -15,7 +15,7 @@
 #define MN_MANIFEST_SEGMENTS_MAX 65536u
 
 struct mn_manifest_segment {
-    uint64_t id;       /* folder columns/<id> */
+    uint64_t id; /* folder columns/<id> */
     uint64_t rows;
     uint64_t died_seq; /* died.<died_seq>.col holds its liveness as of that seq; 0 = the one it was born with */
     uint64_t bytes;    /* of its files */
@@ -36,7 +36,8 @@ struct mn_manifest {
 void mn_manifest_free(struct mn_manifest *manifest);
 enum mn_status mn_manifest_copy(struct mn_manifest *to, const struct mn_manifest *from) MN_MUST_USE;
 
-/* The edit as bytes (for the file, and for the compactor's proposal to the writer), malloc'd; and back (all checked). */
+/* The edit as bytes (for the file, and for the compactor's proposal to the writer), malloc'd; and back (all checked).
+ */
 enum mn_status mn_manifest_encode(const struct mn_manifest *manifest, void **data, size_t *bytes) MN_MUST_USE;
 enum mn_status mn_manifest_decode(struct mn_manifest *manifest, const void *data, size_t bytes) MN_MUST_USE;
 
