@@ -51,10 +51,12 @@ static void start_trail(const char *file, int line)
 
 enum mn_status mn_error_set(enum mn_status code, const char *file, int line, const char *fmt, ...)
 {
+    char text[sizeof last_error.text]; /* an argument may be the last error's own text */
     va_list args;
     va_start(args, fmt);
-    vsnprintf(last_error.text, sizeof last_error.text, fmt, args);
+    vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    memcpy(last_error.text, text, sizeof text);
     start_trail(file, line);
     return code;
 }
