@@ -1,0 +1,667 @@
+/*
+ * test_recovery.c - from whatever the disk holds back to a store: random lives against a plain model over many deaths, and the
+ * damages of the log one by one.
+ *
+ * The model keeps three things an id: its state, the number its bytes follow from, its version. After each death the store
+ * must show exactly the model, and a second recovery must show the same.
+ */
+#include "tests/unit/store_fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/fault.h"
+#include "engine/quarantine.h"
+#include "engine/read.h"
+#include "engine/wal.h"
+#include "shm/process.h"
+
+/* ---- a random life ---- */
+
+#define SPACES 3u
+#define IDS    120u
+
+enum state { NEVER, VISIBLE, SUPPRESSED, GONE, EXPIRED };
+
+struct model {
+    struct fixture *f;
+    struct mn_compactor *compactor;
+    struct {
+        enum state state;
+        uint64_t number, version;
+    } ids[SPACES][IDS];
+    uint64_t next_number;
+    uint64_t next_assigned[SPACES];
+};
+
+static const char *const spaces[SPACES] = {"a", "default", "a/b"};
+
+/* What a number stands for: a content of its own, none for some. */
+static const char *content_of(uint64_t number, char text[64])
+{
+    snprintf(text, 64, "content %llu", (unsigned long long)number);
+    return number % 5 == 0 ? NULL : text;
+}
+
+/* Admits, and commits first when what is wanted builds on the batch or does not fit in it. */
+static struct mn_outcome admit_remember(struct fixture *f, const struct mn_remember *request)
+{
+    struct mn_outcome outcome;
+    enum mn_status status = mn_writer_remember(f->writer, request, &outcome);
+    if (status == MN_NOT_READY) {
+        fixture_commit(f);
+        status = mn_writer_remember(f->writer, request, &outcome);
+    }
+    ok(status);
+    return outcome;
+}
+
+static void put_some(struct model *m)
+{
+    struct fixture *f = m->f;
+    uint32_t space = fixture_random(f, SPACES), count = 1 + fixture_random(f, 6), given = 0;
+    struct mn_memory memories[6];
+    struct mn_id superseded[1];
+    char texts[6][64];
+    uint32_t first = 1 + fixture_random(f, IDS - 7);
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t number = ++m->next_number;
+        bool expired = fixture_random(f, 12) == 0;
+        memories[i] = fixture_memory(first + given++, number, content_of(number, texts[i]));
+        if (expired)
+            memories[i].expires = 1;
+        m->ids[space][first + given - 1].state = expired ? EXPIRED : VISIBLE;
+        m->ids[space][first + given - 1].number = number;
+    }
+    uint32_t victim = 1 + fixture_random(f, IDS - 1);
+    if (fixture_random(f, 4) == 0 && (victim < first || victim >= first + count)) {
+        superseded[0] = number_id(victim);
+        memories[0].supersedes = superseded;
+        memories[0].supersede_count = 1;
+        if (m->ids[space][victim].state != NEVER)
+            m->ids[space][victim].state = GONE;
+    }
+    struct mn_remember request = {.write = fixture_write(f, spaces[space]), .memories = memories, .count = count};
+    struct mn_outcome outcome = admit_remember(f, &request);
+    for (uint32_t i = 0; i < count; i++)
+        m->ids[space][first + i].version = outcome.seq;
+}
+
+static void revise_one(struct model *m)
+{
+    struct fixture *f = m->f;
+    uint32_t space = fixture_random(f, SPACES), id = 1 + fixture_random(f, IDS - 1);
+    struct mn_revise request = {.write = fixture_write(f, spaces[space]), .id = number_id(id), .set_confidence = true};
+    struct mn_outcome outcome;
+    request.set.confidence = 0.5f;
+    enum mn_status status = mn_writer_revise(f->writer, &request, &outcome);
+    if (status == MN_NOT_READY) {
+        fixture_commit(f);
+        status = mn_writer_revise(f->writer, &request, &outcome);
+    }
+    assert_int_equal(status, m->ids[space][id].state == VISIBLE ? MN_OK : MN_NOT_FOUND);
+    if (status == MN_OK)
+        m->ids[space][id].version = outcome.seq;
+}
+
+static void forget_some(struct model *m)
+{
+    struct fixture *f = m->f;
+    uint32_t space = fixture_random(f, SPACES), count = 1 + fixture_random(f, 8), took = 0;
+    enum mn_forget_mode mode = (enum mn_forget_mode)(MN_FORGET_DELETE + fixture_random(f, 4));
+    struct mn_id ids[8];
+    uint32_t first = 1 + fixture_random(f, IDS - 9);
+    for (uint32_t i = 0; i < count; i++)
+        ids[i] = number_id(first + i);
+    struct mn_forget request = {.write = fixture_write(f, spaces[space]), .ids = ids, .id_count = count, .mode = mode};
+    struct mn_outcome outcome;
+    enum mn_status status = mn_writer_forget(f->writer, &request, &outcome);
+    if (status == MN_NOT_READY) {
+        fixture_commit(f);
+        status = mn_writer_forget(f->writer, &request, &outcome);
+    }
+    ok(status);
+    for (uint32_t i = first; i < first + count; i++) {
+        enum state *s = &m->ids[space][i].state;
+        if (mode == MN_FORGET_SUPPRESS && *s == VISIBLE) {
+            *s = SUPPRESSED;
+            took++;
+        } else if (mode == MN_FORGET_RESTORE && *s == SUPPRESSED) {
+            *s = VISIBLE;
+            m->ids[space][i].version = outcome.seq;
+            took++;
+        } else if ((mode == MN_FORGET_DELETE || mode == MN_FORGET_PURGE) && (*s == VISIBLE || *s == SUPPRESSED)) {
+            *s = GONE;
+            took++;
+        } else if (*s == EXPIRED && mode != MN_FORGET_RESTORE) {
+            took++; /* removed or hidden all the same, unless compaction was faster */
+            *s = mode == MN_FORGET_SUPPRESS ? EXPIRED : GONE;
+        }
+    }
+    assert_true(outcome.count <= took);
+}
+
+static void compact(struct model *m, bool force)
+{
+    struct mn_compact_policy policy = {.min_rows = 100,
+                                       .min_log_segments = 2,
+                                       .fanout = 3,
+                                       .dead_percent = 25,
+                                       .segment_rows_max = 400,
+                                       .idem_window_ns = INT64_C(600000000000)};
+    struct fixture *f = m->f;
+    struct mn_compact_plan plan;
+    struct mn_compact_proposal proposal;
+    uint64_t sealed;
+    fixture_commit(f);
+    ok(mn_writer_seal(f->writer, &sealed));
+    atomic_store(&f->instance.control->history_seq, sealed);
+    ok(mn_compact_plan_make(m->compactor, &policy, force, &plan));
+    if (plan.worth) {
+        ok(mn_compact_build(m->compactor, &plan, &policy, NULL, NULL, &proposal));
+        for (uint32_t n = fixture_random(f, 6); n > 0; n--) { /* life goes on while it is built */
+            put_some(m);
+            forget_some(m);
+        }
+        fixture_commit(f);
+        if (fixture_random(f, 4) != 0)
+            ok(mn_writer_commit_proposal(f->writer, &proposal));
+        mn_compact_proposal_free(&proposal);
+    }
+    mn_compact_plan_free(&plan);
+}
+
+/* ---- model against store ---- */
+
+static void check_id(struct model *m, const struct mn_snapshot *snapshot, uint32_t space, uint32_t id)
+{
+    struct mn_id key = number_id(id);
+    struct mn_row_ref ref = mn_read_find(snapshot, text_str(spaces[space]), &key);
+    char text[64];
+    if (m->ids[space][id].state != VISIBLE) {
+        if (ref.part != MN_NONE)
+            print_error("%s/%u is there, state %d\n", spaces[space], id, (int)m->ids[space][id].state);
+        assert_int_equal(ref.part, MN_NONE);
+        return;
+    }
+    if (ref.part == MN_NONE)
+        print_error("%s/%u is not there\n", spaces[space], id);
+    assert_int_not_equal(ref.part, MN_NONE);
+    const struct mn_part *part = &snapshot->parts[ref.part];
+    uint64_t number = m->ids[space][id].number;
+    struct mn_str content, wanted = text_str(content_of(number, text));
+    bool bin;
+    assert_int_equal(mn_part_born(part, ref.row), m->ids[space][id].version);
+    assert_int_equal(mn_part_at(part, ref.row), number);
+    assert_memory_equal(mn_part_vector(part, ref.row), fixture_vector(number), FIXTURE_DIM * sizeof(float));
+    ok(mn_part_content(part, ref.row, &content, &bin));
+    assert_true((content.data == NULL) == (wanted.data == NULL) && mn_str_equal(content, wanted));
+}
+
+static void check_model(struct model *m)
+{
+    struct mn_reader *reader;
+    struct mn_snapshot snapshot;
+    uint64_t visible[SPACES] = {0};
+    ok(mn_reader_open(&reader, &m->f->store, &m->f->instance));
+    ok(mn_reader_pin(reader, 0, &snapshot));
+    for (uint32_t space = 0; space < SPACES; space++)
+        for (uint32_t id = 1; id < IDS; id++) {
+            check_id(m, &snapshot, space, id);
+            visible[space] += m->ids[space][id].state == VISIBLE;
+        }
+    for (uint32_t space = 0; space < SPACES; space++) {
+        struct mn_reading reading = {0};
+        struct mn_str name = text_str(spaces[space]);
+        struct mn_scope scope = {.spaces = &name, .space_count = 1, .after = INT64_MIN};
+        uint64_t count;
+        bool more;
+        ok(mn_read_count(&reading, &snapshot, &scope, &count));
+        assert_int_equal(count, visible[space]);
+        ok(mn_read_list(&reading, &snapshot, &scope, true, NULL, 1000, &more));
+        assert_int_equal(reading.row_count, visible[space]);
+        assert_false(more);
+        mn_reading_free(&reading);
+    }
+    mn_reader_close(reader);
+}
+
+/* Suppressed ones must be restorable, bit for bit; others must not. The model is as before afterwards. */
+static void check_suppressed(struct model *m)
+{
+    struct fixture *f = m->f;
+    for (uint32_t space = 0; space < SPACES; space++)
+        for (uint32_t id = 1; id < IDS; id++) {
+            uint32_t restored = fixture_forget(f, spaces[space], id, MN_FORGET_RESTORE);
+            assert_int_equal(restored, m->ids[space][id].state == SUPPRESSED);
+            if (restored) {
+                char text[64];
+                uint64_t number = m->ids[space][id].number;
+                fixture_commit(f);
+                assert_true(fixture_holds(f, spaces[space], id, number, content_of(number, text)));
+                assert_int_equal(fixture_forget(f, spaces[space], id, MN_FORGET_SUPPRESS), 1);
+            }
+        }
+    fixture_commit(f);
+}
+
+static void die_and_return(struct model *m)
+{
+    struct fixture *f = m->f;
+    uint32_t how = fixture_random(f, 3);
+    mn_compactor_close(m->compactor);
+    if (how == 0) {
+        fixture_restart(f);
+    } else {
+        fixture_crash(f);
+        if (how == 1)
+            ok(fixture_recover(f)); /* a recovery that nobody waited for */
+        ok(fixture_recover(f));
+        fixture_open_writer(f);
+    }
+    assert_false(f->report.lost);
+    assert_int_equal(f->report.quarantined, 0);
+    ok(mn_compactor_open(&m->compactor, &f->store, &f->instance));
+    ok(mn_compactor_sweep(m->compactor));
+}
+
+static void live(uint64_t seed, uint32_t steps, bool compacting)
+{
+    struct model *m = calloc(1, sizeof *m);
+    m->f = fixture_prepare();
+    m->f->random = seed;
+    m->f->settings.write_batch_bytes = 32768;
+    fixture_start(m->f);
+    ok(mn_compactor_open(&m->compactor, &m->f->store, &m->f->instance));
+    for (uint32_t step = 0; step < steps; step++) {
+        uint32_t what = fixture_random(m->f, 100);
+        if (what < 45)
+            put_some(m);
+        else if (what < 60)
+            revise_one(m);
+        else if (what < 80)
+            forget_some(m);
+        else if (what < 94)
+            fixture_commit(m->f);
+        else if (what < 96 && compacting)
+            compact(m, fixture_random(m->f, 3) == 0);
+        else if (what < 97) {
+            fixture_commit(m->f);
+            check_model(m);
+            for (int i = 0; i < 5; i++)
+                mn_writer_tend(m->f->writer, mn_wall_ns());
+        } else if (what < 98) {
+            fixture_commit(m->f);
+            die_and_return(m);
+            check_model(m);
+        }
+    }
+    fixture_commit(m->f);
+    check_suppressed(m);
+    die_and_return(m);
+    die_and_return(m);
+    for (uint32_t space = 0; space < SPACES; space++)
+        for (uint32_t id = 1; id < IDS; id++) /* restoring gave them new versions */
+            if (m->ids[space][id].state == SUPPRESSED)
+                m->ids[space][id].version = 0;
+    check_model(m);
+    check_suppressed(m);
+    mn_compactor_close(m->compactor);
+    fixture_free(m->f);
+    free(m);
+}
+
+static void a_random_life_without_compaction(void **state)
+{
+    for (uint64_t seed = 1; seed <= 3; seed++)
+        live(seed * 7919, 1500, false);
+}
+
+static void a_random_life_with_compactions(void **state)
+{
+    for (uint64_t seed = 1; seed <= 5; seed++)
+        live(seed * 104729, 1500, true);
+}
+
+/* ---- starting ---- */
+
+static void an_empty_store_recovers_to_nothing(void **state)
+{
+    struct fixture *f = fixture_prepare();
+    fixture_open_instance(f);
+    for (int i = 0; i < 3; i++) {
+        ok(fixture_recover(f));
+        assert_int_equal(f->report.last_seq, 0);
+        assert_int_equal(f->report.rows, 0);
+        assert_false(f->report.lost);
+        assert_int_equal(atomic_load(&f->instance.control->view_gen), i + 1);
+        assert_int_equal(atomic_load(&f->instance.control->instance_gen), i + 1);
+    }
+    fixture_free(f);
+}
+
+static void it_waits_for_nobody_and_disturbs_no_writer(void **state)
+{
+    struct fixture *f = fixture_new();
+    fails(MN_BUSY, fixture_recover(f)); /* a writer lives */
+    fixture_put(f, "s", 1, 1, "x");
+    fixture_commit(f);
+    assert_int_equal(fixture_count(f), 1);
+    fixture_free(f);
+}
+
+/* A writer that died while it made a view leaves a file under the name that comes next. */
+static void an_unfinished_view_is_not_in_the_way(void **state)
+{
+    struct fixture *f = fixture_new();
+    char path[256];
+    fixture_put(f, "s", 1, 1, "x");
+    fixture_commit(f);
+    fixture_crash(f);
+    snprintf(path, sizeof path, "%s/view.%llu", f->instance.path,
+             (unsigned long long)atomic_load(&f->instance.control->view_gen) + 1);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fclose(file);
+    ok(fixture_recover(f));
+    fixture_open_writer(f);
+    assert_int_equal(fixture_count(f), 1);
+    fixture_free(f);
+}
+
+/* Readers keep the old view until the new one is there. */
+static void a_reader_is_served_across_a_recovery(void **state)
+{
+    struct fixture *f = fixture_new();
+    struct mn_reader *reader;
+    struct mn_snapshot snapshot;
+    fixture_put(f, "s", 1, 1, "x");
+    fixture_commit(f);
+    ok(mn_reader_open(&reader, &f->store, &f->instance));
+    ok(mn_reader_pin(reader, 0, &snapshot));
+    fixture_crash(f);
+    struct mn_id key = number_id(1);
+    assert_int_equal(mn_read_find(&snapshot, text_str("s"), &key).row, 0);
+    ok(fixture_recover(f));
+    assert_int_equal(mn_read_find(&snapshot, text_str("s"), &key).row, 0);
+    mn_reader_unpin(reader);
+    fixture_open_writer(f);
+    ok(mn_reader_pin(reader, 0, &snapshot));
+    assert_int_equal(mn_read_find(&snapshot, text_str("s"), &key).row, 0);
+    mn_reader_close(reader);
+    fixture_free(f);
+}
+
+/* ---- damage ---- */
+
+/* Three segments of 20 one-memory batches each, ids 1..60; then down. */
+static struct fixture *three_segments(void)
+{
+    struct fixture *f = fixture_new();
+    char text[64];
+    uint64_t sealed;
+    for (uint64_t id = 1; id <= 60; id++) {
+        fixture_put(f, "s", id, id, content_of(id, text));
+        fixture_commit(f);
+        if (id % 20 == 0)
+            ok(mn_writer_seal(f->writer, &sealed));
+    }
+    fixture_power_cut(f);
+    return f;
+}
+
+/* How many of ids first..last are there, whole; none may be different. */
+static uint32_t there(struct fixture *f, uint64_t first, uint64_t last)
+{
+    uint32_t count = 0;
+    char text[64];
+    for (uint64_t id = first; id <= last; id++) {
+        bool holds = fixture_holds(f, "s", id, id, content_of(id, text));
+        assert_true(holds || fixture_absent(f, "s", id));
+        count += holds;
+    }
+    return count;
+}
+
+/* Recovers a damaged store twice, with a write in between; both must show `count` of the 60, and the same verdict. */
+static void check_damaged(struct fixture *f, uint32_t count, bool lost, uint64_t quarantined)
+{
+    for (int round = 0; round < 3; round++) {
+        fixture_start(f);
+        assert_int_equal(there(f, 1, 60), count);
+        assert_int_equal(f->report.lost, lost);
+        assert_int_equal(f->report.quarantined, quarantined);
+        uint32_t reasons = atomic_load(&f->instance.control->reasons);
+        assert_int_equal((reasons & MN_DEGRADED_LOST) != 0, lost);
+        assert_int_equal((reasons & MN_DEGRADED_QUARANTINE) != 0, quarantined > 0);
+        assert_int_equal(fixture_files(f, "quarantine", ".json"), quarantined);
+        uint64_t seq = fixture_put(f, "s", 1000, 1000, "after");
+        assert_int_equal(seq, 61 + round); /* no seq is given twice */
+        fixture_commit(f);
+        assert_true(fixture_holds(f, "s", 1000, 1000, "after"));
+        fixture_power_cut(f);
+    }
+}
+
+static void a_damaged_record_in_the_middle_is_quarantined(void **state)
+{
+    struct fixture *f = three_segments();
+    /* Batch 5 of segment 2: its record's payload begins 256 bytes into its block. */
+    fixture_flip(f, "wal/00000002.wal", 5 * 4096 + 300, 1);
+    check_damaged(f, 59, true, 1);
+    size_t bytes;
+    char *note = (char *)fixture_slurp(f, "quarantine/wal-00000002-20480.json", &bytes);
+    assert_non_null(strstr(note, "\"first_seq\": 25"));
+    assert_non_null(strstr(note, "/25\""));
+    free(note);
+    uint8_t *copy = fixture_slurp(f, "quarantine/wal-00000002-20480.bin", &bytes);
+    assert_int_equal(bytes, 4096);
+    free(copy);
+    fixture_free(f);
+}
+
+static void a_damaged_header_of_a_batch_costs_nothing(void **state)
+{
+    for (int batch = 1; batch <= 20; batch++) {
+        struct fixture *f = three_segments();
+        fixture_flip(f, "wal/00000002.wal", (uint64_t)batch * 4096 + 20, 1);
+        check_damaged(f, 60, false, 1);
+        fixture_free(f);
+    }
+}
+
+static void the_last_batch_of_all_with_a_damaged_footer_costs_nothing(void **state)
+{
+    struct fixture *f = three_segments();
+    uint64_t footer_at = 128 + mn_record_bytes(FIXTURE_DIM, 1); /* id 60 has no content, space "s" */
+    fixture_flip(f, "wal/00000003.wal", 20 * 4096 + footer_at + 9, 4);
+    check_damaged(f, 60, false, 1);
+    fixture_free(f);
+}
+
+static void the_last_batch_zeroed_is_lost_and_told(void **state)
+{
+    struct fixture *f = three_segments();
+    uint8_t zeros[4096] = {0};
+    fixture_scribble(f, "wal/00000003.wal", 20 * 4096, zeros, sizeof zeros);
+    fixture_start(f);
+    assert_int_equal(there(f, 1, 60), 59);
+    assert_true(f->report.lost);
+    assert_int_equal(f->report.last_seq, 60);
+    assert_true(atomic_load(&f->instance.control->reasons) & MN_DEGRADED_LOST);
+    fixture_free(f);
+}
+
+static void both_headers_lost_costs_that_segment_alone(void **state)
+{
+    struct fixture *f = three_segments();
+    fixture_flip(f, "wal/00000002.wal", 10, 1);
+    fixture_power_cut(f);
+    check_damaged(f, 60, false, 0);
+    fixture_flip(f, "wal/00000002.wal", (1u << 20) - 4096 + 10, 1);
+    fixture_start(f);
+    assert_int_equal(there(f, 1, 20), 20);
+    assert_int_equal(there(f, 21, 40), 0);
+    assert_int_equal(there(f, 41, 60), 20);
+    assert_true(f->report.lost);
+    assert_int_equal(f->report.quarantined, 1);
+    fixture_free(f);
+}
+
+static void a_missing_segment_is_told(void **state)
+{
+    for (int segment = 1; segment <= 3; segment++) {
+        struct fixture *f = three_segments();
+        char path[MN_PATH_MAX];
+        assert_int_equal(unlink(mn_store_wal_path(&f->store, path, (uint64_t)segment)), 0);
+        fixture_start(f);
+        assert_int_equal(there(f, 1, 60), 40);
+        assert_true(f->report.lost);
+        assert_int_equal(f->report.last_seq, 60);
+        assert_int_equal(f->report.quarantined, segment < 3); /* of the last one nothing but the mark speaks */
+        assert_int_equal(fixture_put(f, "s", 1000, 1000, "after"), 61);
+        fixture_commit(f);
+        fixture_restart(f);
+        assert_int_equal(there(f, 1, 60), 40);
+        assert_true(fixture_holds(f, "s", 1000, 1000, "after"));
+        fixture_free(f);
+    }
+}
+
+static void segments_that_are_short_foreign_or_swapped(void **state)
+{
+    static const int64_t lengths[] = {0, 1, 100, 4096, 5000, 8192, 40960, (1 << 20) - 4096, (1 << 20) - 1};
+    char path[MN_PATH_MAX], other[MN_PATH_MAX], third[MN_PATH_MAX];
+    for (size_t i = 0; i < MN_ARRAY_LEN(lengths); i++) {
+        struct fixture *f = three_segments();
+        assert_int_equal(truncate(mn_store_wal_path(&f->store, path, 2), lengths[i]), 0);
+        fixture_start(f);
+        uint32_t kept = lengths[i] < 8192 ? 0 : lengths[i] / 4096 > 21 ? 20 : (uint32_t)(lengths[i] / 4096) - 1;
+        assert_int_equal(there(f, 21, 40), kept);
+        assert_int_equal(there(f, 1, 20) + there(f, 41, 60), 40);
+        assert_int_equal(f->report.lost, kept < 20);
+        fixture_restart(f);
+        assert_int_equal(there(f, 21, 40), kept);
+        fixture_free(f);
+    }
+    struct fixture *f = three_segments();
+    mn_store_wal_path(&f->store, path, 1);
+    mn_store_wal_path(&f->store, other, 2);
+    mn_store_wal_path(&f->store, third, 77);
+    assert_int_equal(rename(path, third) | rename(other, path) | rename(third, other), 0);
+    fixture_start(f);
+    assert_int_equal(there(f, 1, 40), 0);
+    assert_int_equal(there(f, 41, 60), 20);
+    assert_true(f->report.lost);
+    fixture_free(f);
+}
+
+/* The mark on disk or in shared memory says more than the log holds. */
+static void a_log_that_ends_before_the_mark_has_lost_something(void **state)
+{
+    struct fixture *f = three_segments();
+    fixture_open_instance(f);
+    atomic_store(&f->instance.control->acked_seq, 100);
+    ok(fixture_recover(f));
+    assert_true(f->report.lost);
+    assert_int_equal(f->report.last_seq, 100);
+    fixture_power_cut(f);
+    fixture_start(f); /* the mark on disk still says 60 */
+    assert_false(f->report.lost);
+    fixture_free(f);
+}
+
+/* A torn end that nobody was promised is dropped in silence, and its seq is used again. */
+static void a_torn_end_is_dropped_in_silence(void **state)
+{
+    struct fixture *f = three_segments();
+    fixture_start(f);
+    for (uint64_t id = 1; id <= 60; id++) /* one large batch, of which a part lands */
+        fixture_put(f, "torn", id, id, "never acknowledged");
+    ok(mn_writer_append(f->writer));
+    fixture_power_cut(f);
+    uint8_t zeros[8192] = {0};
+    fixture_scribble(f, "wal/00000004.wal", 4096 + 8192, zeros, sizeof zeros);
+    fixture_start(f);
+    assert_false(f->report.lost);
+    assert_int_equal(f->report.quarantined, 0);
+    assert_true(f->report.torn_bytes > 0);
+    assert_int_equal(f->report.last_seq, 60);
+    assert_int_equal(fixture_count(f), 60);
+    assert_int_equal(fixture_put(f, "s", 61, 61, "x"), 61);
+    fixture_commit(f);
+    fixture_restart(f);
+    assert_int_equal(fixture_count(f), 61);
+    assert_false(f->report.lost);
+    fixture_free(f);
+}
+
+/* A new version whose payload is damaged must not let the old one rise. */
+static void a_damaged_replacement_hides_what_it_replaced(void **state)
+{
+    struct fixture *f = fixture_new();
+    fixture_put(f, "s", 1, 1, "old");
+    fixture_put(f, "s", 2, 2, "other");
+    fixture_commit(f); /* block 1 */
+    fixture_put(f, "s", 1, 3, "new");
+    fixture_commit(f); /* block 2 */
+    fixture_put(f, "s", 3, 4, "later");
+    fixture_commit(f);
+    fixture_power_cut(f);
+    fixture_flip(f, "wal/00000001.wal", 2 * 4096 + 128 + 128 + 5, 1);
+    for (int round = 0; round < 2; round++) {
+        fixture_start(f);
+        assert_true(f->report.lost);
+        assert_true(fixture_absent(f, "s", 1));
+        assert_true(fixture_holds(f, "s", 2, 2, "other"));
+        assert_true(fixture_holds(f, "s", 3, 4, "later"));
+        fixture_power_cut(f);
+    }
+    fixture_start(f);
+    fixture_put(f, "s", 1, 5, "newest");
+    fixture_commit(f);
+    fixture_restart(f);
+    assert_true(fixture_holds(f, "s", 1, 5, "newest"));
+    fixture_free(f);
+}
+
+static void a_damaged_manifest_or_store_is_refused_with_a_sentence(void **state)
+{
+    struct fixture *f = three_segments();
+    char path[MN_PATH_MAX];
+    FILE *file = fopen(mn_store_path(&f->store, path, "MANIFEST"), "w");
+    assert_non_null(file);
+    fputs("this is no manifest, whatever it was before, and it is long enough for one", file);
+    fclose(file);
+    fixture_open_instance(f);
+    fails(MN_CORRUPT, fixture_recover(f));
+    assert_int_equal(atomic_load(&f->instance.control->view_gen), 0);
+    assert_int_equal(unlink(path), 0);
+    ok(fixture_recover(f));
+    fixture_free(f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_empty_store_recovers_to_nothing),
+        cmocka_unit_test(it_waits_for_nobody_and_disturbs_no_writer),
+        cmocka_unit_test(an_unfinished_view_is_not_in_the_way),
+        cmocka_unit_test(a_reader_is_served_across_a_recovery),
+        cmocka_unit_test(a_damaged_record_in_the_middle_is_quarantined),
+        cmocka_unit_test(a_damaged_header_of_a_batch_costs_nothing),
+        cmocka_unit_test(the_last_batch_of_all_with_a_damaged_footer_costs_nothing),
+        cmocka_unit_test(the_last_batch_zeroed_is_lost_and_told),
+        cmocka_unit_test(both_headers_lost_costs_that_segment_alone),
+        cmocka_unit_test(a_missing_segment_is_told),
+        cmocka_unit_test(segments_that_are_short_foreign_or_swapped),
+        cmocka_unit_test(a_log_that_ends_before_the_mark_has_lost_something),
+        cmocka_unit_test(a_torn_end_is_dropped_in_silence),
+        cmocka_unit_test(a_damaged_replacement_hides_what_it_replaced),
+        cmocka_unit_test(a_damaged_manifest_or_store_is_refused_with_a_sentence),
+        cmocka_unit_test(a_random_life_without_compaction),
+        cmocka_unit_test(a_random_life_with_compactions),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
