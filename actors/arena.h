@@ -1,8 +1,9 @@
 /*
  * arena.h - memory for one request: taken in small pieces, given back all at once.
  *
- * Blocks are kept from request to request as long as they are small in sum, so a steady load allocates nothing. Who takes from an
- * arena bounds what a request may ask for (the decoder's limits); an arena itself only fails when memory ends.
+ * Blocks are kept from request to request as long as they are small in sum, so a steady load allocates nothing. Who
+ * takes from an arena bounds what a request may ask for (the decoder's limits); an arena itself only fails when memory
+ * ends.
  */
 #ifndef MN_ACTORS_ARENA_H
 #define MN_ACTORS_ARENA_H
@@ -16,8 +17,8 @@ struct mn_arena {
     size_t used; /* in current */
 };
 
-/* `bytes` of uninitialised memory aligned to `align` (a power of two up to 64), valid until the next reset. NULL when memory
- * ends. A zeroed struct is an empty arena. */
+/* `bytes` of uninitialised memory aligned to `align` (a power of two up to 64), valid until the next reset. NULL when
+ * memory ends. A zeroed struct is an empty arena. */
 void *mn_arena_take(struct mn_arena *arena, size_t bytes, size_t align);
 /* Gives back what the newest piece has too much: it now ends at `end`. */
 void mn_arena_trim(struct mn_arena *arena, const void *end);

@@ -1,8 +1,8 @@
 /*
  * recall_lane.c - recall, get, list, count, spaces: from the frame to the reply (see recall_lane.h).
  *
- * A reply is encoded while the snapshot is pinned, straight from the mapped columns; then the pin is let go. A request that fails,
- * for whatever reason, costs its own answer and nothing else.
+ * A reply is encoded while the snapshot is pinned, straight from the mapped columns; then the pin is let go. A request
+ * that fails, for whatever reason, costs its own answer and nothing else.
  */
 #include "actors/recall_lane.h"
 
@@ -257,8 +257,7 @@ static enum mn_status pack_page(struct mn_recall_lane *lane, const struct mn_req
         struct mn_cursor cursor;
         char text[MN_WIRE_CURSOR_MAX];
         mn_cursor_at(&cursor, snapshot, reading->rows[reading->row_count - 1]);
-        mn_reply_str(reply, "cursor",
-                     (struct mn_str){text, mn_wire_cursor_write(&cursor, asked->newest_first, text)});
+        mn_reply_str(reply, "cursor", (struct mn_str){text, mn_wire_cursor_write(&cursor, asked->newest_first, text)});
     }
     mn_reply_key(reply, "memories");
     return mn_encode_memories(reply, snapshot, reading->rows, reading->row_count, &asked->want);

@@ -1,5 +1,6 @@
 /*
- * recall_lane.h - one thread's way from a request on the recall socket to its reply: decode, pin, search or read, encode.
+ * recall_lane.h - one thread's way from a request on the recall socket to its reply: decode, pin, search or read,
+ * encode.
  *
  * A lane owns a reader slot and all scratch, and is used by one thread. It knows no sockets.
  */

@@ -1,9 +1,10 @@
 /*
  * recall_role.c - a recall worker: answers recall, get, list, count and spaces on recall.<index>.
  *
- * The main loop is the fast lane: it answers recalls and gets itself, one after the other, and hands what may take long to the
- * threads of the slow lane (recall.threads - 1; with one thread it does everything). A request with a min_seq that is not visible
- * yet is parked and looked at again each millisecond. Nothing waits for a writer, a disk sync or a client.
+ * The main loop is the fast lane: it answers recalls and gets itself, one after the other, and hands what may take long
+ * to the threads of the slow lane (recall.threads - 1; with one thread it does everything). A request with a min_seq
+ * that is not visible yet is parked and looked at again each millisecond. Nothing waits for a writer, a disk sync or a
+ * client.
  */
 #include <stdlib.h>
 
@@ -13,9 +14,9 @@
 #include "actors/router.h"
 #include "shm/process.h"
 
-#define RECEIVE_MAX   64 /* requests a turn */
-#define PARKED_MAX    1024
-#define IDLE_MS       1000
+#define RECEIVE_MAX    64 /* requests a turn */
+#define PARKED_MAX     1024
+#define IDLE_MS        1000
 #define PARKED_IDLE_MS 1
 
 /* A request that waits for its min_seq. */
@@ -120,7 +121,8 @@ static void handle(struct recall_role *r, struct mn_held *held)
     struct mn_recall_peek peek = {0};
     enum mn_status status;
     if (held->malformed)
-        status = MN_FAIL(MN_BAD_REQUEST, "the request has several frames; it must be one frame, behind an empty one or alone");
+        status = MN_FAIL(MN_BAD_REQUEST,
+                         "the request has several frames; it must be one frame, behind an empty one or alone");
     else
         status = mn_recall_peek(&peek, zmq_msg_data(&held->body), zmq_msg_size(&held->body));
     if (status == MN_OK && r->closing)

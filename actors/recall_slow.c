@@ -1,8 +1,8 @@
 /*
  * recall_slow.c - the slow lane of a recall worker (see recall_slow.h): a queue, its threads, and the way back.
  *
- * A mutex guards two short lists and nothing else; no request is worked on under it. The fast lane takes it only to hand a
- * request over or to fetch an answer.
+ * A mutex guards two short lists and nothing else; no request is worked on under it. The fast lane takes it only to
+ * hand a request over or to fetch an answer.
  */
 #include "actors/recall_slow.h"
 

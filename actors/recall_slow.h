@@ -1,8 +1,9 @@
 /*
- * recall_slow.h - the slow lane of a recall worker: threads that take exact recalls, batches, lists and counts off the main loop.
+ * recall_slow.h - the slow lane of a recall worker: threads that take exact recalls, batches, lists and counts off the
+ * main loop.
  *
- * Requests go in, replies come out; an eventfd becomes readable when there are some. All functions but the threads' own are the main
- * thread's.
+ * Requests go in, replies come out; an eventfd becomes readable when there are some. All functions but the threads' own
+ * are the main thread's.
  */
 #ifndef MN_ACTORS_RECALL_SLOW_H
 #define MN_ACTORS_RECALL_SLOW_H
@@ -40,7 +41,8 @@ struct mn_recall_slow {
 };
 
 /* thread_count 0: there is no slow lane, and nothing may be put in. */
-enum mn_status mn_recall_slow_open(struct mn_recall_slow *slow, struct mn_actor *actor, uint32_t thread_count) MN_MUST_USE;
+enum mn_status mn_recall_slow_open(struct mn_recall_slow *slow, struct mn_actor *actor,
+                                   uint32_t thread_count) MN_MUST_USE;
 void mn_recall_slow_close(struct mn_recall_slow *slow);
 
 /* Takes the frame over (`held` is empty then). MN_BUSY when too many wait. */

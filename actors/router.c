@@ -31,7 +31,8 @@ static enum mn_status configure(void *socket, int high_water)
     return set(socket, ZMQ_LINGER, &linger, sizeof linger);
 }
 
-/* Takes <path>.lock, so that two processes never serve one path. Other transports refuse a second bind by themselves. */
+/* Takes <path>.lock, so that two processes never serve one path. Other transports refuse a second bind by themselves.
+ */
 static enum mn_status guard(struct mn_router *router, const char *endpoint)
 {
     static const char scheme[] = "ipc://";

@@ -1,8 +1,8 @@
 /*
  * router.h - a ROUTER socket as the roles use it: requests in, replies out, nobody who does not read can hurt.
  *
- * ZMQ_ROUTER_MANDATORY, DONTWAIT, high-water marks, ZMQ_MAXMSGSIZE and LINGER are set before bind. An ipc path is guarded by a
- * lock file beside it (libzmq would steal a path that another process serves).
+ * ZMQ_ROUTER_MANDATORY, DONTWAIT, high-water marks, ZMQ_MAXMSGSIZE and LINGER are set before bind. An ipc path is
+ * guarded by a lock file beside it (libzmq would steal a path that another process serves).
  */
 #ifndef MN_ACTORS_ROUTER_H
 #define MN_ACTORS_ROUTER_H
@@ -41,13 +41,14 @@ struct mn_held {
 /* Moves a frame and what belongs to it; `to` holds nothing before, `from` an empty frame afterwards. */
 void mn_held_move(struct mn_held *to, struct mn_held *from);
 
-/* Takes one request without waiting; the caller closes `body` (zmq_msg_close). MN_NOT_FOUND when there is none. A request of the
- * wrong number of frames comes with *malformed set (its body is whatever frame came; answer bad_request). */
+/* Takes one request without waiting; the caller closes `body` (zmq_msg_close). MN_NOT_FOUND when there is none. A
+ * request of the wrong number of frames comes with *malformed set (its body is whatever frame came; answer
+ * bad_request). */
 enum mn_status mn_router_receive(struct mn_router *router, struct mn_peer *peer, zmq_msg_t *body,
                                  bool *malformed) MN_MUST_USE;
 
-/* Hands a reply over without waiting and without copying more than libzmq does. A peer that is gone or does not read loses it
- * (router->lost). */
+/* Hands a reply over without waiting and without copying more than libzmq does. A peer that is gone or does not read
+ * loses it (router->lost). */
 void mn_router_reply(struct mn_router *router, const struct mn_peer *peer, const void *data, size_t bytes);
 
 #endif

@@ -2,9 +2,9 @@
  * wal_writer.h - the state of the WAL writer's role, shared by its files and nobody else.
  *
  *     wal_writer_role.c     the story: receive, admit, commit, acknowledge
- *     wal_writer_queue.c    what has been received and not yet admitted; what has been admitted and not yet acknowledged
+ *     wal_writer_queue.c    requests not yet admitted, and replies not yet sent
  *     wal_writer_admit.c    one request from its frame to the batch
- *     wal_writer_forget.c   forgets by filter, which take many turns, and purges, which wait for the compactor
+ *     wal_writer_forget.c   forgets by filter, which take many turns; purges, which wait for the compactor
  *     wal_writer_inside.c   the compactor's requests
  */
 #ifndef MN_ACTORS_WAL_WRITER_H
@@ -100,8 +100,8 @@ void mn_wal_writer_fail_acks(struct mn_wal_writer *w);
 
 /* ---- admission */
 
-/* Admits what is queued until the batch is full, the queue is empty, or something needs a commit first. Returns how many requests
- * it has dealt with. */
+/* Admits what is queued until the batch is full, the queue is empty, or something needs a commit first. Returns how
+ * many requests it has dealt with. */
 uint32_t mn_wal_writer_admit(struct mn_wal_writer *w);
 /* MN_DEADLINE when the request cannot be answered in time any more. */
 enum mn_status mn_wal_writer_in_time(const struct mn_wal_writer *w, const struct mn_held *held,
@@ -111,8 +111,8 @@ enum mn_status mn_wal_writer_in_time(const struct mn_wal_writer *w, const struct
 
 /* Hands a forget by filter over to a job, frame and all (`held` is empty then). MN_BUSY when there are too many. */
 enum mn_status mn_wal_writer_job_begin(struct mn_wal_writer *w, struct mn_held *held) MN_MUST_USE;
-/* Before admission: the forgets of selections that are complete. Between batches: starts jobs, goes on with them. Both return how
- * much they did. */
+/* Before admission: the forgets of selections that are complete. Between batches: starts jobs, goes on with them. Both
+ * return how much they did. */
 uint32_t mn_wal_writer_jobs_admit(struct mn_wal_writer *w);
 uint32_t mn_wal_writer_jobs_turn(struct mn_wal_writer *w);
 uint32_t mn_wal_writer_jobs_under_way(const struct mn_wal_writer *w);

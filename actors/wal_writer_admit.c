@@ -1,8 +1,8 @@
 /*
  * wal_writer_admit.c - one request from its frame to the batch.
  *
- * A refusal leaves at once; the reply of what is admitted is built here too (the ids of an outcome live only until the next
- * admission) and waits for the commit.
+ * A refusal leaves at once; the reply of what is admitted is built here too (the ids of an outcome live only until the
+ * next admission) and waits for the commit.
  */
 #include "actors/wal_writer.h"
 
@@ -107,8 +107,8 @@ static enum mn_status forget(struct admission *a, enum fate *fate)
     enum mn_status status = mn_writer_forget(w->writer, &forget.forget, &outcome);
     if (status != MN_OK)
         return status;
-    return mn_wal_writer_forgotten(w, a->held, a->request.rid, &forget.forget, forget.forget.ids, forget.forget.id_count,
-                                   &outcome);
+    return mn_wal_writer_forgotten(w, a->held, a->request.rid, &forget.forget, forget.forget.ids,
+                                   forget.forget.id_count, &outcome);
 }
 
 /* ---- one request */
@@ -121,15 +121,18 @@ enum mn_status mn_wal_writer_in_time(const struct mn_wal_writer *w, const struct
         return MN_OK;
     if (waited_ns + w->commit_ns <= request->deadline_ms * 1000000)
         return MN_OK;
-    return MN_FAIL(MN_DEADLINE, "the write waited %.1f ms and a commit takes %.1f ms: too late for deadline_ms %llu; it did not happen",
-                   (double)waited_ns / 1e6, (double)w->commit_ns / 1e6, (unsigned long long)request->deadline_ms);
+    return MN_FAIL(
+        MN_DEADLINE,
+        "the write waited %.1f ms and a commit takes %.1f ms: too late for deadline_ms %llu; it did not happen",
+        (double)waited_ns / 1e6, (double)w->commit_ns / 1e6, (unsigned long long)request->deadline_ms);
 }
 
 static enum mn_status dispatch(struct admission *a, enum fate *fate)
 {
     struct mn_held *held = a->held;
     if (held->malformed)
-        return MN_FAIL(MN_BAD_REQUEST, "the request has several frames; it must be one frame, behind an empty one or alone");
+        return MN_FAIL(MN_BAD_REQUEST,
+                       "the request has several frames; it must be one frame, behind an empty one or alone");
     MN_TRY(mn_wire_open(&a->request, zmq_msg_data(&held->body), zmq_msg_size(&held->body), MN_SERVICE_WRITE));
     MN_TRY(mn_wal_writer_in_time(a->w, held, &a->request));
     switch (a->request.op) {

@@ -1,9 +1,10 @@
 /*
  * wal_writer_forget.c - forgets that take their time.
  *
- * A forget by filter becomes a job: it starts between two batches, looks at some thousand rows a turn while writes go on, and is
- * then admitted like any other request, as one record. A purge is admitted at once, and its reply waits until the compactor has
- * rewritten every file that held the bytes; the client may be gone by then, the purge is carried out all the same.
+ * A forget by filter becomes a job: it starts between two batches, looks at some thousand rows a turn while writes go
+ * on, and is then admitted like any other request, as one record. A purge is admitted at once, and its reply waits
+ * until the compactor has rewritten every file that held the bytes; the client may be gone by then, the purge is
+ * carried out all the same.
  */
 #include "actors/wal_writer.h"
 
@@ -66,8 +67,8 @@ static void refuse_job(struct mn_wal_writer *w, struct mn_forget_job *job, enum 
 
 static enum mn_status answer_job(struct mn_wal_writer *w, struct mn_forget_job *job, const struct mn_outcome *outcome)
 {
-    return mn_wal_writer_forgotten(w, &job->held, job->request.rid, &job->forget.forget, outcome->ids, outcome->id_count,
-                                   outcome);
+    return mn_wal_writer_forgotten(w, &job->held, job->request.rid, &job->forget.forget, outcome->ids,
+                                   outcome->id_count, outcome);
 }
 
 /* The forget of a complete selection; in the batch, or MN_NOT_READY. */
@@ -243,8 +244,7 @@ static void wake_compactor(struct mn_wal_writer *w)
     if (now - w->woken_ns < WAKE_NS || !mn_writer_purge_waits(w->writer))
         return;
     w->woken_ns = now;
-    if (mn_link_ask(&w->compactor, mn_op_word(MN_OP_WAKE), NULL, NULL) != MN_OK &&
-        mn_link_cut(&w->compactor) != MN_OK)
+    if (mn_link_ask(&w->compactor, mn_op_word(MN_OP_WAKE), NULL, NULL) != MN_OK && mn_link_cut(&w->compactor) != MN_OK)
         mn_log(w->actor, "cannot wake the compactor: %s", mn_error_text());
 }
 
@@ -263,18 +263,21 @@ uint32_t mn_wal_writer_purges_turn(struct mn_wal_writer *w)
     return answered;
 }
 
-/* in_doubt: those whose batch may be lost hear `unknown`; the others are forgotten for good, but their bytes still lie in files. */
+/* in_doubt: those whose batch may be lost hear `unknown`; the others are forgotten for good, but their bytes still lie
+ * in files. */
 void mn_wal_writer_purges_refuse(struct mn_wal_writer *w, bool in_doubt)
 {
     uint64_t durable = atomic_load(&w->actor->instance.control->durable_seq);
     while (w->purge_count) {
         const struct mn_purge_wait *p = &w->purges[w->purge_count - 1];
         if (in_doubt && p->seq > durable)
-            mn_wal_writer_refuse(w, &p->peer, p->rid, MN_UNKNOWN, "the log failed during this purge; repeat it with the same idem");
+            mn_wal_writer_refuse(w, &p->peer, p->rid, MN_UNKNOWN,
+                                 "the log failed during this purge; repeat it with the same idem");
         else
-            mn_wal_writer_refuse(w, &p->peer, p->rid, MN_UNAVAILABLE,
-                                 "the memories are gone from every answer; the store stops before their bytes are removed, "
-                                 "which it does at its next start");
+            mn_wal_writer_refuse(
+                w, &p->peer, p->rid, MN_UNAVAILABLE,
+                "the memories are gone from every answer; the store stops before their bytes are removed, "
+                "which it does at its next start");
         remove_purge(w, w->purge_count - 1);
     }
 }

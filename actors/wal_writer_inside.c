@@ -1,5 +1,6 @@
 /*
- * wal_writer_inside.c - what the compactor asks of the writer: to end the active log segment, and to make a proposal the manifest.
+ * wal_writer_inside.c - what the compactor asks of the writer: to end the active log segment, and to make a proposal
+ * the manifest.
  *
  * Only between batches: nothing may be admitted and unpublished then.
  */

@@ -1,8 +1,9 @@
 /*
- * wal_writer_queue.c - the two ends of a write: requests that were received and not admitted, replies that wait for the commit.
+ * wal_writer_queue.c - the two ends of a write: requests that were received and not admitted, replies that wait for the
+ * commit.
  *
- * ZeroMQ's I/O thread receives while the log syncs; here what it has is taken over into a ring of write.queue_max, so that the
- * time a request waits is known, and too long a queue is answered `busy` instead of growing.
+ * ZeroMQ's I/O thread receives while the log syncs; here what it has is taken over into a ring of write.queue_max, so
+ * that the time a request waits is known, and too long a queue is answered `busy` instead of growing.
  */
 #include "actors/wal_writer.h"
 
@@ -49,7 +50,8 @@ static struct mn_str rid_of(struct mn_held *held)
     struct mn_request request = {0};
     if (held->malformed)
         return request.rid;
-    enum mn_status ignored = mn_wire_open(&request, zmq_msg_data(&held->body), zmq_msg_size(&held->body), MN_SERVICE_WRITE);
+    enum mn_status ignored =
+        mn_wire_open(&request, zmq_msg_data(&held->body), zmq_msg_size(&held->body), MN_SERVICE_WRITE);
     (void)ignored; /* a bad request has the rid that could be found */
     return request.rid;
 }
@@ -179,7 +181,8 @@ void mn_wal_writer_send_acks(struct mn_wal_writer *w)
 void mn_wal_writer_fail_acks(struct mn_wal_writer *w)
 {
     for (uint32_t i = 0; i < w->ack_count; i++)
-        mn_wal_writer_refuse(w, &w->acks[i].peer, w->acks[i].rid, MN_UNKNOWN,
-                             "the log failed during this write, which may or may not have happened; repeat it with the same idem");
+        mn_wal_writer_refuse(
+            w, &w->acks[i].peer, w->acks[i].rid, MN_UNKNOWN,
+            "the log failed during this write, which may or may not have happened; repeat it with the same idem");
     clear_acks(w);
 }

@@ -1,9 +1,9 @@
 /*
  * wal_writer_role.c - the WAL writer: the one process that changes the store.
  *
- * A turn takes what has come, admits it into a batch, makes the batch durable, then visible, then acknowledges it. While the log
- * syncs, the next batch gathers in ZeroMQ; there is no timer. Fatal is a failed append or sync: nobody knows then what is on
- * disk, so everything in flight hears `unknown`, the process ends, and recovery finds out.
+ * A turn takes what has come, admits it into a batch, makes the batch durable, then visible, then acknowledges it.
+ * While the log syncs, the next batch gathers in ZeroMQ; there is no timer. Fatal is a failed append or sync: nobody
+ * knows then what is on disk, so everything in flight hears `unknown`, the process ends, and recovery finds out.
  */
 #include "actors/wal_writer.h"
 

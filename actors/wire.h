@@ -54,20 +54,20 @@ enum mn_op { MN_OP_TABLE(X) MN_INTERNAL_OP_TABLE(X) MN_OPS };
 #define X(name, word) name,
 enum mn_field { MN_FIELD_TABLE(X) MN_FIELDS };
 #undef X
-#define MN_FIELD_BIT(field)  (1u << (field))
-#define MN_FIELDS_DEFAULT    (MN_FIELD_BIT(MN_FIELD_EMBEDDING) - 1)
+#define MN_FIELD_BIT(field) (1u << (field))
+#define MN_FIELDS_DEFAULT   (MN_FIELD_BIT(MN_FIELD_EMBEDDING) - 1)
 
 /* Limits of requests and replies beside those of the engine (engine/types.h). */
-#define MN_FRAME_BYTES_MAX   (24u << 20) /* a larger one drops its connection */
-#define MN_REPLY_BYTES_MAX   (16u << 20)
-#define MN_WIRE_RID_MAX      (64u << 10)
-#define MN_WIRE_DEPTH_MAX    16      /* of arrays and maps in each other */
-#define MN_WIRE_IDS_MAX      1000000 /* ids in one list */
-#define MN_WIRE_ENTRIES_MAX  2000000 /* ids, tags, conditions and values in one request, in all */
-#define MN_WIRE_TERMS_MAX    10000   /* tags, conditions, values or spaces in one list of a query */
-#define MN_WIRE_QUERIES_MAX  4096    /* embeddings of one batch recall */
-#define MN_WIRE_KEY_MAX      1024    /* bytes of a key in a condition on meta */
-#define MN_CONTEXT_MAX       1000    /* neighbours on each side of a hit */
-#define MN_MIN_SEQ_WAIT_MS   1000    /* how long min_seq waits when no deadline is given */
+#define MN_FRAME_BYTES_MAX  (24u << 20) /* a larger one drops its connection */
+#define MN_REPLY_BYTES_MAX  (16u << 20)
+#define MN_WIRE_RID_MAX     (64u << 10)
+#define MN_WIRE_DEPTH_MAX   16      /* of arrays and maps in each other */
+#define MN_WIRE_IDS_MAX     1000000 /* ids in one list */
+#define MN_WIRE_ENTRIES_MAX 2000000 /* ids, tags, conditions and values in one request, in all */
+#define MN_WIRE_TERMS_MAX   10000   /* tags, conditions, values or spaces in one list of a query */
+#define MN_WIRE_QUERIES_MAX 4096    /* embeddings of one batch recall */
+#define MN_WIRE_KEY_MAX     1024    /* bytes of a key in a condition on meta */
+#define MN_CONTEXT_MAX      1000    /* neighbours on each side of a hit */
+#define MN_MIN_SEQ_WAIT_MS  1000    /* how long min_seq waits when no deadline is given */
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * wire_cursor.c - cursors of lists (see wire_cursor.h).
  *
- * The bytes: order, kind of id, length of the space name, at, id (hi, lo), name, and four bytes of hash over all that: a cursor
- * from elsewhere is told from one of ours, which is help against mistakes, not a secret. Written as base64url.
+ * The bytes: order, kind of id, length of the space name, at, id (hi, lo), name, and four bytes of hash over all that:
+ * a cursor from elsewhere is told from one of ours, which is help against mistakes, not a secret. Written as base64url.
  */
 #include "actors/wire_cursor.h"
 

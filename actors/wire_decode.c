@@ -115,8 +115,8 @@ enum mn_status mn_decode_embedding(struct mn_decoder *decoder, const struct mn_w
     uint32_t dim = decoder->dim;
     if (v->type == MN_WIRE_BIN) {
         if (v->s.length != dim * sizeof(float))
-            return MN_FAIL(MN_BAD_DIM, "%s has %u bytes; this store has %u dimensions, %zu bytes", name, v->s.length, dim,
-                           dim * sizeof(float));
+            return MN_FAIL(MN_BAD_DIM, "%s has %u bytes; this store has %u dimensions, %zu bytes", name, v->s.length,
+                           dim, dim * sizeof(float));
         *embedding = v->s.data;
         return MN_OK;
     }
@@ -207,7 +207,8 @@ static enum mn_status one_where(struct mn_decoder *decoder, const struct mn_wire
         found++;
     }
     if (found != 1)
-        return MN_FAIL(MN_BAD_REQUEST, "a condition has %u tests; it must have a key and one of eq, ne, in, gt, gte, lt, lte, exists",
+        return MN_FAIL(MN_BAD_REQUEST,
+                       "a condition has %u tests; it must have a key and one of eq, ne, in, gt, gte, lt, lte, exists",
                        found);
     if (where->op == MN_WHERE_EXISTS)
         return mn_wire_bool(&fields[MN_WHERE_EXISTS], "exists", &where->exists);

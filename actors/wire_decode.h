@@ -1,9 +1,10 @@
 /*
  * wire_decode.h - requests of the write and recall sockets into what the engine takes.
  *
- * A decoder belongs to one thread. What it fills points into the request's frame and into the decoder's arena, and lives until both
- * are let go: the next mn_decode_* call resets the arena. Failures are MN_BAD_REQUEST, MN_BAD_DIM, MN_BAD_VALUE, MN_TOO_LARGE
- * (PROTOCOL.md says which when) with a sentence for the client; MN_INTERNAL when memory ends.
+ * A decoder belongs to one thread. What it fills points into the request's frame and into the decoder's arena, and
+ * lives until both are let go: the next mn_decode_* call resets the arena. Failures are MN_BAD_REQUEST, MN_BAD_DIM,
+ * MN_BAD_VALUE, MN_TOO_LARGE (PROTOCOL.md says which when) with a sentence for the client; MN_INTERNAL when memory
+ * ends.
  */
 #ifndef MN_ACTORS_WIRE_DECODE_H
 #define MN_ACTORS_WIRE_DECODE_H
@@ -59,8 +60,8 @@ struct mn_moment {
 };
 
 struct mn_recall_request {
-    struct mn_query query; /* query.embedding: to be set for each of `embeddings`, or from the memory `like` */
-    bool batch;            /* `embeddings`: the reply has results */
+    struct mn_query query;   /* query.embedding: to be set for each of `embeddings`, or from the memory `like` */
+    bool batch;              /* `embeddings`: the reply has results */
     const float *embeddings; /* count x stride floats, each 64-byte aligned */
     uint32_t count, stride;
     bool has_like;
@@ -114,7 +115,8 @@ enum mn_status mn_decode_strings(struct mn_decoder *decoder, const struct mn_wir
 /* dim floats of a bin in place, of an array of numbers into the arena; values are not looked into. */
 enum mn_status mn_decode_embedding(struct mn_decoder *decoder, const struct mn_wire *v, const char *name,
                                    const void **embedding) MN_MUST_USE;
-enum mn_status mn_decode_filter(struct mn_decoder *decoder, const struct mn_wire *v, struct mn_filter *filter) MN_MUST_USE;
+enum mn_status mn_decode_filter(struct mn_decoder *decoder, const struct mn_wire *v,
+                                struct mn_filter *filter) MN_MUST_USE;
 /* An empty scope: no bound on time or confidence, no filter, no space. */
 struct mn_scope mn_decode_scope(void);
 

@@ -115,9 +115,9 @@ enum {
     R_FIELDS,
     R_COUNT
 };
-static const char *const recall_names[] = {SCOPE_NAMES, "embedding", "embeddings", "like",  "k",       "min_score",
-                                           "target",    "exact",     "rank",       "context", "as_of", "min_seq",
-                                           "fields"};
+static const char *const recall_names[] = {SCOPE_NAMES, "embedding", "embeddings", "like", "k",
+                                           "min_score", "target",    "exact",      "rank", "context",
+                                           "as_of",     "min_seq",   "fields"};
 
 static enum mn_status share(const struct mn_wire *v, const char *name, double *out)
 {
@@ -161,7 +161,8 @@ static enum mn_status read_target(const struct mn_wire *v, double *target)
 }
 
 /* A place for one query, aligned as the kernels like it. */
-static enum mn_status make_queries(struct mn_decoder *decoder, uint32_t count, struct mn_recall_request *out, float **floats)
+static enum mn_status make_queries(struct mn_decoder *decoder, uint32_t count, struct mn_recall_request *out,
+                                   float **floats)
 {
     out->count = count;
     out->stride = (decoder->dim + 15) / 16 * 16;
@@ -206,12 +207,13 @@ static enum mn_status read_batch_bin(struct mn_decoder *decoder, const struct mn
     size_t each = decoder->dim * sizeof(float);
     float *floats;
     if (v->s.length % each != 0)
-        return MN_FAIL(MN_BAD_DIM, "embeddings has %u bytes; with %u dimensions it must be a multiple of %zu", v->s.length,
-                       decoder->dim, each);
+        return MN_FAIL(MN_BAD_DIM, "embeddings has %u bytes; with %u dimensions it must be a multiple of %zu",
+                       v->s.length, decoder->dim, each);
     MN_TRY(check_batch((uint32_t)(v->s.length / each)));
     MN_TRY(make_queries(decoder, (uint32_t)(v->s.length / each), out, &floats));
     for (uint32_t i = 0; i < out->count; i++) {
-        enum mn_status status = set_query(decoder, v->s.data + i * each, "an embedding", floats + (size_t)i * out->stride);
+        enum mn_status status =
+            set_query(decoder, v->s.data + i * each, "an embedding", floats + (size_t)i * out->stride);
         if (status != MN_OK)
             return mn_wire_within(status, "embeddings[%u]", i);
     }
@@ -258,7 +260,8 @@ static enum mn_status read_like(const struct mn_wire *v, struct mn_recall_reques
     return MN_OK;
 }
 
-static enum mn_status read_queries(struct mn_decoder *decoder, const struct mn_wire *fields, struct mn_recall_request *out)
+static enum mn_status read_queries(struct mn_decoder *decoder, const struct mn_wire *fields,
+                                   struct mn_recall_request *out)
 {
     bool one = fields[R_EMBEDDING].type != MN_WIRE_ABSENT, like = fields[R_LIKE].type != MN_WIRE_ABSENT;
     out->batch = fields[R_EMBEDDINGS].type != MN_WIRE_ABSENT;

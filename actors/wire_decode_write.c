@@ -1,8 +1,8 @@
 /*
  * wire_decode_write.c - remember, revise, forget: from the frame to what the writer admits.
  *
- * Contents and embeddings stay where they lie in the frame. Everything that can be known without the store is checked here; what
- * depends on it (ids that exist, versions, idem keys) and the floats of embeddings are the writer's.
+ * Contents and embeddings stay where they lie in the frame. Everything that can be known without the store is checked
+ * here; what depends on it (ids that exist, versions, idem keys) and the floats of embeddings are the writer's.
  */
 #include "actors/wire_decode.h"
 
@@ -15,8 +15,8 @@ static uint64_t hash_bytes(const uint8_t *from, const uint8_t *to)
     return mn_str_hash((struct mn_str){(const char *)from, (uint32_t)(to - from)});
 }
 
-/* Over every field but rid, deadline_ms and idem, whatever their order. Only asked where there is an idem key: it reads the whole
- * frame. */
+/* Over every field but rid, deadline_ms and idem, whatever their order. Only asked where there is an idem key: it reads
+ * the whole frame. */
 static uint64_t hash_request(const struct mn_wire *body)
 {
     uint64_t hash = 0;
@@ -32,8 +32,8 @@ static uint64_t hash_request(const struct mn_wire *body)
     return hash;
 }
 
-static enum mn_status read_write(const struct mn_request *request, const struct mn_wire *space, const struct mn_wire *idem,
-                                 int64_t now, struct mn_write *out)
+static enum mn_status read_write(const struct mn_request *request, const struct mn_wire *space,
+                                 const struct mn_wire *idem, int64_t now, struct mn_write *out)
 {
     *out = (struct mn_write){.now = now};
     MN_TRY(mn_decode_space(space, &out->space));
@@ -280,7 +280,8 @@ static enum mn_status read_mode(const struct mn_wire *v, enum mn_forget_mode *mo
 }
 
 /* By filter, or all of the space. A filter without a condition would be `all` by accident. */
-static enum mn_status read_selection(struct mn_decoder *decoder, const struct mn_wire *filter, struct mn_forget_request *out)
+static enum mn_status read_selection(struct mn_decoder *decoder, const struct mn_wire *filter,
+                                     struct mn_forget_request *out)
 {
     struct mn_str *space;
     out->selects = true;

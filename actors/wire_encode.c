@@ -113,8 +113,8 @@ enum mn_status mn_encode_memory(struct mn_reply *reply, const struct mn_snapshot
     return pack_fields(reply, &row);
 }
 
-enum mn_status mn_encode_memories(struct mn_reply *reply, const struct mn_snapshot *snapshot, const struct mn_row_ref *refs,
-                                  uint32_t count, const struct mn_want *want)
+enum mn_status mn_encode_memories(struct mn_reply *reply, const struct mn_snapshot *snapshot,
+                                  const struct mn_row_ref *refs, uint32_t count, const struct mn_want *want)
 {
     msgpack_pack_array(&reply->pack, count);
     for (uint32_t i = 0; i < count && !mn_reply_over(reply); i++)

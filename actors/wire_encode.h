@@ -1,9 +1,10 @@
 /*
  * wire_encode.h - memories and hits of a pinned snapshot into a reply.
  *
- * Everything is packed straight from the mapped columns and the log, so the snapshot must stay pinned until these return.
- * A memory carries id, version and the fields that were asked for; content, meta and expires are left out where it has none.
- * MN_CORRUPT when what was asked for is damaged. A reply that grows too large shows in mn_reply_over; packing stops early then.
+ * Everything is packed straight from the mapped columns and the log, so the snapshot must stay pinned until these
+ * return. A memory carries id, version and the fields that were asked for; content, meta and expires are left out where
+ * it has none. MN_CORRUPT when what was asked for is damaged. A reply that grows too large shows in mn_reply_over;
+ * packing stops early then.
  */
 #ifndef MN_ACTORS_WIRE_ENCODE_H
 #define MN_ACTORS_WIRE_ENCODE_H
@@ -16,10 +17,12 @@
 enum mn_status mn_encode_memory(struct mn_reply *reply, const struct mn_snapshot *snapshot, struct mn_row_ref ref,
                                 const struct mn_want *want) MN_MUST_USE;
 /* An array of memories. */
-enum mn_status mn_encode_memories(struct mn_reply *reply, const struct mn_snapshot *snapshot, const struct mn_row_ref *refs,
-                                  uint32_t count, const struct mn_want *want) MN_MUST_USE;
+enum mn_status mn_encode_memories(struct mn_reply *reply, const struct mn_snapshot *snapshot,
+                                  const struct mn_row_ref *refs, uint32_t count,
+                                  const struct mn_want *want) MN_MUST_USE;
 
-/* The hits of a search as an array, with parts (rank) and neighbours in time (context > 0; `reading` is its scratch). */
+/* The hits of a search as an array, with parts (rank) and neighbours in time (context > 0; `reading` is its scratch).
+ */
 struct mn_encode_hits {
     const struct mn_snapshot *snapshot;
     const struct mn_want *want;

@@ -5,13 +5,15 @@
 
 #include "engine/meta.h"
 
-/* A MessagePack byte becomes at most nine: the head of an empty array or map (engine/meta.c); all others become two or fewer. */
+/* A MessagePack byte becomes at most nine: the head of an empty array or map (engine/meta.c); all others become two or
+ * fewer. */
 #define GROWTH 9
 
 static enum mn_status text(struct mn_str s, const char *name)
 {
     if (!mn_wire_utf8(s.data, s.length))
-        return MN_FAIL(MN_BAD_REQUEST, "%s holds a string that is not UTF-8; bytes that are no text must come as bin", name);
+        return MN_FAIL(MN_BAD_REQUEST, "%s holds a string that is not UTF-8; bytes that are no text must come as bin",
+                       name);
     return MN_OK;
 }
 
@@ -43,8 +45,8 @@ static enum mn_status write_scalar(struct mn_meta_writer *w, const struct mn_wir
         mn_meta_bin(w, v->s);
         return MN_OK;
     default:
-        return MN_FAIL(MN_BAD_REQUEST, "%s holds an extension type; it may hold nil, bool, numbers, str, bin, arrays and maps",
-                       name);
+        return MN_FAIL(MN_BAD_REQUEST,
+                       "%s holds an extension type; it may hold nil, bool, numbers, str, bin, arrays and maps", name);
     }
 }
 

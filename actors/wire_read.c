@@ -1,9 +1,10 @@
 /*
  * wire_read.c - a request's bytes, made safe once and then read in place (see wire_read.h).
  *
- * MessagePack is small enough to be read where it lies: a head of 1 to 9 bytes says what follows. `head` is the one place
- * that knows those heads; the check runs it against the end of the frame, and everything after the check runs it without.
- * Decoding into a tree of objects first (as msgpack-c does) would cost a hostile frame of 24 million nils half a GiB.
+ * MessagePack is small enough to be read where it lies: a head of 1 to 9 bytes says what follows. `head` is the one
+ * place that knows those heads; the check runs it against the end of the frame, and everything after the check runs it
+ * without. Decoding into a tree of objects first (as msgpack-c does) would cost a hostile frame of 24 million nils half
+ * a GiB.
  */
 #include "actors/wire_read.h"
 
@@ -28,18 +29,19 @@ static int64_t sign_extend(uint64_t n, unsigned width)
     return (int64_t)(n << unused) >> unused;
 }
 
-/* Bytes of a length, a count or a number that follow each first byte from 0xc0 to 0xdf; ext types have one more for the type. */
+/* Bytes of a length, a count or a number that follow each first byte from 0xc0 to 0xdf; ext types have one more for the
+ * type. */
 static const uint8_t widths[32] = {
-    0, 0, 0, 0, /* nil, never used, false, true */
-    1, 2, 4,    /* bin */
-    1, 2, 4,    /* ext */
-    4, 8,       /* float */
-    1, 2, 4, 8, /* uint */
-    1, 2, 4, 8, /* int */
+    0, 0, 0, 0,    /* nil, never used, false, true */
+    1, 2, 4,       /* bin */
+    1, 2, 4,       /* ext */
+    4, 8,          /* float */
+    1, 2, 4, 8,    /* uint */
+    1, 2, 4, 8,    /* int */
     0, 0, 0, 0, 0, /* fixext */
-    1, 2, 4,    /* str */
-    2, 4,       /* array */
-    2, 4,       /* map */
+    1, 2, 4,       /* str */
+    2, 4,          /* array */
+    2, 4,          /* map */
 };
 
 static void set_bytes(struct mn_wire *v, enum mn_wire_type type, const uint8_t *data, uint64_t length)
@@ -137,8 +139,8 @@ static bool is_ext(uint8_t code)
     return (code >= 0xc7 && code <= 0xc9) || (code >= 0xd4 && code <= 0xd8);
 }
 
-/* Reads the value at `p`: the first byte behind its head (behind all of a scalar), or NULL when it does not end before `end` or is
- * no MessagePack. With end NULL the bytes are known to be good. */
+/* Reads the value at `p`: the first byte behind its head (behind all of a scalar), or NULL when it does not end before
+ * `end` or is no MessagePack. With end NULL the bytes are known to be good. */
 static inline const uint8_t *head(const uint8_t *p, const uint8_t *end, struct mn_wire *v)
 {
     v->at = p;
@@ -281,7 +283,8 @@ static enum mn_status find_op(struct mn_request *request, struct mn_str word, un
                            ops[i].word, service_words[ops[i].service]);
     }
     list_ops(service, known, sizeof known);
-    return MN_FAIL(MN_BAD_OP, "there is no operation \"%s\" here; this socket answers %s", mn_wire_shown(word, shown), known);
+    return MN_FAIL(MN_BAD_OP, "there is no operation \"%s\" here; this socket answers %s", mn_wire_shown(word, shown),
+                   known);
 }
 
 enum mn_status mn_wire_open(struct mn_request *request, const void *data, size_t bytes, unsigned service)
@@ -294,8 +297,8 @@ enum mn_status mn_wire_open(struct mn_request *request, const void *data, size_t
         return mn_wire_wrong(&request->body, "the request", "a map with string keys");
     enum mn_status status = mn_wire_fields(&request->body, "the request", names, 3, false, fields);
     if (fields[0].type != MN_WIRE_ABSENT)
-        request->rid = (struct mn_str){(const char *)fields[0].at,
-                                       (uint32_t)(mn_wire_skip(fields[0].at) - fields[0].at)};
+        request->rid =
+            (struct mn_str){(const char *)fields[0].at, (uint32_t)(mn_wire_skip(fields[0].at) - fields[0].at)};
     MN_TRY(status);
     if (request->rid.length > MN_WIRE_RID_MAX) {
         uint32_t length = request->rid.length;

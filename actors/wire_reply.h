@@ -6,7 +6,8 @@
  *     mn_reply_key(r, "ids"); msgpack_pack_array(&r->pack, n); ...
  *     mn_router_reply(router, peer, r->data, r->bytes);
  *
- * A reply that would pass MN_REPLY_BYTES_MAX stops growing and says so (mn_reply_over); the caller then answers too_large.
+ * A reply that would pass MN_REPLY_BYTES_MAX stops growing and says so (mn_reply_over); the caller then answers
+ * too_large.
  */
 #ifndef MN_ACTORS_WIRE_REPLY_H
 #define MN_ACTORS_WIRE_REPLY_H

@@ -154,9 +154,9 @@ static int tear_down(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(answers_in_the_form_that_came), cmocka_unit_test(too_many_frames),
-                                       cmocka_unit_test(a_peer_that_is_gone_loses_its_reply),
-                                       cmocka_unit_test(a_peer_that_does_not_read_blocks_nobody),
-                                       cmocka_unit_test(a_path_has_one_server)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(answers_in_the_form_that_came), cmocka_unit_test(too_many_frames),
+        cmocka_unit_test(a_peer_that_is_gone_loses_its_reply),
+        cmocka_unit_test(a_peer_that_does_not_read_blocks_nobody), cmocka_unit_test(a_path_has_one_server)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -93,8 +93,9 @@ static void assert_str(struct mn_str s, const char *text)
 
 static void remember_takes_everything(void **state)
 {
-    good("{\"op\": \"remember\", \"space\": \"s\", \"idem\": \"key\", \"ack\": \"accepted\", \"memories\": [{\"id\": 7, " E
-         ", \"content\": \"c\", \"meta\": {\"a\": 1}, \"tags\": [\"t\", \"u\"], \"confidence\": 1, \"at\": -5, \"expires\": 9, "
+    good("{\"op\": \"remember\", \"space\": \"s\", \"idem\": \"key\", \"ack\": \"accepted\", \"memories\": [{\"id\": "
+         "7, " E ", \"content\": \"c\", \"meta\": {\"a\": 1}, \"tags\": [\"t\", \"u\"], \"confidence\": 1, \"at\": -5, "
+                 "\"expires\": 9, "
          "\"if_version\": 3, \"supersedes\": [1, 2]}, {\"embedding\": [1, -2, 0.5, 0]}]}");
     const struct mn_memory *m = out.remember.memories;
     assert_int_equal(out.remember.count, 2);
@@ -179,7 +180,8 @@ static void remember_refusals(void **state)
         {MN_BAD_REQUEST, "{\"op\": \"remember\", \"space\": \"long:129\", \"memories\": [{" E "}]}", "1 to 128 bytes"},
         {MN_BAD_REQUEST, "{\"op\": \"remember\", \"idem\": \"long:65\", \"memories\": [{" E "}]}", "1 to 64 bytes"},
         {MN_BAD_REQUEST, "{\"op\": \"remember\", \"idem\": \"\", \"memories\": [{" E "}]}", "1 to 64 bytes"},
-        {MN_BAD_REQUEST, "{\"op\": \"remember\", \"ack\": \"maybe\", \"memories\": [{" E "}]}", "\"durable\" or \"accepted\""},
+        {MN_BAD_REQUEST, "{\"op\": \"remember\", \"ack\": \"maybe\", \"memories\": [{" E "}]}",
+         "\"durable\" or \"accepted\""},
     };
     refused(rows, MN_ARRAY_LEN(rows));
 }
@@ -215,21 +217,25 @@ static uint64_t hash_of(const char *text)
 static void what_makes_a_request_the_same(void **state)
 {
     uint64_t hash = hash_of("{\"op\": \"remember\", \"idem\": \"k\", \"space\": \"s\", \"memories\": [{" E "}]}");
-    assert_true(hash == hash_of("{\"op\": \"remember\", \"rid\": 5, \"deadline_ms\": 9, \"idem\": \"other\", \"memories\": [{" E
-                                "}], \"space\": \"s\"}"));
+    assert_true(hash ==
+                hash_of("{\"op\": \"remember\", \"rid\": 5, \"deadline_ms\": 9, \"idem\": \"other\", \"memories\": [{" E
+                        "}], \"space\": \"s\"}"));
     assert_true(hash != hash_of("{\"op\": \"remember\", \"idem\": \"k\", \"space\": \"t\", \"memories\": [{" E "}]}"));
-    assert_true(hash != hash_of("{\"op\": \"remember\", \"idem\": \"k\", \"space\": \"s\", \"memories\": [{" E ", \"at\": 1}]}"));
+    assert_true(hash != hash_of("{\"op\": \"remember\", \"idem\": \"k\", \"space\": \"s\", \"memories\": [{" E
+                                ", \"at\": 1}]}"));
 }
 
 /* ---- revise, forget */
 
 static void revise_takes_and_removes(void **state)
 {
-    good("{\"op\": \"revise\", \"id\": 1, \"if_version\": 2, \"set\": {\"confidence\": 0, \"tags\": [\"t\"], \"at\": 5}}");
+    good("{\"op\": \"revise\", \"id\": 1, \"if_version\": 2, \"set\": {\"confidence\": 0, \"tags\": [\"t\"], \"at\": "
+         "5}}");
     assert_true(out.revise.set_confidence && out.revise.set_tags && out.revise.set_at);
     assert_false(out.revise.set_content || out.revise.set_meta || out.revise.set_expires);
     assert_true(out.revise.has_if_version && out.revise.if_version == 2 && out.revise.set.at == 5);
-    good("{\"op\": \"revise\", \"id\": 1, \"set\": {\"content\": null, \"meta\": null, \"tags\": null, \"expires\": null}}");
+    good("{\"op\": \"revise\", \"id\": 1, \"set\": {\"content\": null, \"meta\": null, \"tags\": null, \"expires\": "
+         "null}}");
     assert_true(out.revise.set_content && !out.revise.set.content.data);
     assert_true(out.revise.set_meta && out.revise.set.meta.length == 0);
     assert_true(out.revise.set_tags && out.revise.set.tag_count == 0);
@@ -238,7 +244,8 @@ static void revise_takes_and_removes(void **state)
 
 static void forget_says_what(void **state)
 {
-    good("{\"op\": \"forget\", \"ids\": [1, \"123e4567-e89b-12d3-a456-426614174000\"], \"mode\": \"purge\", \"if_version\": 4}");
+    good("{\"op\": \"forget\", \"ids\": [1, \"123e4567-e89b-12d3-a456-426614174000\"], \"mode\": \"purge\", "
+         "\"if_version\": 4}");
     assert_true(!out.forget.selects && out.forget.forget.id_count == 2 && out.forget.forget.mode == MN_FORGET_PURGE);
     assert_true(out.forget.forget.has_if_version && out.forget.forget.if_version == 4);
     good("{\"op\": \"forget\", \"all\": true, \"space\": \"s\"}");
@@ -259,7 +266,8 @@ static void revise_and_forget_refusals(void **state)
         {MN_BAD_VALUE, "{\"op\": \"revise\", \"id\": 1, \"set\": {\"confidence\": 1.5}}", "from 0 to 1"},
         {MN_BAD_REQUEST, "{\"op\": \"revise\", \"id\": 1, \"set\": {\"confidence\": null}}", "confidence is nil"},
         {MN_BAD_REQUEST, "{\"op\": \"revise\", \"id\": 1, \"set\": {\"meta\": [1]}}", "meta is an array"},
-        {MN_BAD_REQUEST, "{\"op\": \"revise\", \"id\": 1, \"set\": {\"at\": 1}, \"if_version\": \"x\"}", "if_version is a string"},
+        {MN_BAD_REQUEST, "{\"op\": \"revise\", \"id\": 1, \"set\": {\"at\": 1}, \"if_version\": \"x\"}",
+         "if_version is a string"},
         {MN_BAD_REQUEST, "{\"op\": \"forget\"}", "0 of ids, filter and all"},
         {MN_BAD_REQUEST, "{\"op\": \"forget\", \"all\": false}", "0 of ids, filter and all"},
         {MN_BAD_REQUEST, "{\"op\": \"forget\", \"ids\": [1], \"all\": true}", "2 of ids, filter and all"},
@@ -280,7 +288,8 @@ static void revise_and_forget_refusals(void **state)
 
 static void recall_takes_everything(void **state)
 {
-    good(RECALL(", \"space\": [\"a\", \"b\"], \"k\": 3, \"after\": -1, \"before\": 9, \"min_confidence\": 1, \"min_score\": -2, "
+    good(RECALL(", \"space\": [\"a\", \"b\"], \"k\": 3, \"after\": -1, \"before\": 9, \"min_confidence\": 1, "
+                "\"min_score\": -2, "
                 "\"target\": 1, \"exact\": true, \"rank\": {\"half_life_s\": 5, \"now\": 6, \"confidence_weight\": 1, "
                 "\"floor\": 0.5}, \"context\": 2, \"as_of\": 0, \"min_seq\": 8, \"fields\": [\"embedding\", \"at\"]"));
     const struct mn_query *q = &out.recall.query;
@@ -398,7 +407,8 @@ static void recall_refusals(void **state)
         {MN_BAD_REQUEST, RECALL(", \"filter\": {\"meta\": [{\"key\": \"a\", \"eq\": 1, \"gt\": 0}]}"), "has 2 tests"},
         {MN_BAD_REQUEST, RECALL(", \"filter\": {\"meta\": [{\"key\": \"a\", \"equals\": 1}]}"), "no key \"equals\""},
         {MN_BAD_REQUEST, RECALL(", \"filter\": {\"meta\": [{\"key\": \"a\", \"in\": 1}]}"), "in is the integer 1"},
-        {MN_BAD_REQUEST, RECALL(", \"filter\": {\"meta\": [{\"key\": \"a\", \"exists\": 1}]}"), "exists is the integer 1"},
+        {MN_BAD_REQUEST, RECALL(", \"filter\": {\"meta\": [{\"key\": \"a\", \"exists\": 1}]}"),
+         "exists is the integer 1"},
         {MN_BAD_REQUEST, RECALL(", \"filter\": {\"meta\": [{\"key\": \"a\", \"eq\": \"ext:1\"}]}"), "extension type"},
     };
     refused(rows, MN_ARRAY_LEN(rows));
@@ -444,7 +454,8 @@ static void reads(void **state)
 
 static void cursors(void **state)
 {
-    struct mn_cursor cursor = {.set = true, .at = INT64_MIN, .id = {.hi = 1, .lo = UINT64_MAX, .kind = MN_ID_UUID}}, read;
+    struct mn_cursor cursor = {.set = true, .at = INT64_MIN, .id = {.hi = 1, .lo = UINT64_MAX, .kind = MN_ID_UUID}},
+                     read;
     char text[MN_WIRE_CURSOR_MAX];
     for (uint32_t length = 1; length <= MN_SPACE_BYTES_MAX; length++) {
         memset(cursor.space, (int)length, length);
@@ -471,10 +482,12 @@ static void damaged_requests(void **state)
 {
     static const char *const sound[] = {
         "{\"op\": \"remember\", \"space\": \"s\", \"idem\": \"key\", \"memories\": [{\"id\": 7, " E
-        ", \"content\": \"c\", \"meta\": {\"a\": [1, {\"b\": null}]}, \"tags\": [\"t\", \"u\"], \"supersedes\": [1, 2]}]}",
+        ", \"content\": \"c\", \"meta\": {\"a\": [1, {\"b\": null}]}, \"tags\": [\"t\", \"u\"], \"supersedes\": [1, "
+        "2]}]}",
         "{\"op\": \"revise\", \"id\": 1, \"set\": {\"confidence\": 0, \"tags\": [\"t\"], \"meta\": {\"a\": 1.5}}}",
         "{\"op\": \"forget\", \"filter\": {\"tags_any\": [\"a\"], \"meta\": [{\"key\": \"x\", \"in\": [1, \"s\"]}]}}",
-        RECALL(", \"space\": [\"a\", \"b\"], \"filter\": {\"ids\": [1]}, \"rank\": {\"floor\": 0.5}, \"fields\": [\"at\"]"),
+        RECALL(", \"space\": [\"a\", \"b\"], \"filter\": {\"ids\": [1]}, \"rank\": {\"floor\": 0.5}, \"fields\": "
+               "[\"at\"]"),
         "{\"op\": \"recall\", \"embeddings\": [[1, 2, 3, 4], [5, 6, 7, 8.0]]}",
         "{\"op\": \"list\", \"order\": \"oldest\", \"limit\": 5, \"cursor\": \"AAAA\"}"};
     srand(2);
@@ -493,16 +506,23 @@ static void damaged_requests(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(remember_takes_everything), cmocka_unit_test(remember_defaults),
-        cmocka_unit_test(remember_refusals),         cmocka_unit_test(remember_limits),
-        cmocka_unit_test(what_makes_a_request_the_same), cmocka_unit_test(revise_takes_and_removes),
-        cmocka_unit_test(forget_says_what),          cmocka_unit_test(revise_and_forget_refusals),
-        cmocka_unit_test(recall_takes_everything),   cmocka_unit_test(recall_defaults),
-        cmocka_unit_test(recall_of_many_and_like),   cmocka_unit_test(filters),
-        cmocka_unit_test(recall_refusals),           cmocka_unit_test(the_metric_matters),
-        cmocka_unit_test(reads),                     cmocka_unit_test(cursors),
-        cmocka_unit_test(damaged_requests)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(remember_takes_everything),
+                                       cmocka_unit_test(remember_defaults),
+                                       cmocka_unit_test(remember_refusals),
+                                       cmocka_unit_test(remember_limits),
+                                       cmocka_unit_test(what_makes_a_request_the_same),
+                                       cmocka_unit_test(revise_takes_and_removes),
+                                       cmocka_unit_test(forget_says_what),
+                                       cmocka_unit_test(revise_and_forget_refusals),
+                                       cmocka_unit_test(recall_takes_everything),
+                                       cmocka_unit_test(recall_defaults),
+                                       cmocka_unit_test(recall_of_many_and_like),
+                                       cmocka_unit_test(filters),
+                                       cmocka_unit_test(recall_refusals),
+                                       cmocka_unit_test(the_metric_matters),
+                                       cmocka_unit_test(reads),
+                                       cmocka_unit_test(cursors),
+                                       cmocka_unit_test(damaged_requests)};
     msgpack_sbuffer_init(&frame);
     mn_decoder_init(&decoder, DIM, MN_METRIC_COSINE);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,12 +33,16 @@ static void assert_same(void)
 static void each_kind(void **state)
 {
     static const char *const rows[] = {
-        "{}", "{\"\": \"\"}", "{\"nil\": null, \"yes\": true, \"no\": false}",
+        "{}",
+        "{\"\": \"\"}",
+        "{\"nil\": null, \"yes\": true, \"no\": false}",
         "{\"a\": 0, \"b\": 127, \"c\": 128, \"d\": 65536, \"e\": 4294967296, \"f\": \"raw:cfffffffffffffffff\"}",
         "{\"a\": -1, \"b\": -33, \"c\": -129, \"d\": -32769, \"e\": \"raw:d38000000000000000\"}",
         "{\"single\": \"raw:ca3f800000\", \"double\": 1.0, \"nan\": \"raw:cb7ff8000000000001\"}",
         "{\"s\": \"\\u00fc\\u2615\", \"long\": \"long:40000\", \"bin\": \"bin:\", \"blob\": \"blob:300\"}",
-        "{\"list\": [1, [2.5, \"x\", null], {}], \"map\": {\"deep\": {\"er\": [[[1]]]}}}", "[1, 2]", "\"a value alone\""};
+        "{\"list\": [1, [2.5, \"x\", null], {}], \"map\": {\"deep\": {\"er\": [[[1]]]}}}",
+        "[1, 2]",
+        "\"a value alone\""};
     for (size_t i = 0; i < MN_ARRAY_LEN(rows); i++) {
         wire_text_pack(&frame, rows[i]);
         assert_same();

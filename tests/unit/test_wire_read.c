@@ -60,11 +60,35 @@ static void frames_that_are_none(void **state)
 
 static void frames_that_are_good(void **state)
 {
-    static const char *const rows[] = {
-        "null", "true", "0", "127", "128", "65536", "4294967296", "-1", "-32", "-33", "-129", "-40000", "-3000000000", "1.5",
-        "\"\"", "\"text\"", "\"long:31\"", "\"long:32\"", "\"long:256\"", "\"long:65536\"", "\"blob:0\"", "\"blob:300\"",
-        "\"blob:65536\"", "\"ext:5\"", "[]", "{}", "[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]", "{\"a\": {\"b\": [1, {\"c\": null}]}}",
-        "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]"};
+    static const char *const rows[] = {"null",
+                                       "true",
+                                       "0",
+                                       "127",
+                                       "128",
+                                       "65536",
+                                       "4294967296",
+                                       "-1",
+                                       "-32",
+                                       "-33",
+                                       "-129",
+                                       "-40000",
+                                       "-3000000000",
+                                       "1.5",
+                                       "\"\"",
+                                       "\"text\"",
+                                       "\"long:31\"",
+                                       "\"long:32\"",
+                                       "\"long:256\"",
+                                       "\"long:65536\"",
+                                       "\"blob:0\"",
+                                       "\"blob:300\"",
+                                       "\"blob:65536\"",
+                                       "\"ext:5\"",
+                                       "[]",
+                                       "{}",
+                                       "[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]",
+                                       "{\"a\": {\"b\": [1, {\"c\": null}]}}",
+                                       "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]"};
     msgpack_sbuffer buffer;
     msgpack_sbuffer_init(&buffer);
     for (size_t i = 0; i < MN_ARRAY_LEN(rows); i++) {
@@ -201,7 +225,14 @@ static void ids(void **state)
     assert_int_equal(mn_wire_id(&v, "id", &id), MN_OK);
     mn_id_text(&id, text);
     assert_string_equal(text, "123e4567-e89b-12d3-a456-426614174000");
-    static const char *const bad[] = {"-1", "1.0", "true", "null", "\"x\"", "\"\"", "[]", "\"raw:cf8000000000000000\"",
+    static const char *const bad[] = {"-1",
+                                      "1.0",
+                                      "true",
+                                      "null",
+                                      "\"x\"",
+                                      "\"\"",
+                                      "[]",
+                                      "\"raw:cf8000000000000000\"",
                                       "\"bin:123e4567-e89b-12d3-a456-426614174000\""};
     for (size_t i = 0; i < MN_ARRAY_LEN(bad); i++) {
         v = value_of(bad[i]);
@@ -236,16 +267,24 @@ static void numbers_and_times(void **state)
 
 static void text(void **state)
 {
-    static const char *const good[] = {"", "plain ascii that is longer than eight", "\xc3\xbc", "\xe2\x98\x95", "\xf0\x9f\x92\xbe",
-                                       "\xf4\x8f\xbf\xbf", "12345678\xc3\xbc"};
-    static const char *const bad[] = {"\x80", "\xc0\xaf", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
-                                      "\xc3", "\xe2\x98", "\xff", "12345678\xc3", "\xc3("};
+    static const char *const good[] = {"",
+                                       "plain ascii that is longer than eight",
+                                       "\xc3\xbc",
+                                       "\xe2\x98\x95",
+                                       "\xf0\x9f\x92\xbe",
+                                       "\xf4\x8f\xbf\xbf",
+                                       "12345678\xc3\xbc"};
+    static const char *const bad[] = {
+        "\x80", "\xc0\xaf", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
+        "\xc3", "\xe2\x98", "\xff",     "12345678\xc3", "\xc3("};
     for (size_t i = 0; i < MN_ARRAY_LEN(good); i++)
         assert_true(mn_wire_utf8(good[i], strlen(good[i])));
     for (size_t i = 0; i < MN_ARRAY_LEN(bad); i++)
         assert_false(mn_wire_utf8(bad[i], strlen(bad[i])));
     char shown[MN_WIRE_SHOWN_MAX];
-    struct mn_str s = {"a\n\xff" "b", 4};
+    struct mn_str s = {"a\n\xff"
+                       "b",
+                       4};
     assert_string_equal(mn_wire_shown(s, shown), "a??b");
     struct mn_str longer = {"0123456789012345678901234567890123456789more", 44};
     assert_string_equal(mn_wire_shown(longer, shown), "0123456789012345678901234567890123456789...");
@@ -278,13 +317,17 @@ static void random_bytes(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(frames_that_are_none), cmocka_unit_test(frames_that_are_good),
-        cmocka_unit_test(scalars),              cmocka_unit_test(requests),
-        cmocka_unit_test(rids_are_found_even_in_bad_requests),
-        cmocka_unit_test(keys),                 cmocka_unit_test(ids),
-        cmocka_unit_test(numbers_and_times),    cmocka_unit_test(text),
-        cmocka_unit_test(operations_have_words), cmocka_unit_test(random_bytes)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(frames_that_are_none),
+                                       cmocka_unit_test(frames_that_are_good),
+                                       cmocka_unit_test(scalars),
+                                       cmocka_unit_test(requests),
+                                       cmocka_unit_test(rids_are_found_even_in_bad_requests),
+                                       cmocka_unit_test(keys),
+                                       cmocka_unit_test(ids),
+                                       cmocka_unit_test(numbers_and_times),
+                                       cmocka_unit_test(text),
+                                       cmocka_unit_test(operations_have_words),
+                                       cmocka_unit_test(random_bytes)};
     msgpack_sbuffer_init(&frame);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     msgpack_sbuffer_destroy(&frame);

@@ -88,8 +88,8 @@ static void taken(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_reply), cmocka_unit_test(an_error), cmocka_unit_test(too_large),
-                                       cmocka_unit_test(taken)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_reply), cmocka_unit_test(an_error),
+                                       cmocka_unit_test(too_large), cmocka_unit_test(taken)};
     mn_reply_init(&reply);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     mn_reply_free(&reply);
