@@ -54,11 +54,13 @@ static uint32_t folders(const struct live_store *s)
     return entries(mn_store_path(&s->store, path, "columns"), "");
 }
 
-/* Retired files go through a thread: waits a little for it. */
-static void wait_for_folders(const struct live_store *s, uint32_t count)
+/* Retired files go through a thread that has other things to do as well. */
+static void wait_for_folders(struct live_store *s, uint32_t count)
 {
-    for (int i = 0; i < 200 && folders(s) != count; i++)
+    for (int i = 0; i < 2000 && folders(s) != count; i++) {
         usleep(10000);
+        live_tend(s);
+    }
     assert_int_equal(folders(s), count);
 }
 
@@ -599,6 +601,106 @@ static void broken_proposals_are_refused(void **state)
     live_check(s);
 }
 
+/* ---- a disk that fails once, at its n-th change ---- */
+
+static struct {
+    uint32_t calls, fail_at;
+    enum mn_status status;
+} disk;
+
+static enum mn_status change(void)
+{
+    if (++disk.calls != disk.fail_at)
+        return MN_OK;
+    return MN_FAIL(disk.status, "the disk was told to fail");
+}
+
+static enum mn_status failing_write(int fd, const void *data, size_t bytes, uint64_t offset)
+{
+    enum mn_status status = change();
+    if (status != MN_OK && bytes > 1) /* half of it lands */
+        (void)!mn_io_posix.write(fd, data, bytes / 2, offset);
+    return status == MN_OK ? mn_io_posix.write(fd, data, bytes, offset) : status;
+}
+
+static enum mn_status failing_datasync(int fd)
+{
+    enum mn_status status = change();
+    return status == MN_OK ? mn_io_posix.datasync(fd) : status;
+}
+
+static enum mn_status failing_rename(const char *from, const char *to)
+{
+    enum mn_status status = change();
+    return status == MN_OK ? mn_io_posix.rename(from, to) : status;
+}
+
+static enum mn_status failing_mkdir(const char *path)
+{
+    enum mn_status status = change();
+    return status == MN_OK ? mn_io_posix.mkdir(path) : status;
+}
+
+static enum mn_status failing_sync_dir(const char *path)
+{
+    enum mn_status status = change();
+    return status == MN_OK ? mn_io_posix.sync_dir(path) : status;
+}
+
+static struct mn_io failing_io(void)
+{
+    struct mn_io io = mn_io_posix;
+    io.write = failing_write;
+    io.datasync = failing_datasync;
+    io.rename = failing_rename;
+    io.mkdir = failing_mkdir;
+    io.sync_dir = failing_sync_dir;
+    return io;
+}
+
+/* Whatever fails, the build says so, leaves nothing behind, and the next one succeeds. */
+static void failing_disk(void **state)
+{
+    struct live_store *s = *state;
+    struct mn_io io = failing_io();
+    struct mn_store store = s->store;
+    struct mn_compactor *compactor;
+    struct mn_compact_plan plan;
+    struct mn_compact_proposal proposal;
+    store.io = &io;
+    live_remember(s, 0, 0, 300);
+    live_seal(s);
+    live_compact(s, true);
+    live_forget(s, 0, 1, MN_FORGET_DELETE);
+    live_remember(s, 1, 0, 300);
+    live_seal(s);
+    s->policy.dead_percent = 100;
+    live_ok(mn_compactor_open(&compactor, &store, &s->instance));
+    live_ok(mn_compact_plan_make(compactor, &s->policy, false, &plan));
+    enum mn_status status = MN_SYSTEM;
+    for (uint32_t n = 1; status != MN_OK; n++) {
+        disk.calls = 0;
+        disk.fail_at = n;
+        disk.status = n % 2 ? MN_SYSTEM : MN_READ_ONLY;
+        status = mn_compact_build(compactor, &plan, &s->policy, NULL, NULL, &proposal);
+        assert_true(status == MN_OK || status == disk.status);
+        if (status != MN_OK) {
+            assert_non_null(strstr(mn_error_text(), "told to fail"));
+            assert_int_equal(proposal.output_count, 0);
+            assert_int_equal(folders(s), 1);
+            assert_int_equal(entries(s->instance.path, "live."), 1);
+        }
+    }
+    assert_true(disk.fail_at > 50);
+    live_commit(s, &proposal);
+    mn_compact_proposal_free(&proposal);
+    mn_compact_plan_free(&plan);
+    mn_compactor_close(compactor);
+    live_check(s);
+    live_store_restart(s);
+    live_check(s);
+}
+
 /* idem keys and id counters live on when their log is gone. */
 static void ledger_outlives_the_log(void **state)
 {
@@ -723,6 +825,7 @@ int main(int argc, char **argv)
         test(damaged_segments_stay),
         test(damaged_log_is_not_laundered),
         test(broken_proposals_are_refused),
+        test(failing_disk),
         test(ledger_outlives_the_log),
 #ifdef MN_FAULTS
         test(killed_at_any_step),
