@@ -438,6 +438,7 @@ enum mn_status mn_columns_write_died(const struct mn_store *store, uint64_t segm
     MN_TRY_OUT(mn_column_sink_end(&sink, rows, died_seq));
     MN_TRY_OUT(mn_column_sink_sync(&sink));
     MN_TRY_OUT(store->io->rename(made, path));
+    MN_FAULT_POINT(died_renamed);
     MN_TRY_OUT(store->io->sync_dir(mn_store_columns_dir(store, dir, segment)));
 out:
     mn_column_sink_close(&sink);

@@ -3,10 +3,11 @@
  */
 #include "engine/fault.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <signal.h>
 #include <unistd.h>
 
 #define X(name, next) #name,
@@ -19,27 +20,31 @@ const char *mn_fault_name(enum mn_fault fault)
 }
 
 #ifdef MN_FAULTS
-/* Passes left before the armed point kills; < 0: nothing is armed. */
-static _Atomic long passes_left = -1;
-static _Atomic int armed = -1; /* enum mn_fault, or MN_FAULT_COUNT: nothing */
+static struct {
+    int fault;        /* enum mn_fault; MN_FAULT_COUNT: nothing */
+    const char *once; /* the path in MNEME_FAULT_ONCE, or NULL */
+} armed;
+static _Atomic long passes_left;
+static pthread_once_t arming = PTHREAD_ONCE_INIT;
 
 static void arm(void)
 {
-    int found = MN_FAULT_COUNT;
     const char *spec = getenv("MNEME_FAULT");
     size_t length = spec ? strcspn(spec, ":") : 0;
+    armed.fault = MN_FAULT_COUNT;
+    armed.once = getenv("MNEME_FAULT_ONCE");
     for (int i = 0; spec && i < MN_FAULT_COUNT; i++)
         if (strlen(names[i]) == length && strncmp(names[i], spec, length) == 0)
-            found = i;
+            armed.fault = i;
     atomic_store(&passes_left, spec && spec[length] == ':' ? strtol(spec + length + 1, NULL, 10) : 1);
-    atomic_store(&armed, found);
 }
 
 void mn_fault_pass(enum mn_fault fault)
 {
-    if (atomic_load(&armed) < 0)
-        arm();
-    if ((int)fault == atomic_load(&armed) && atomic_fetch_sub(&passes_left, 1) == 1)
+    pthread_once(&arming, arm);
+    if ((int)fault != armed.fault || (armed.once && access(armed.once, F_OK) != 0))
+        return;
+    if (atomic_fetch_sub(&passes_left, 1) == 1 && (!armed.once || unlink(armed.once) == 0))
         kill(getpid(), SIGKILL);
 }
 #endif

@@ -16,6 +16,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "engine/fault.h"
+
 static enum mn_status posix_open(const char *path, int flags, int *fd)
 {
     int mode = (flags & MN_IO_WRITE ? O_RDWR : O_RDONLY) | (flags & MN_IO_CREATE ? O_CREAT | O_EXCL : 0);
@@ -251,7 +253,9 @@ enum mn_status mn_io_replace(const struct mn_io *io, const char *path, const voi
     MN_TRY_OUT(io->open(temporary, MN_IO_WRITE | MN_IO_CREATE, &fd));
     MN_TRY_OUT(io->write(fd, data, bytes, 0));
     MN_TRY_OUT(io->datasync(fd));
+    MN_FAULT_POINT(replace_synced);
     MN_TRY_OUT(io->rename(temporary, path));
+    MN_FAULT_POINT(replace_renamed);
     MN_TRY_OUT(io->sync_dir(parent));
 out:
     io->close(fd);

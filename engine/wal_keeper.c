@@ -63,10 +63,10 @@ static bool remove_next(struct mn_wal_keeper *k)
         return false;
     char *path = k->removals[0];
     pthread_mutex_unlock(&k->lock);
-    MN_FAULT_POINT(limbo_mid_unlink);
     /* What cannot be removed now is found again when the next writer opens: it costs disk, nothing else. */
     if (k->store.io->unlink(path) != MN_OK && mn_io_remove_tree(k->store.io, path) != MN_OK)
         atomic_fetch_add(&k->not_removed, 1);
+    MN_FAULT_POINT(limbo_mid_unlink);
     free(path);
     pthread_mutex_lock(&k->lock);
     memmove(k->removals, k->removals + 1, --k->removal_count * sizeof *k->removals);
