@@ -8,6 +8,7 @@ import threading
 import unittest
 
 import msgpack
+import numpy as np
 import zmq
 
 from cluster import PATIENCE, ClusterCase, Peer, f32, poll_until, resident_kib, scaled, unpack
@@ -197,22 +198,30 @@ class Strangers(ClusterCase):
         poll_until("descriptors are given back", lambda: descriptors() <= before + 10, 10 * PATIENCE)
 
     def test_readers_beside_a_heavy_writer(self):
-        stop = threading.Event()
+        """While one client writes as fast as it can, each recall of another is answered, and all rows are there at the
+        end."""
+        batches, size = scaled(200), 200
+        written = []
 
         def write():
+            rng = np.random.default_rng(1)
             with Peer(self.cluster.endpoint("write")) as peer:
-                while not stop.is_set():
-                    peer.ask(
-                        {"op": "remember", "space": self.space, "memories": [{"embedding": f32([1] * self.dim)}] * 200})
+                for _ in range(batches):
+                    rows = rng.standard_normal((size, self.dim)).astype("f4")
+                    written.append(
+                        peer.ask({
+                            "op": "remember", "space": self.space, "memories": [{"embedding": f32(row)} for row in rows]
+                        }))
 
         writer = threading.Thread(target=write)
         writer.start()
-        try:
-            for _ in range(scaled(100)):
-                self.ok("recall", embedding=f32(self.vector()), k=5)
-        finally:
-            stop.set()
-            writer.join()
+        reads = 0
+        while writer.is_alive() or reads == 0:
+            self.ok("recall", embedding=f32(self.vector()), k=5)
+            reads += 1
+        writer.join()
+        self.assertTrue(all(reply["ok"] for reply in written))
+        self.assertEqual(self.ok("count")["count"], batches * size)
 
 
 if __name__ == "__main__":
