@@ -678,7 +678,7 @@ static void failing_disk(void **state)
     live_ok(mn_compactor_open(&compactor, &store, &s->instance));
     live_ok(mn_compact_plan_make(compactor, &s->policy, false, &plan));
     enum mn_status status = MN_SYSTEM;
-    for (uint32_t n = 1; status != MN_OK; n++) {
+    for (uint32_t n = 1; status != MN_OK; n += 1 + n / 16) {
         disk.calls = 0;
         disk.fail_at = n;
         disk.status = n % 2 ? MN_SYSTEM : MN_READ_ONLY;
