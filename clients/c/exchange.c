@@ -463,7 +463,7 @@ static enum mneme_code frame_request(struct mneme *client, struct mn_pending *p,
     if (own_idem) {
         size_t n = strlen(client->last_idem);
         at = put_uint(put_key(at, "idem"), 0xd9, 1, n);
-        memcpy(at, client->last_idem, n);
+        memcpy(at, client->last_idem, n); // NOLINT(bugprone-not-null-terminated-result): bytes of a frame
         at += n;
     }
     memcpy(at, f->body, body);

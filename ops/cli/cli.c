@@ -3,6 +3,7 @@
  */
 #include "ops/cli/cli.h"
 
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,17 @@ void *mn_cli_keep(size_t bytes)
     return kept->memory;
 }
 
+enum mn_status mn_cli_fail(enum mn_status status, const char *fmt, ...)
+{
+    char sentence[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(sentence, sizeof sentence, fmt, args);
+    va_end(args);
+    mn_error_set(status, __FILE__, __LINE__, "%s", sentence);
+    return status;
+}
+
 enum mn_status mn_cli_status(enum mneme_code code, const char *sentence)
 {
     const char *word = mneme_code_word(code);
@@ -34,7 +46,7 @@ enum mn_status mn_cli_status(enum mneme_code code, const char *sentence)
     for (unsigned s = 0; s < MN_STATUS_COUNT; s++)
         if (strcmp(mn_status_word((enum mn_status)s), word) == 0)
             status = (enum mn_status)s;
-    return MN_FAIL(status, "%s", sentence);
+    return mn_cli_fail(status, "%s", sentence);
 }
 
 enum mn_status mn_cli_need_dir(const struct mn_cli *cli)

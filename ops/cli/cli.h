@@ -49,6 +49,10 @@ MN_MUST_USE enum mn_status mn_cli_need_dir(const struct mn_cli *cli);
 /* The status of a client's code, with `sentence` as this thread's error. */
 enum mn_status mn_cli_status(enum mneme_code code, const char *sentence);
 
+/* Returns `status`, which is not MN_OK, with a sentence as this thread's error: MN_FAIL for a status that was handed
+ * on. */
+enum mn_status mn_cli_fail(enum mn_status status, const char *fmt, ...) MN_PRINTF(2, 3);
+
 /* Passes a failed call of `client` on. */
 #define MN_CLI_TRY(client, call)                                                                                       \
     do {                                                                                                               \

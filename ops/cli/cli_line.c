@@ -285,7 +285,7 @@ enum mn_status mn_cli_line_pack(const char *line, size_t size, uint32_t dim, con
 {
     struct packing p = {.dim = dim};
     size_t header = out->size;
-    json_error_t error;
+    json_error_t error = {0};
     memset(facts, 0, sizeof *facts);
     json_t *object = line ? json_loadb(line, size, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &error) : json_object();
     if (!object)

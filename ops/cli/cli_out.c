@@ -117,18 +117,17 @@ static char *escaped(const char *bytes, size_t size, size_t most)
 
 /* ---- tables ---- */
 
-void mn_cli_out_begin(struct mn_cli_out_table *table, const struct mn_cli *cli, ...)
+void mn_cli_out_begin(struct mn_cli_out_table *table, const struct mn_cli *cli, const char *titles)
 {
-    va_list args;
-    const char *title;
+    char *save;
     memset(table, 0, sizeof *table);
     table->cli = cli;
-    va_start(args, cli);
-    while ((title = va_arg(args, const char *))) {
+    snprintf(table->text, sizeof table->text, "%s", titles);
+    for (char *title = strtok_r(table->text, "|", &save); title; title = strtok_r(NULL, "|", &save)) {
         MN_ASSERT(table->columns < MN_CLI_OUT_COLUMNS);
         table->titles[table->columns++] = title;
     }
-    va_end(args);
+    MN_ASSERT(table->columns > 0);
 }
 
 static void put_cell(struct mn_cli_out_table *table, char *text)
@@ -189,6 +188,7 @@ static void print_cell(const struct mn_cli_out_table *t, size_t column, const ch
 
 void mn_cli_out_end(struct mn_cli_out_table *t)
 {
+    MN_ASSERT(t->columns > 0);
     int widths[MN_CLI_OUT_COLUMNS] = {0}, left = terminal_width(t->cli);
     for (size_t c = 0; c < t->columns; c++)
         widths[c] = width_of(title_of(t, c));

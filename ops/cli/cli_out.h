@@ -13,13 +13,14 @@ enum { MN_CLI_OUT_COLUMNS = 12 };
 struct mn_cli_out_table {
     const struct mn_cli *cli;
     size_t columns;
+    char text[256]; /* of the titles */
     const char *titles[MN_CLI_OUT_COLUMNS];
     char **cells; /* rows × columns */
     size_t rows, room;
 };
 
-/* Begins a table with titles that end with NULL. */
-void mn_cli_out_begin(struct mn_cli_out_table *table, const struct mn_cli *cli, ...) __attribute__((sentinel));
+/* Begins a table; `titles` are separated by bars: "id|-score|content". */
+void mn_cli_out_begin(struct mn_cli_out_table *table, const struct mn_cli *cli, const char *titles);
 /* Adds the next cell; cells fill rows from left to right. */
 void mn_cli_out_cell(struct mn_cli_out_table *table, const char *fmt, ...) MN_PRINTF(2, 3);
 /* Adds bytes that came from a store: escaped, on one line, cut at `most` characters. */

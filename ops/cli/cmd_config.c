@@ -67,7 +67,8 @@ static enum mn_status print_table(const struct mn_cli *cli, const struct mn_cli_
     static struct shown s; /* 8 KiB: kept off the stack */
     const struct mn_settings_row *row;
     bool help = mn_cli_args_has(args, "help-text");
-    mn_cli_out_begin(&t, cli, "setting", "value", "default", "change by", help ? "range" : NULL, "meaning", NULL);
+    mn_cli_out_begin(&t, cli,
+                     help ? "setting|value|default|change by|range|meaning" : "setting|value|default|change by");
     for (size_t i = 0; (row = mn_settings_row(i)); i++) {
         if (!wanted(args, row, settings, &s))
             continue;

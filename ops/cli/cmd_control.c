@@ -24,7 +24,7 @@ static void print_text_field(const struct mn_cli *cli, const char *name, struct 
 static void print_roles(const struct mn_cli *cli, struct mneme_value roles)
 {
     struct mn_cli_out_table t;
-    mn_cli_out_begin(&t, cli, "role", "-node", "-pid", "-restarts", "state", NULL);
+    mn_cli_out_begin(&t, cli, "role|-node|-pid|-restarts|state");
     for (size_t i = 0; i < mneme_value_length(roles); i++) {
         struct mneme_value role = mneme_value_at(roles, i);
         size_t size;

@@ -150,6 +150,7 @@ static enum mn_status export_space(struct export *ex, const char *space)
         mn_cli_progress_show(&ex->progress, ex->exported, ex->exported);
     } while (status == MN_OK && cursor);
     free(cursor);
+    ex->listing.where.spaces = NULL;
     return status;
 }
 

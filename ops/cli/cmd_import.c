@@ -103,7 +103,7 @@ static void name_request(const char *space, const char *body, size_t size, char 
     mn_cli_sha1_add(&sha, space, strlen(space) + 1);
     mn_cli_sha1_add(&sha, body, size);
     mn_cli_sha1_end(&sha, digest);
-    memcpy(idem, "import-", 7);
+    snprintf(idem, 48, "import-");
     for (unsigned i = 0; i < sizeof digest; i++)
         sprintf(idem + 7 + 2 * i, "%02x", digest[i]);
 }
@@ -158,7 +158,7 @@ static enum mn_status send_singly(struct import *im, struct batch *b)
         enum mn_status status = code == MNEME_OK ? MN_OK : mn_cli_status(code, mneme_error(im->client));
         msgpack_sbuffer_destroy(&request);
         if (status != MN_OK && mn_status_retry(status))
-            return MN_FAIL(status, "line %" PRIu64 ": %s", item->line, mneme_error(im->client));
+            return mn_cli_fail(status, "line %" PRIu64 ": %s", item->line, mneme_error(im->client));
         if (status == MN_OK)
             im->imported++;
         else
@@ -185,8 +185,8 @@ static enum mn_status settle(struct import *im, struct batch *b, enum mneme_code
         if (im->skip_bad && !mn_status_retry(status))
             status = send_singly(im, b);
         else
-            status = MN_FAIL(status, "lines %" PRIu64 " to %" PRIu64 ": %s", b->items[0].line,
-                             b->items[b->count - 1].line, mneme_error(im->client));
+            status = mn_cli_fail(status, "lines %" PRIu64 " to %" PRIu64 ": %s", b->items[0].line,
+                                 b->items[b->count - 1].line, mneme_error(im->client));
     }
     empty(b);
     return status;
@@ -355,7 +355,7 @@ static enum mn_status take(struct import *im, const char *line, size_t size, uin
     if (!im->skip_bad) {
         char sentence[256];
         snprintf(sentence, sizeof sentence, "%s", mn_error_text());
-        return MN_FAIL(status, "line %" PRIu64 ": %s", number, sentence);
+        return mn_cli_fail(status, "line %" PRIu64 ": %s", number, sentence);
     }
     report_bad(im, number, mn_error_text());
     return MN_OK;
@@ -524,7 +524,7 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
     mn_cli_line_close(&im.lines);
     for (size_t i = 0; i < MN_ARRAY_LEN(im.batches); i++)
         msgpack_sbuffer_destroy(&im.batches[i].body);
-    return status == MN_OK ? printed : MN_FAIL(status, "%s", sentence);
+    return status == MN_OK ? printed : mn_cli_fail(status, "%s", sentence);
 }
 
 const struct mn_cli_command mn_cmd_import = {

@@ -38,7 +38,7 @@ static char *dump(struct mneme_value value)
 static void print_text(const struct mn_cli *cli, const char *name, const char *bytes, size_t size)
 {
     struct mn_cli_out_table one;
-    mn_cli_out_begin(&one, cli, "text", NULL);
+    mn_cli_out_begin(&one, cli, "text");
     mn_cli_out_text(&one, bytes, size, GET_TEXT_MAX);
     mn_cli_out_field(cli, name, "%s", one.cells[0]);
 }
@@ -153,9 +153,9 @@ static void print_listed(const struct mn_cli *cli, const struct mneme_reply *rep
     struct mneme_value memories = mneme_reply_get(reply, "memories");
     struct mneme_found f;
     if (spaces)
-        mn_cli_out_begin(&t, cli, "id", "space", "at", "-conf", "content", NULL);
+        mn_cli_out_begin(&t, cli, "id|space|at|-conf|content");
     else
-        mn_cli_out_begin(&t, cli, "id", "at", "-conf", "content", NULL);
+        mn_cli_out_begin(&t, cli, "id|at|-conf|content");
     for (size_t i = 0; i < mneme_value_length(memories); i++) {
         char id[MN_CLI_ID_SIZE], at[MN_CLI_TIME_SIZE] = "", confidence[16] = "";
         if (!mneme_value_found(mneme_value_at(memories, i), &f))
@@ -288,7 +288,7 @@ static enum mn_status run_spaces(struct mn_cli *cli, const struct mn_cli_args *a
         status = mn_cli_json_print_reply(reply, cli->out_is_terminal);
     } else {
         struct mneme_value spaces = mneme_reply_get(reply, "spaces");
-        mn_cli_out_begin(&t, cli, "-memories", "space", NULL);
+        mn_cli_out_begin(&t, cli, "-memories|space");
         for (size_t i = 0; i < mneme_value_length(spaces); i++) {
             struct mneme_value space = mneme_value_at(spaces, i);
             size_t size;

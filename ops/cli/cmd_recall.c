@@ -103,9 +103,9 @@ static void print_hits(const struct mn_cli *cli, struct mneme_value hits, bool s
 {
     struct mn_cli_out_table t;
     if (spaces)
-        mn_cli_out_begin(&t, cli, "-score", "id", "space", "at", "-conf", "content", NULL);
+        mn_cli_out_begin(&t, cli, "-score|id|space|at|-conf|content");
     else
-        mn_cli_out_begin(&t, cli, "-score", "id", "at", "-conf", "content", NULL);
+        mn_cli_out_begin(&t, cli, "-score|id|at|-conf|content");
     add_rows(&t, hits, spaces, "");
     mn_cli_out_end(&t);
 }

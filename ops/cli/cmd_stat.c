@@ -71,7 +71,8 @@ static enum mn_status print_table(const struct mn_cli *cli, const struct mn_cli_
     struct mn_cli_out_table t;
     bool help = mn_cli_args_has(args, "help-text"), zero = mn_cli_args_has(args, "zero") || *pattern != '*';
     size_t shown = 0;
-    mn_cli_out_begin(&t, cli, "statistic", "-value", "-p50", "-p99", "-p99.9", "-max", help ? "meaning" : NULL, NULL);
+    mn_cli_out_begin(
+        &t, cli, help ? "statistic|-value|-p50|-p99|-p99.9|-max|meaning" : "statistic|-value|-p50|-p99|-p99.9|-max");
     for (size_t i = 0; i < mneme_value_length(stats); i++) {
         struct mneme_value value = mneme_value_entry(stats, i);
         size_t size;

@@ -76,7 +76,7 @@ static enum mn_status verify_there(struct mn_cli *cli, struct findings *f)
 static void print_damage(const struct mn_cli *cli, const json_t *damaged)
 {
     struct mn_cli_out_table t;
-    mn_cli_out_begin(&t, cli, "damaged", NULL);
+    mn_cli_out_begin(&t, cli, "damaged");
     for (size_t i = 0; i < json_array_size(damaged); i++) {
         char *text = json_dumps(json_array_get(damaged, i), JSON_COMPACT | JSON_ENCODE_ANY);
         mn_cli_out_text(&t, text, text ? strlen(text) : 0, TEXT_MAX);
