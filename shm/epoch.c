@@ -12,16 +12,10 @@ static uint32_t slot_pid(uint64_t owner)
     return (uint32_t)(owner >> 32);
 }
 
-/* A process finds its start time once; it does not change. */
+/* Looked up at each claim: a forked child, which would inherit what its parent has kept, started later. */
 static uint64_t own_start_time(void)
 {
-    static _Atomic uint64_t known;
-    uint64_t start = atomic_load_explicit(&known, memory_order_relaxed);
-    if (start == 0) {
-        start = mn_process_start_time((uint32_t)getpid());
-        atomic_store_explicit(&known, start, memory_order_relaxed);
-    }
-    return start;
+    return mn_process_start_time((uint32_t)getpid());
 }
 
 enum mn_status mn_epoch_claim(struct mn_epoch *epoch, uint32_t *slot)

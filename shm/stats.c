@@ -168,7 +168,8 @@ uint64_t mn_stats_value(const struct mn_stats *stats, enum mn_stat stat)
 
 static uint64_t quantile(const uint64_t *buckets, uint64_t count, double q, uint64_t max)
 {
-    uint64_t rank = (uint64_t)(q * (double)count), seen = 0;
+    double at = q * (double)count;
+    uint64_t rank = at < (double)(count - 1) ? (uint64_t)at : count - 1, seen = 0;
     for (uint32_t b = 0; b < MN_HISTOGRAM_BUCKETS; b++) {
         seen += buckets[b];
         if (seen > rank)
