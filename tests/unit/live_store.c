@@ -127,7 +127,7 @@ static struct live_store *make(void)
                                            .dead_percent = 25,
                                            .segment_rows_max = 100000,
                                            .idem_window_ns = INT64_C(600000000000)};
-    s->random = 42;
+    s->random = getenv("LIVE_SEED") ? strtoull(getenv("LIVE_SEED"), NULL, 10) : 42; /* another life, to search for trouble */
     return s;
 }
 
