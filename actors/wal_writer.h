@@ -69,6 +69,7 @@ struct mn_wal_writer {
     struct mn_forget_job jobs[MN_SELECTIONS_MAX];
     struct mn_purge_wait *purges;
     uint32_t purge_count;
+    uint64_t last_seq; /* newest that was given out: an outcome that is not newer wrote nothing */
     uint64_t woken_ns; /* when the compactor was last told of them */
 
     /* of the batch that is being made */
@@ -89,7 +90,7 @@ void mn_wal_writer_drop_first(struct mn_wal_writer *w);
 /* Answers an error at once: the last one of this thread, or `text`. */
 void mn_wal_writer_refuse(struct mn_wal_writer *w, const struct mn_peer *peer, struct mn_str rid, enum mn_status status,
                           const char *text);
-/* Keeps what w->reply holds until the batch is durable. MN_INTERNAL when memory ends. */
+/* Keeps what w->reply holds until the batch is durable. MN_UNKNOWN when memory ends: the write is carried out. */
 enum mn_status mn_wal_writer_defer(struct mn_wal_writer *w, const struct mn_held *held, struct mn_str rid) MN_MUST_USE;
 /* Sends what w->reply holds now. */
 void mn_wal_writer_send(struct mn_wal_writer *w, const struct mn_peer *peer, uint64_t received_ns);
@@ -103,6 +104,8 @@ void mn_wal_writer_fail_acks(struct mn_wal_writer *w);
 /* Admits what is queued until the batch is full, the queue is empty, or something needs a commit first. Returns how
  * many requests it has dealt with. */
 uint32_t mn_wal_writer_admit(struct mn_wal_writer *w);
+/* Counts an outcome; true when it wrote something to the batch. */
+bool mn_wal_writer_note(struct mn_wal_writer *w, const struct mn_outcome *outcome);
 /* MN_DEADLINE when the request cannot be answered in time any more. */
 enum mn_status mn_wal_writer_in_time(const struct mn_wal_writer *w, const struct mn_held *held,
                                      const struct mn_request *request) MN_MUST_USE;

@@ -33,10 +33,14 @@ static void mark(struct admission *a, uint64_t *stage_ns)
 
 /* ---- replies */
 
-static void count_replay(struct mn_wal_writer *w, const struct mn_outcome *outcome)
+bool mn_wal_writer_note(struct mn_wal_writer *w, const struct mn_outcome *outcome)
 {
     if (outcome->replayed)
         mn_stat_add(w->actor->stats, MN_STAT_write_replays, 1);
+    if (outcome->replayed || outcome->seq <= w->last_seq)
+        return false;
+    w->last_seq = outcome->seq;
+    return true;
 }
 
 static void pack_remembered(struct mn_reply *reply, struct mn_str rid, const struct mn_outcome *outcome)
@@ -66,7 +70,7 @@ static enum mn_status remember(struct admission *a)
     enum mn_status status = mn_writer_remember(w->writer, &remember, &outcome);
     if (status != MN_OK)
         return status;
-    count_replay(w, &outcome);
+    mn_wal_writer_note(w, &outcome);
     pack_remembered(&w->reply, a->request.rid, &outcome);
     if (!accepted)
         return mn_wal_writer_defer(w, a->held, a->request.rid);
@@ -84,7 +88,7 @@ static enum mn_status revise(struct admission *a)
     enum mn_status status = mn_writer_revise(w->writer, &revise, &outcome);
     if (status != MN_OK)
         return status;
-    count_replay(w, &outcome);
+    mn_wal_writer_note(w, &outcome);
     mn_reply_begin(&w->reply, a->request.rid, 1);
     mn_reply_uint(&w->reply, "seq", outcome.seq);
     return mn_wal_writer_defer(w, a->held, a->request.rid);

@@ -183,7 +183,8 @@ static enum mn_status keep_purge(struct mn_wal_writer *w, const struct mn_held *
     p->ids = malloc((p->id_count + 1u) * sizeof *p->ids);
     if (!rid_copy || !p->ids) {
         free_purge(p);
-        return MN_FAIL(MN_INTERNAL, "no memory to wait for the purge; it is carried out all the same");
+        return MN_FAIL(MN_UNKNOWN,
+                       "no memory to wait for the purge, which is carried out; repeat it with the same idem");
     }
     if (rid.length)
         memcpy(rid_copy, rid.data, rid.length);
@@ -195,38 +196,40 @@ static enum mn_status keep_purge(struct mn_wal_writer *w, const struct mn_held *
     return MN_OK;
 }
 
-enum mn_status mn_wal_writer_forgotten(struct mn_wal_writer *w, const struct mn_held *held, struct mn_str rid,
-                                       const struct mn_forget *forget, const struct mn_id *ids, uint32_t id_count,
-                                       const struct mn_outcome *outcome)
+static void pack_receipt(struct mn_reply *reply, const struct mn_purge_wait *p, uint64_t files)
 {
-    if (outcome->replayed)
-        mn_stat_add(w->actor->stats, MN_STAT_write_replays, 1);
-    if (forget->mode == MN_FORGET_PURGE)
-        return keep_purge(w, held, rid, ids, id_count, outcome);
-    mn_reply_begin(&w->reply, rid, 2);
-    mn_reply_uint(&w->reply, "seq", outcome->seq);
-    mn_reply_uint(&w->reply, "count", outcome->count);
-    return mn_wal_writer_defer(w, held, rid);
-}
-
-/* ---- purges that wait */
-
-static void send_receipt(struct mn_wal_writer *w, const struct mn_purge_wait *p, uint64_t files)
-{
-    struct mn_reply *reply = &w->reply;
     mn_reply_begin(reply, p->rid, 3);
     mn_reply_uint(reply, "seq", p->seq);
     mn_reply_uint(reply, "count", p->count);
     mn_reply_key(reply, "receipt");
     msgpack_pack_map(&reply->pack, 3);
     mn_reply_uint(reply, "seq", p->seq);
-    mn_reply_uint(reply, "files", files - p->files_before);
+    mn_reply_uint(reply, "files", files);
     mn_reply_key(reply, "ids");
     msgpack_pack_array(&reply->pack, p->id_count);
     for (uint32_t i = 0; i < p->id_count; i++)
         mn_reply_pack_id(reply, &p->ids[i]);
-    mn_wal_writer_send(w, &p->peer, p->received_ns);
 }
+
+enum mn_status mn_wal_writer_forgotten(struct mn_wal_writer *w, const struct mn_held *held, struct mn_str rid,
+                                       const struct mn_forget *forget, const struct mn_id *ids, uint32_t id_count,
+                                       const struct mn_outcome *outcome)
+{
+    bool wrote = mn_wal_writer_note(w, outcome);
+    if (forget->mode != MN_FORGET_PURGE) {
+        mn_reply_begin(&w->reply, rid, 2);
+        mn_reply_uint(&w->reply, "seq", outcome->seq);
+        mn_reply_uint(&w->reply, "count", outcome->count);
+        return mn_wal_writer_defer(w, held, rid);
+    }
+    if (wrote || outcome->replayed)
+        return keep_purge(w, held, rid, ids, id_count, outcome);
+    /* Nothing matched: there is no rewrite to wait for. */
+    pack_receipt(&w->reply, &(struct mn_purge_wait){.rid = rid, .seq = outcome->seq}, 0);
+    return mn_wal_writer_defer(w, held, rid);
+}
+
+/* ---- purges that wait */
 
 static void remove_purge(struct mn_wal_writer *w, uint32_t i)
 {
@@ -255,7 +258,8 @@ uint32_t mn_wal_writer_purges_turn(struct mn_wal_writer *w)
     for (uint32_t i = w->purge_count; i-- > 0;) {
         if (w->purges[i].seq > done)
             continue;
-        send_receipt(w, &w->purges[i], files);
+        pack_receipt(&w->reply, &w->purges[i], files - w->purges[i].files_before);
+        mn_wal_writer_send(w, &w->purges[i].peer, w->purges[i].received_ns);
         remove_purge(w, i);
         answered++;
     }

@@ -123,39 +123,35 @@ void mn_wal_writer_send(struct mn_wal_writer *w, const struct mn_peer *peer, uin
     mn_stat_record(w->actor->stats, MN_STAT_write_ack_ns, mn_clock_ns() - received_ns);
 }
 
-static enum mn_status copy(struct mn_arena *arena, struct mn_str from, struct mn_str *to)
+static bool copy(struct mn_arena *arena, struct mn_str from, struct mn_str *to)
 {
-    char *data;
-    MN_ARENA_ARRAY(arena, data, from.length + 1u);
-    if (from.length)
+    char *data = mn_arena_take(arena, from.length + 1u, 1);
+    if (data && from.length)
         memcpy(data, from.data, from.length);
     *to = (struct mn_str){data, from.length};
-    return MN_OK;
+    return data != NULL;
 }
 
-static enum mn_status make_ack_room(struct mn_wal_writer *w)
+static bool make_ack_room(struct mn_wal_writer *w)
 {
     if (w->ack_count < w->ack_room)
-        return MN_OK;
+        return true;
     uint32_t room = w->ack_room ? w->ack_room * 2 : 64;
     struct mn_ack *acks = realloc(w->acks, room * sizeof *acks);
     if (!acks)
-        return MN_FAIL(MN_INTERNAL, "no memory for acknowledgements");
+        return false;
     w->acks = acks;
     w->ack_room = room;
-    return MN_OK;
+    return true;
 }
 
 enum mn_status mn_wal_writer_defer(struct mn_wal_writer *w, const struct mn_held *held, struct mn_str rid)
 {
     struct mn_str reply = {w->reply.data, (uint32_t)w->reply.bytes};
-    MN_TRY(make_ack_room(w));
-    struct mn_ack *ack = &w->acks[w->ack_count];
-    ack->peer = held->peer;
-    ack->received_ns = held->received_ns;
-    MN_TRY(copy(&w->ack_arena, rid, &ack->rid));
-    MN_TRY(copy(&w->ack_arena, reply, &ack->reply));
-    w->ack_count++;
+    struct mn_ack ack = {.peer = held->peer, .received_ns = held->received_ns};
+    if (!copy(&w->ack_arena, rid, &ack.rid) || !copy(&w->ack_arena, reply, &ack.reply) || !make_ack_room(w))
+        return MN_FAIL(MN_UNKNOWN, "no memory to acknowledge this write; repeat it with the same idem");
+    w->acks[w->ack_count++] = ack;
     return MN_OK;
 }
 

@@ -44,6 +44,7 @@ static enum mn_status start(struct mn_actor *actor, void **state)
         return MN_FAIL(MN_INTERNAL, "no memory for the writer");
     MN_TRY(mn_wal_writer_queue_open(w));
     MN_TRY(mn_writer_open(&w->writer, &actor->store, &actor->instance, &actor->settings, actor->stats));
+    w->last_seq = atomic_load(&actor->instance.control->durable_seq);
     return bind_sockets(w);
 }
 
