@@ -23,7 +23,8 @@ enum {
     PAUSE_MAX_MS = 200,
     RECONNECT_MS = 20, /* how soon ZeroMQ tries a broken connection again, and when a lost request goes out again */
     RECONNECT_MAX_MS = 200,
-    REPLY_MAX = 32 << 20, /* a larger reply is no reply of ours: the connection is dropped */
+    REQUEST_MAX = (24 << 20) - 1024, /* the server drops the connection of a larger frame without a word */
+    REPLY_MAX = 32 << 20,            /* a larger reply is no reply of ours: the connection is dropped */
 };
 
 uint64_t mn_exchange_now(void)
@@ -422,10 +423,8 @@ static enum mneme_code read_facts(struct mneme *client, const void *request, siz
 
 static uint8_t *put_key(uint8_t *at, const char *key)
 {
-    size_t n = strlen(key);
-    *at++ = (uint8_t)(0xa0 | n);
-    memcpy(at, key, n);
-    return at + n;
+    *at++ = (uint8_t)(0xa0 | strlen(key)); /* keys here are shorter than 32 bytes */
+    return (uint8_t *)stpcpy((char *)at, key);
 }
 
 static uint8_t *put_uint(uint8_t *at, uint8_t tag, unsigned width, uint64_t value)
@@ -463,8 +462,7 @@ static enum mneme_code frame_request(struct mneme *client, struct mn_pending *p,
     if (own_idem) {
         size_t n = strlen(client->last_idem);
         at = put_uint(put_key(at, "idem"), 0xd9, 1, n);
-        memcpy(at, client->last_idem, n); // NOLINT(bugprone-not-null-terminated-result): bytes of a frame
-        at += n;
+        at = (uint8_t *)stpcpy((char *)at, client->last_idem);
     }
     memcpy(at, f->body, body);
     p->size = (size_t)(at - p->frame) + body;
@@ -504,6 +502,9 @@ enum mneme_code mneme_submit(struct mneme *client, enum mneme_service service, c
     *ticket = 0;
     if ((unsigned)service >= MNEME_SERVICE_COUNT)
         return mn_client_fail(client, MNEME_BAD_REQUEST, "there is no service %d", (int)service);
+    if (size > REQUEST_MAX)
+        return mn_client_fail(client, MNEME_TOO_LARGE, "a request has at most %d bytes, this one %zu", REQUEST_MAX,
+                              size);
     enum mneme_code code = read_facts(client, request, size, &facts);
     if (code != MNEME_OK)
         return code;
