@@ -102,12 +102,13 @@ static enum mn_status fill_zeros(struct mn_wal_keeper *k, int fd)
     return status == MN_OK ? k->store.io->datasync(fd) : status;
 }
 
-/* A segment that recovery found prepared and unused is taken as it is. */
+/* A segment that recovery found prepared and unused is taken as it is. All of it must be zero: in a power cut a first batch may have
+ * landed without the headers, and a torn batch is told by the zeros that it did not overwrite. */
 static bool is_prepared(struct mn_wal_keeper *k, uint64_t number)
 {
     struct mn_wal_segment segment;
     bool unused = mn_wal_map(&segment, &k->store, number) == MN_OK && segment.unused &&
-                  segment.bytes == k->segment_bytes;
+                  segment.bytes == k->segment_bytes && memcmp(segment.base, segment.base + 1, segment.bytes - 1) == 0;
     mn_wal_unmap(&segment);
     return unused;
 }
@@ -168,8 +169,10 @@ uint64_t mn_wal_mark_read(const struct mn_store *store, bool *damaged)
     void *data;
     size_t bytes;
     uint64_t seq = 0;
-    *damaged = false;
-    if (mn_io_slurp(store->io, mn_store_path(store, path, "wal/MARK"), 2 * sizeof(struct mark), &data, &bytes) != MN_OK)
+    enum mn_status status =
+        mn_io_slurp(store->io, mn_store_path(store, path, "wal/MARK"), 2 * sizeof(struct mark), &data, &bytes);
+    *damaged = status != MN_OK && status != MN_NOT_FOUND;
+    if (status != MN_OK)
         return 0;
     for (size_t at = 0; at + sizeof(struct mark) <= bytes; at += sizeof(struct mark)) {
         struct mark mark;

@@ -1,0 +1,202 @@
+/*
+ * test_wal_keeper.c - the writer's helper thread: segments ahead, the mark, removals, and a disk that is full.
+ */
+#include "tests/unit/store_fixture.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/wal.h"
+
+#define SEGMENT_BYTES (256u << 10)
+
+static _Atomic uint64_t acked;
+static _Atomic bool disk_is_full;
+
+static enum mn_status reserve_if_room(int fd, uint64_t bytes)
+{
+    return disk_is_full ? MN_FAIL(MN_READ_ONLY, "no space") : mn_io_posix.reserve(fd, bytes);
+}
+
+static struct mn_wal_keeper *start(struct fixture *f, uint32_t ahead, uint64_t next)
+{
+    struct mn_wal_keeper *keeper;
+    ok(mn_wal_keeper_start(&keeper, &f->store, SEGMENT_BYTES, ahead, 0, next, &acked));
+    return keeper;
+}
+
+static void check_zero(struct fixture *f, uint64_t number)
+{
+    struct mn_wal_segment segment;
+    ok(mn_wal_map(&segment, &f->store, number));
+    assert_true(segment.unused);
+    assert_int_equal(segment.bytes, SEGMENT_BYTES);
+    for (uint64_t i = 0; i < segment.bytes; i++)
+        assert_int_equal(segment.base[i], 0);
+    mn_wal_unmap(&segment);
+}
+
+static void segments_come_in_order_and_zeroed(void **state)
+{
+    struct fixture *f = fixture_prepare();
+    struct mn_wal_keeper *keeper = start(f, 2, 5);
+    for (uint64_t wanted = 5; wanted < 15; wanted++) {
+        uint64_t number;
+        ok(mn_wal_keeper_take(keeper, 5000, &number));
+        assert_int_equal(number, wanted);
+        check_zero(f, number);
+    }
+    for (int i = 0; i < 200 && mn_wal_keeper_ready(keeper) == 0; i++)
+        usleep(10000);
+    assert_true(mn_wal_keeper_ready(keeper) >= 1);
+    mn_wal_keeper_stop(keeper);
+    mn_wal_keeper_stop(NULL);
+    assert_int_equal(fixture_files(f, "wal", ".tmp"), 0);
+    fixture_free(f);
+}
+
+/* What an earlier process prepared is taken, but only if it is as it should be. */
+static void a_prepared_segment_is_taken_when_it_is_all_zero(void **state)
+{
+    struct fixture *f = fixture_prepare();
+    uint64_t number;
+    struct stat before, after;
+    char path[MN_PATH_MAX];
+    struct mn_wal_keeper *keeper = start(f, 1, 1);
+    ok(mn_wal_keeper_take(keeper, 5000, &number));
+    mn_wal_keeper_stop(keeper);
+    assert_int_equal(stat(mn_store_wal_path(&f->store, path, 1), &before), 0);
+    keeper = start(f, 1, 1);
+    ok(mn_wal_keeper_take(keeper, 5000, &number));
+    mn_wal_keeper_stop(keeper);
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+    fixture_flip(f, "wal/00000001.wal", 100000, 1); /* a batch that landed without its segment's header */
+    keeper = start(f, 1, 1);
+    ok(mn_wal_keeper_take(keeper, 5000, &number));
+    assert_int_equal(number, 1);
+    check_zero(f, 1);
+    mn_wal_keeper_stop(keeper);
+    assert_int_equal(truncate(path, SEGMENT_BYTES / 2), 0); /* of another wal.segment_bytes */
+    keeper = start(f, 1, 1);
+    ok(mn_wal_keeper_take(keeper, 5000, &number));
+    check_zero(f, 1);
+    mn_wal_keeper_stop(keeper);
+    fixture_free(f);
+}
+
+static void the_mark_follows_what_was_acknowledged(void **state)
+{
+    struct fixture *f = fixture_prepare();
+    bool damaged;
+    assert_int_equal(mn_wal_mark_read(&f->store, &damaged), 0);
+    assert_false(damaged);
+    acked = 0;
+    struct mn_wal_keeper *keeper = start(f, 1, 1);
+    for (uint64_t seq = 10; seq <= 30; seq += 10) {
+        acked = seq;
+        for (int i = 0; i < 300 && mn_wal_mark_read(&f->store, &damaged) < seq; i++)
+            usleep(10000);
+        assert_int_equal(mn_wal_mark_read(&f->store, &damaged), seq);
+        assert_false(damaged);
+    }
+    acked = 31;
+    mn_wal_keeper_stop(keeper); /* at the end at once */
+    assert_int_equal(mn_wal_mark_read(&f->store, &damaged), 31);
+
+    /* Any damage to one slot leaves the other; never a larger seq. */
+    size_t bytes;
+    uint8_t *mark = fixture_slurp(f, "wal/MARK", &bytes);
+    assert_int_equal(bytes, 1024);
+    for (size_t at = 0; at < bytes; at++) {
+        fixture_flip(f, "wal/MARK", at, 0x40);
+        uint64_t seq = mn_wal_mark_read(&f->store, &damaged);
+        assert_true(damaged);
+        assert_true(seq == 31 || seq == 30);
+        fixture_flip(f, "wal/MARK", at, 0x40);
+    }
+    free(mark);
+    char path[MN_PATH_MAX];
+    for (int length = 0; length < 1024; length += 37) {
+        mn_store_path(&f->store, path, "wal/MARK");
+        assert_int_equal(truncate(path, 1024 - length), 0);
+        assert_true(mn_wal_mark_read(&f->store, &damaged) <= 31);
+    }
+    assert_int_equal(truncate(path, 5000), 0);
+    assert_int_equal(mn_wal_mark_read(&f->store, &damaged), 0);
+    assert_true(damaged);
+    fixture_free(f);
+}
+
+static void files_and_folders_are_removed(void **state)
+{
+    struct fixture *f = fixture_prepare();
+    char path[MN_PATH_MAX];
+    struct mn_wal_keeper *keeper = start(f, 1, 1);
+    ok(mn_io_posix.mkdir(mn_store_path(&f->store, path, "columns/7")));
+    ok(mn_io_replace(&mn_io_posix, mn_store_path(&f->store, path, "columns/7/a.col"), "x", 1));
+    ok(mn_io_replace(&mn_io_posix, mn_store_path(&f->store, path, "columns/file"), "x", 1));
+    ok(mn_wal_keeper_remove(keeper, mn_store_path(&f->store, path, "columns/7")));
+    ok(mn_wal_keeper_remove(keeper, mn_store_path(&f->store, path, "columns/file")));
+    for (int i = 0; i < 200; i++) /* nothing there is fine */
+        ok(mn_wal_keeper_remove(keeper, mn_store_path(&f->store, path, "columns/nothing")));
+    for (int i = 0; i < 300 && mn_wal_keeper_removals(keeper) > 0; i++)
+        usleep(10000);
+    assert_int_equal(mn_wal_keeper_removals(keeper), 0);
+    assert_false(fixture_exists(f, "columns/7"));
+    assert_false(fixture_exists(f, "columns/file"));
+    mn_wal_keeper_stop(keeper);
+    keeper = start(f, 1, 1);
+    for (int i = 0; i < 100; i++)
+        ok(mn_wal_keeper_remove(keeper, path));
+    mn_wal_keeper_stop(keeper); /* with removals that were not done */
+    fixture_free(f);
+}
+
+static void a_full_disk_is_told_and_forgotten_when_there_is_room(void **state)
+{
+    struct fixture *f = fixture_prepare();
+    struct mn_io io = mn_io_posix;
+    uint64_t number;
+    io.reserve = reserve_if_room;
+    f->store.io = &io;
+    disk_is_full = true;
+    struct mn_wal_keeper *keeper = start(f, 1, 1);
+    assert_int_equal(mn_wal_keeper_take(keeper, 5000, &number), MN_READ_ONLY);
+    assert_true(mn_wal_keeper_full(keeper));
+    assert_int_equal(fixture_files(f, "wal", ".tmp"), 0); /* its space is given back */
+    disk_is_full = false;
+    enum mn_status status = MN_READ_ONLY;
+    for (int i = 0; i < 500 && status != MN_OK; i++) {
+        usleep(10000);
+        status = mn_wal_keeper_take(keeper, 10, &number);
+    }
+    ok(status);
+    assert_int_equal(number, 1);
+    mn_wal_keeper_reserve(keeper, UINT64_MAX);
+    for (int i = 0; i < 500 && !mn_wal_keeper_full(keeper); i++)
+        usleep(10000);
+    assert_true(mn_wal_keeper_full(keeper));
+    mn_wal_keeper_reserve(keeper, 0);
+    for (int i = 0; i < 500 && mn_wal_keeper_full(keeper); i++)
+        usleep(10000);
+    assert_false(mn_wal_keeper_full(keeper));
+    mn_wal_keeper_stop(keeper);
+    f->store.io = &mn_io_posix;
+    fixture_free(f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(segments_come_in_order_and_zeroed),
+        cmocka_unit_test(a_prepared_segment_is_taken_when_it_is_all_zero),
+        cmocka_unit_test(the_mark_follows_what_was_acknowledged),
+        cmocka_unit_test(files_and_folders_are_removed),
+        cmocka_unit_test(a_full_disk_is_told_and_forgotten_when_there_is_room),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
