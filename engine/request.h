@@ -63,7 +63,8 @@ struct mn_outcome {
     bool replayed; /* answered from the idem key: nothing is written, it is durable already once seq <= durable_seq */
     uint64_t seq;
     uint32_t count;           /* forget: how many were hidden or restored */
-    const struct mn_id *ids;  /* remember: one per memory; valid until the next admission */
+    const struct mn_id *ids;  /* remember: one per memory; valid until the next admission. Forget of a selection: those it
+                                 took; valid until the selection is freed */
     uint32_t id_count;
 };
 

@@ -109,6 +109,8 @@ static enum mn_status open_writer(struct mn_writer *w)
     w->wal = (struct mn_wal){.number = next - 1, .last_seq = w->seq, .durable_seq = w->seq, .fd = -1};
     MN_TRY(mn_wal_keeper_start(&w->keeper, &w->store, w->settings.wal_segment_bytes, (uint32_t)w->settings.wal_prepared,
                                w->settings.disk_reserve, next, &w->control->acked_seq));
+    w->purge_rewritten = w->manifest.log_seq; /* by the writer before this one; what it left is being swept */
+    w->purge_gen = atomic_load(&w->control->view_gen);
     return mn_writer_sweep(w);
 }
 

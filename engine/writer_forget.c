@@ -181,6 +181,7 @@ enum mn_status mn_writer_forget(struct mn_writer *w, const struct mn_forget *req
 struct mn_selection {
     struct mn_writer *w;
     const struct mn_scope *scope;
+    struct mn_id *ids;        /* those that were forgotten, for the outcome */
     bool visible, suppressed; /* which rows it takes */
     struct mn_reader *reader;
     struct mn_snapshot snapshot;
@@ -269,9 +270,10 @@ enum mn_status mn_writer_forget_selected(struct mn_writer *w, struct mn_selectio
 {
     struct mn_forget by_ids = *request;
     uint64_t space_hash = mn_str_hash(request->write.space);
-    struct mn_id *ids = malloc(s->count * sizeof *ids + 1);
+    struct mn_id *ids = s->ids ? s->ids : malloc(s->count * sizeof *ids + 1);
     if (!ids)
         return MN_FAIL(MN_INTERNAL, "no memory for a forget of %u ids", s->count);
+    s->ids = ids;
     by_ids.ids = ids;
     by_ids.id_count = 0;
     for (uint32_t i = 0; i < s->count; i++) {
@@ -282,9 +284,12 @@ enum mn_status mn_writer_forget_selected(struct mn_writer *w, struct mn_selectio
             mn_part_born(mn_writer_part(w, place), place.row) == s->selected[i].born)
             ids[by_ids.id_count++] = *id;
     }
-    enum mn_status status = mn_writer_forget(w, &by_ids, outcome);
-    free(ids);
-    return status;
+    MN_TRY(mn_writer_forget(w, &by_ids, outcome));
+    if (!outcome->replayed) {
+        outcome->ids = ids;
+        outcome->id_count = by_ids.id_count;
+    }
+    return MN_OK;
 }
 
 void mn_selection_free(struct mn_selection *s)
@@ -294,6 +299,7 @@ void mn_selection_free(struct mn_selection *s)
     mn_reader_close(s->reader);
     mn_matcher_free(&s->matcher);
     free(s->selected);
+    free(s->ids);
     s->w->selections--;
     free(s);
 }

@@ -97,7 +97,9 @@ static void finish_purges(struct mn_writer *w)
 uint64_t mn_writer_purged_seq(const struct mn_writer *w, uint64_t *files)
 {
     *files = w->purge_files;
-    return w->purge_done;
+    if (w->purge_admitted > w->purge_done || w->purge_rewritten > w->purge_done)
+        return w->purge_done;
+    return atomic_load_explicit(&w->control->visible_seq, memory_order_relaxed); /* no purge is left to carry out */
 }
 
 bool mn_writer_purge_waits(const struct mn_writer *w)

@@ -237,6 +237,25 @@ class Purge(ClusterCase):
         self.remember(self.secret(id=2, tags=["private"]), self.secret(id=3, tags=["private"]))
         reply = self.purge(filter={"tags_any": ["private"]})
         self.assertEqual(reply["count"], 2)
+        self.assertEqual(sorted(reply["receipt"]["ids"]), [2, 3])
+        self.assert_kept()
+
+    def test_that_matches_nothing_is_answered(self):
+        for target in ({"filter": {"tags_any": ["nobody has it"]}}, {"all": True, "space": self.space + ".empty"}):
+            reply = self.ok("forget", mode="purge", **target)
+            self.assertEqual((reply["count"], reply["receipt"]["ids"]), (0, []))
+        self.assert_kept()
+
+    def test_again_with_its_key(self):
+        """The files are gone with the writer that counted them; the purge is still known to be done."""
+        self.remember(self.secret(id=2))
+        key = uuid.uuid4().hex
+        first = self.purge(ids=[2], idem=key)
+        for restart in (False, True):
+            if restart:
+                self.cluster.restart()
+            again = self.ok("forget", ids=[2], mode="purge", idem=key)
+            self.assertEqual((again["seq"], again["count"], again["receipt"]["ids"]), (first["seq"], 1, [2]))
         self.assert_kept()
 
     def test_a_whole_space(self):
