@@ -61,15 +61,17 @@ struct mn_compact_health *mn_compact_health_of(struct mn_compactor *c, uint64_t 
 
 /* ---- a snapshot and its manifest ---- */
 
+/* A view may lack segments of its manifest: those that were too damaged to open. A publication moves log_seq or takes
+ * segments away, so a view from before one names what the manifest does not, or has another log_seq. */
 static bool same_store(const struct mn_manifest *manifest, const struct mn_view_list *view)
 {
-    if (manifest->log_seq != view->log_seq || manifest->segment_count != view->columns)
+    if (manifest->log_seq != view->log_seq)
         return false;
-    for (uint32_t s = 0; s < manifest->segment_count; s++) {
-        bool listed = false;
-        for (uint32_t v = 0; v < view->columns && !listed; v++)
-            listed = view->column[v].segment == manifest->segments[s].id;
-        if (!listed)
+    for (uint32_t v = 0; v < view->columns; v++) {
+        bool named = false;
+        for (uint32_t s = 0; s < manifest->segment_count && !named; s++)
+            named = manifest->segments[s].id == view->column[v].segment;
+        if (!named)
             return false;
     }
     return true;

@@ -236,24 +236,62 @@ static enum mn_status list_segments(struct mn_compact_build *b)
 
 /* ---- what only the log held ---- */
 
-/* Forgets in the log that is taken have marked rows of segments that stay: their liveness becomes durable now. Every
- * mark up to visible_seq is in shared memory; later ones may be, and stay in the log. */
-static enum mn_status keep_liveness(struct mn_compact_build *b)
+/* Makes the liveness of a segment that stays durable, if it has changed since. Every mark up to visible_seq is in
+ * shared memory; later ones may be, and stay in the log. */
+static enum mn_status keep_marks(struct mn_compact_build *b, struct mn_manifest_segment *segment,
+                                 const struct mn_live *live)
 {
     const struct mn_control *control = b->compactor->instance->control;
+    uint64_t dirty = atomic_load_explicit(&live->dirty_seq, memory_order_acquire);
+    uint64_t seq = atomic_load_explicit(&control->visible_seq, memory_order_acquire);
+    if (dirty <= segment->died_seq || seq <= segment->died_seq)
+        return MN_OK;
+    MN_TRY(mn_columns_write_died(&b->compactor->store, segment->id, seq, segment->rows, live->died));
+    segment->died_seq = seq;
+    return MN_OK;
+}
+
+/* The same for a segment that this process could not open: the writer may have, and marks it. */
+static enum mn_status keep_marks_unopened(struct mn_compact_build *b, struct mn_manifest_segment *segment)
+{
+    struct mn_view_list view;
+    struct mn_instance *instance = b->compactor->instance;
+    enum mn_status status = MN_OK;
+    MN_TRY(mn_view_map(&view, instance, b->snapshot.gen));
+    for (uint32_t v = 0; v < view.columns && status == MN_OK; v++) {
+        struct mn_segment live = {0};
+        if (view.column[v].segment != segment->id)
+            continue;
+        status = mn_live_map(&live, instance, view.column[v].live_gen, segment->id, segment->rows, false);
+        if (status == MN_OK)
+            status = keep_marks(b, segment, live.base);
+        mn_segment_unmap(&live);
+    }
+    mn_view_unmap(&view);
+    return status;
+}
+
+/* Forgets in the log that is taken have marked rows of segments that stay. */
+static enum mn_status keep_liveness(struct mn_compact_build *b)
+{
     for (uint32_t s = 0; s < b->proposal->next.segment_count; s++) {
         struct mn_manifest_segment *segment = &b->proposal->next.segments[s];
         const struct mn_part *part = mn_compact_part(&b->snapshot, false, segment->id);
-        if (!part)
-            continue;
-        uint64_t dirty = atomic_load_explicit(&mn_compact_live(part)->dirty_seq, memory_order_acquire);
-        uint64_t seq = atomic_load_explicit(&control->visible_seq, memory_order_acquire);
-        if (dirty <= segment->died_seq || seq <= segment->died_seq)
-            continue;
-        MN_TRY(mn_columns_write_died(&b->compactor->store, segment->id, seq, part->rows, part->died));
-        segment->died_seq = seq;
+        if (part)
+            MN_TRY(keep_marks(b, segment, mn_compact_live(part)));
+        else if (manifest_segment(b, segment->id))
+            MN_TRY(keep_marks_unopened(b, segment));
     }
     return MN_OK;
+}
+
+/* False while a segment cannot be searched for what was purged. */
+static bool all_opened(const struct mn_compact_build *b)
+{
+    for (uint32_t s = 0; s < b->manifest.segment_count; s++)
+        if (!mn_compact_part(&b->snapshot, false, b->manifest.segments[s].id))
+            return false;
+    return true;
 }
 
 static enum mn_status fold_log(struct mn_compact_build *b, struct mn_ledger *ledger)
@@ -289,7 +327,7 @@ static enum mn_status keep_log(struct mn_compact_build *b)
     mn_ledger_free(ledger);
     MN_TRY(status);
     MN_TRY(mn_compact_purges_quarantine(&b->purges, &b->compactor->store, &b->proposal->files_rewritten));
-    b->proposal->purge_seq = next->log_seq;
+    b->proposal->purge_seq = all_opened(b) ? next->log_seq : 0;
     return MN_OK;
 }
 

@@ -255,7 +255,9 @@ static enum mn_status copy_segment(struct copying *c, const struct mn_manifest_s
     char from[MN_PATH_MAX], to[MN_PATH_MAX];
     mn_store_columns_dir(&c->copy, to, segment->id);
     MN_TRY(c->copy.io->mkdir(to));
-    MN_TRY(c->store->io->list(mn_store_columns_dir(c->store, from, segment->id), copy_column, &s));
+    enum mn_status status = c->store->io->list(mn_store_columns_dir(c->store, from, segment->id), copy_column, &s);
+    if (status != MN_NOT_FOUND) /* a lost segment stays lost; the rest of the store is worth a copy */
+        MN_TRY(status);
     return c->copy.io->sync_dir(to);
 }
 

@@ -35,6 +35,7 @@ struct live_store {
     struct live_memory model[LIVE_SPACES][LIVE_IDS];
     uint32_t next_version;
     uint64_t random;
+    bool damaged; /* recovery may find damage */
 };
 
 /* history.window is 0 and log segments are 1 MiB long. */

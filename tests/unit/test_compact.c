@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "engine/columns.h"
+#include "engine/snapshot.h"
 #include "shm/process.h"
 #include "tests/unit/live_store.h"
 
@@ -544,6 +545,57 @@ static void damaged_segments_stay(void **state)
     mn_manifest_free(&m);
 }
 
+/* A segment that cannot even be opened is left alone, and everything else goes on: writes, compactions, snapshots. */
+static void lost_segments_hold_nothing_up(void **state)
+{
+    struct live_store *s = *state;
+    char path[MN_PATH_MAX], copy[128];
+    live_remember(s, 0, 0, 200);
+    live_seal(s);
+    live_compact(s, true);
+    live_remember(s, 1, 0, 200);
+    live_seal(s);
+    s->policy.fanout = 64;
+    live_compact(s, true);
+    struct mn_manifest m = live_manifest(s);
+    assert_int_equal(m.segment_count, 2);
+    uint64_t bad = m.segments[0].id < m.segments[1].id ? m.segments[0].id : m.segments[1].id;
+    mn_manifest_free(&m);
+    damage(mn_store_column_path(&s->store, path, bad, "ids"), 300);
+    s->damaged = true;
+    live_store_restart(s);
+    for (uint32_t id = 0; id < 200; id++)
+        s->model[0][id].state = LIVE_NEVER; /* not to be had */
+    live_check(s);
+    live_forget(s, 1, 5, MN_FORGET_PURGE);
+    live_remember(s, 2, 0, 200);
+    live_seal(s);
+    struct mn_compact_proposal proposal;
+    live_build(s, true, &proposal);
+    assert_int_equal(proposal.purge_seq, 0);
+    live_commit(s, &proposal);
+    mn_compact_proposal_free(&proposal);
+    live_check(s);
+    m = live_manifest(s);
+    bool named = false;
+    for (uint32_t i = 0; i < m.segment_count; i++)
+        named |= m.segments[i].id == bad;
+    assert_true(named);
+    mn_manifest_free(&m);
+    live_ok(mn_compactor_sweep(s->compactor));
+    assert_int_equal(access(path, F_OK), 0);
+    struct mn_copy_result result;
+    snprintf(copy, sizeof copy, "%s-copy", s->dir);
+    live_ok(mn_snapshot_make(&s->store, &s->instance, copy, NULL, NULL, &result));
+    live_ok(mn_io_remove_tree(&mn_io_posix, copy));
+    /* Mended, it is there again. */
+    damage(path, 300);
+    live_store_restart(s);
+    for (uint32_t id = 0; id < 200; id++)
+        s->model[0][id].state = LIVE_VISIBLE;
+    live_check(s);
+}
+
 /* Rot in the log between recovery and compaction is not copied under a fresh checksum. */
 static void damaged_log_is_not_laundered(void **state)
 {
@@ -823,6 +875,7 @@ int main(int argc, char **argv)
         test(a_build_can_be_stopped),
         test(stale_plans_and_proposals),
         test(damaged_segments_stay),
+        test(lost_segments_hold_nothing_up),
         test(damaged_log_is_not_laundered),
         test(broken_proposals_are_refused),
         test(failing_disk),
