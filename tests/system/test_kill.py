@@ -243,6 +243,28 @@ class Stopped(unittest.TestCase):
         cluster.await_replaced("recall", pid, 1)
         self.assertEqual(cluster.ok("count", worker=1)["count"], 20)
 
+    def test_a_long_recall_is_no_stall(self):
+        """One worker thread, busy for several times supervisor.stall with one request, is left to answer it."""
+        cluster = Cluster(settings={"recall.threads": 1, "supervisor.stall": "300ms", "supervisor.heartbeat": "50ms"})
+        self.addCleanup(cluster.finish)
+        cluster.start()
+        memories = Memories(np.random.default_rng(1), 8)
+        for _ in range(10):
+            cluster.ok("remember", memories=[{"embedding": f32(memories.vector())} for _ in range(2000)])
+        took_s = queries = 0
+        while took_s < 1.0:
+            queries = 2 * queries or 100
+            start = time.monotonic()
+            reply = cluster.ok("recall",
+                               embeddings=f32(memories.vector()) * queries,
+                               k=1,
+                               exact=True,
+                               fields=[],
+                               timeout_s=60 * PATIENCE)
+            took_s = time.monotonic() - start
+            self.assertEqual(len(reply["results"]), queries)
+        cluster.assert_no_restarts()
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -1,0 +1,416 @@
+"""kill -9 at each of the kill points of engine/fault.h in a real cluster under load, and at random ones.
+
+Whatever dies, wherever: what was acknowledged is there bit for bit, what was not is there whole or not at all, what was
+forgotten does not rise, verify finds no damage, and a further restart changes nothing. MNEME_TEST_SCALE tries more
+passes of each point and more random rounds; MNEME_TEST_SEED repeats a random run.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import time
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+
+from cluster import PATIENCE, READY_S, SHM, Cluster, Peer, poll_until, program, scaled
+from fault_load import Load, Request
+
+SETTINGS = {
+    "recall.workers": 1, "wal.segment_bytes": "1MiB", "compact.interval": "50ms", "compact.min_rows": 64,
+    "compact.fanout": 2, "history.window": "100ms", "supervisor.backoff_min": "10ms", "supervisor.backoff_max": "100ms"
+}
+STAYING = {"compact.fanout": 64, "compact.dead_percent": 100}  # column segments live on with rows that die
+AT_ONCE = 2  # clusters beside each other: most of the time they wait for a disk or for each other
+STEPS_MAX = 60
+ROLES = {
+    "wal_": "wal-writer", "writer_": "wal-writer", "manifest_": "wal-writer", "publish_": "wal-writer",
+    "limbo_": "wal-writer", "columns_": "compactor", "died_": "compactor", "compact_": "compactor",
+    "snapshot_": "compactor", "recovery_": "recovery"
+}
+ONCE_A_LIFE = ("recovery_", "instance_")  # points that a process passes once
+
+
+def points():
+    return subprocess.run([program("MNEME_FAULT_POINTS")], capture_output=True, text=True, check=True).stdout.split()
+
+
+class FaultCluster(Cluster):
+    """A cluster with one kill point that goes off once, when it is armed. `fault` counts from the next start."""
+    def __init__(self, fault=None, settings=None, **more):
+        super().__init__(settings={**SETTINGS, **(settings or {})}, **more)
+        self.fault, self.fuse, self.was_armed = fault, self.base / "fuse", False
+        self.told = set()  # pids of deaths that are not the fault's
+        self.restarts_expected = True
+
+    def environment(self):
+        return {**super().environment(), "MNEME_FAULT": self.fault or "", "MNEME_FAULT_ONCE": str(self.fuse)}
+
+    def arm(self):
+        self.was_armed = True
+        self.fuse.touch()
+
+    def disarm(self):
+        self.was_armed = False
+        self.fuse.unlink(missing_ok=True)
+
+    def fired(self):
+        return self.was_armed and not self.fuse.exists()
+
+    def start_and_die(self):
+        """A start that does not outlive the armed point."""
+        self.start(wait=False)
+        assert self.wait() == -signal.SIGKILL and self.fired(), f"{self.fault} did not end the start\n{self.log_tail()}"
+
+    def kill_role(self, role, index=None):
+        pid = super().kill_role(role, index)
+        self.told.add(pid)
+        return pid
+
+    def victim(self, info):
+        """The role that died of the fault, once the supervisor has seen it."""
+        deaths = [death for death in info["last_words"] if death["pid"] not in self.told and "signal 9" in death["how"]]
+        return deaths[0]["role"] if deaths else None
+
+    def recover(self, state="ready"):
+        """Waits until every role plays again; returns the one that the fault has killed."""
+        def recovered():
+            info = self.info_or_none()
+            if not info or info["state"] != state or not self.victim(info):
+                return None
+            playing = {row["role"] for row in info["roles"]}
+            return playing >= {"wal-writer", "compactor", "recall"} and self.victim(info)
+
+        try:
+            return poll_until("the cluster recovered", recovered, READY_S)
+        except AssertionError as late:
+            raise AssertionError(f"{late}: {self.info_or_none()}\n{self.log_tail()}") from None
+
+    def shared_of_store(self, uuid):
+        """Folders in /dev/shm of any instance of this store, noted or not."""
+        held = bytes.fromhex(uuid.replace("-", ""))
+        return [entry for entry in SHM.iterdir() if holds(entry / "control", held)]
+
+
+def holds(path, wanted):
+    try:
+        return wanted in path.read_bytes()
+    except OSError:
+        return False
+
+
+class Trial:
+    """One life of a store with one kill."""
+    def __init__(self, point, nth=1, seed=0, stage="running", settings=None):
+        self.point, self.nth, self.stage = point, nth, stage
+        self.cluster = FaultCluster(f"{point}:{nth}", settings)
+        self.load = Load(self.cluster, seed)
+        self.snapshots = 0
+        self.rng = random.Random(seed)
+
+    def __str__(self):
+        return f"{self.point}:{self.nth} {self.stage}"
+
+    def run(self):
+        """True when the point was reached."""
+        try:
+            reached = self.try_it()
+            if reached:
+                self.come_back()
+            return reached
+        finally:
+            self.load.hang_up()
+            self.cluster.finish()
+
+    def try_it(self):
+        cluster = self.cluster
+        if self.stage == "birth":
+            cluster.arm()
+            cluster.start_and_die()
+            cluster.start()
+            self.prepare()
+            return True
+        cluster.start()
+        self.prepare()
+        return {"start": self.die_at_start, "damage": self.die_over_damage,
+                "running": self.die_under_load}[self.stage]()
+
+    def prepare(self):
+        """Something in columns, and more behind it in the log."""
+        for _ in range(6):
+            self.load.burst()
+        self.cluster.ok("consolidate", wait=True, timeout_s=60)
+        for _ in range(3):
+            self.load.burst()
+
+    # ---- ways to die
+
+    def die_at_start(self):
+        """The supervisor itself, when it starts over what its killed predecessor left."""
+        self.cluster.kill_everything()
+        self.cluster.arm()
+        self.cluster.start_and_die()
+        self.cluster.start()
+        return True
+
+    def die_under_load(self):
+        self.cluster.arm()
+        for step in range(STEPS_MAX):
+            self.stimulate(step)
+            if self.cluster.fired():
+                break
+        else:
+            return False
+        victim = self.cluster.recover()
+        role = next((role for prefix, role in ROLES.items() if self.point.startswith(prefix)), victim)
+        assert victim == role, f"{self} killed the {victim}"
+        return True
+
+    def stimulate(self, step):
+        """One move that leads to the point; the order is such that a plain point is reached at once."""
+        if self.point.startswith("snapshot_"):
+            self.snapshot()
+        elif self.point.startswith("recovery_"):
+            self.cluster.kill_role("wal-writer")
+            poll_until("the fault in the recovery", self.cluster.fired)
+        else:
+            moves = (self.load.burst, self.load.fill, self.consolidate, self.load.burst, self.load.purge)
+            moves[step % len(moves)]()
+
+    def beside_writes(self, op, **fields):
+        """A request to control that the death may swallow, and bursts of writes until it is answered."""
+        with Peer(self.cluster.endpoint("control")) as peer:
+            peer.send({"op": op, **fields})
+            give_up = time.monotonic() + READY_S
+            while not self.cluster.fired() and peer.receive_frames(0) is None:
+                assert time.monotonic() < give_up, f"{self}: {op} was not answered\n{self.cluster.log_tail()}"
+                self.load.burst()
+
+    def consolidate(self):
+        self.beside_writes("consolidate", wait=True)
+
+    def snapshot_path(self):
+        return self.cluster.base / f"s{self.snapshots}"
+
+    def snapshot(self):
+        self.snapshots += 1
+        self.beside_writes("snapshot", path=str(self.snapshot_path()))
+
+    def die_over_damage(self):
+        """A recovery that meets rot: one memory is lost and told of, all others are there, its old version is not."""
+        for word in ("old", "new"):
+            victims = [self.load.memory("a", id=i) for i in (201, 202, 203)]
+            self.load.send([Request("remember", self.load.idem(), space="a", memories=victims)])
+        self.load.known["a"].update((201, 202, 203))
+        self.load.burst()
+        self.cluster.kill_everything()
+        flip_byte(self.cluster.dir / "wal", victims[1]["content"].encode())
+        self.cluster.arm()
+        self.cluster.start(wait=False)
+        self.cluster.recover("degraded")
+        assert self.cluster.fired(), f"{self} was not reached\n{self.cluster.log_tail()}"
+        self.load.model.spaces["a"].pop(202)
+        self.load.answered = []
+        notes = [path.read_text() for path in (self.cluster.dir / "quarantine").glob("*.json")]
+        assert any("/202" in note for note in notes), f"no note tells of the memory that is lost: {notes}"
+        return True
+
+    # ---- what must hold afterwards
+
+    def come_back(self):
+        whole = self.stage != "damage"
+        self.load.settle()
+        self.load.check()
+        self.verify(whole)
+        if self.point.startswith("snapshot_"):
+            self.try_snapshot()
+        self.load.burst()
+        self.load.settle()
+        if whole:
+            self.cluster.restart()
+        else:
+            self.cluster.check_stop(self.cluster.terminate())
+            self.cluster.start(wait=False).await_state("degraded")
+            self.cluster.note_instance()
+        self.load.check()
+        self.load.check_purged()
+        self.verify(whole)
+        uuid = self.cluster.info()["uuid"]
+        self.cluster.check_stop(self.cluster.terminate())
+        assert not self.cluster.shared_of_store(uuid), f"{self}: left in /dev/shm: {self.cluster.shared_of_store(uuid)}"
+
+    def verify(self, whole):
+        damaged = self.cluster.ok("verify", timeout_s=60 * PATIENCE)["damaged"]
+        assert not damaged if whole else all("wal" in d["file"] for d in damaged), f"{self}: {damaged}"
+
+    def try_snapshot(self):
+        """The path of the snapshot that died takes a new one, and that is the store."""
+        path = self.snapshot_path()
+        assert not path.exists(), f"{path} has its name, but its maker was killed before that"
+        self.cluster.ok("snapshot", path=str(path), timeout_s=60 * PATIENCE)
+        copy = FaultCluster(dir=path)
+        try:
+            copy.start()
+            self.load.cluster = copy
+            self.load.check()
+        finally:
+            self.load.cluster = self.cluster
+            copy.finish()
+
+
+def flip_byte(folder, wanted):
+    for path in sorted(folder.glob("*.wal")):
+        held = bytearray(path.read_bytes())
+        at = held.find(wanted)
+        if at >= 0:
+            with open(path, "r+b") as file:
+                file.seek(at + 2)
+                file.write(bytes([held[at + 2] ^ 1]))
+            return
+    raise AssertionError(f"no log segment holds {wanted}")
+
+
+def trials():
+    for number, point in enumerate(points()):
+        if point.startswith("recovery_quarantine"):
+            yield Trial(point, stage="damage", settings={"compact.enabled": "no"})
+            continue
+        merging = STAYING if point.startswith("died_") else {}
+        stages = ["start"] if point.startswith("instance_") else ["running"]
+        if point.startswith(("instance_", "replace_")):
+            stages.append("birth")
+        for stage in stages:
+            most = 1 if stage != "running" or point.startswith(ONCE_A_LIFE) else scaled(2)
+            for nth in range(1, most + 1):
+                yield Trial(point, nth, seed=number * 100 + nth, stage=stage, settings=merging)
+
+
+def setUpModule():
+    """A point that every start passes tells whether this mnemed has any."""
+    probe = FaultCluster("instance_created")
+    try:
+        probe.arm()
+        probe.start(wait=False)
+        poll_until("the probe has died or serves", lambda: probe.process.poll() is not None or probe.info_or_none(),
+                   READY_S)
+        if not probe.fired():
+            raise unittest.SkipTest("this mnemed was built without MNEME_FAULTS: it has no kill points")
+    finally:
+        if probe.process.poll() is None:
+            probe.await_ready()
+        probe.finish()
+
+
+class RandomTrial(Trial):
+    """A store that lives on through one random kill after the other."""
+    def __init__(self, seed):
+        super().__init__("none", seed=seed)
+        self.points = [p for p in points() if not p.startswith("recovery_quarantine")]
+        self.kills = 0
+
+    def live(self, rounds):
+        try:
+            for _ in range(rounds):
+                self.round()
+        finally:
+            self.load.hang_up()
+            self.cluster.finish()
+
+    def round(self):
+        self.point, self.nth = self.rng.choice(self.points), self.rng.randint(1, 6)
+        self.stage = self.rng.choice(("start", "running", "running"))
+        if self.point.startswith(ONCE_A_LIFE):
+            self.nth, self.stage = 1, "start"
+        self.cluster.fault = f"{self.point}:{self.nth}"
+        if self.stage == "start":
+            self.cluster.arm()
+        supervisor_died = self.start()
+        if not self.cluster.fired():
+            self.cluster.arm()
+            self.move_on()
+        fired = self.cluster.fired()
+        victim = "supervisor" if supervisor_died else self.cluster.recover() if fired else "nobody"
+        self.cluster.disarm()
+        self.kills += fired
+        print(f"{self}: killed {victim}", flush=True)
+        self.load.settle()
+        self.load.check()
+        self.verify(True)
+        self.end_life()
+
+    def start(self):
+        """True when it took two attempts, as the first supervisor was killed."""
+        self.cluster.told.clear()
+        self.cluster.start(wait=False)
+
+        def begun():
+            info = self.cluster.info_or_none()
+            return self.cluster.process.poll() is not None or (info and info["state"] == "ready")
+
+        poll_until("the cluster ready, or the supervisor dead", begun)
+        if self.cluster.process.poll() is None:
+            self.cluster.note_instance()
+            return False
+        assert self.cluster.fired() and self.cluster.wait() == -signal.SIGKILL, f"{self}\n{self.cluster.log_tail()}"
+        self.cluster.start()
+        return True
+
+    def move_on(self):
+        moves = [self.load.burst, self.load.fill, self.consolidate, self.load.purge, self.snapshot, self.kill_writer]
+        for _ in range(30):
+            self.rng.choices(moves, (8, 3, 3, 1, 1, 0.5))[0]()
+            if self.cluster.fired():
+                return
+
+    def kill_writer(self):
+        pid = self.cluster.kill_role("wal-writer")
+        poll_until(
+            "the writer's end is seen", lambda: self.cluster.fired() or self.cluster.role("wal-writer") and self.cluster
+            .role("wal-writer")["pid"] != pid)
+        self.load.hang_up()
+
+    def end_life(self):
+        if self.rng.random() < 0.5:
+            self.cluster.kill_everything()
+        else:
+            self.cluster.check_stop(self.cluster.terminate())
+
+
+class Points(unittest.TestCase):
+    def test_each_point(self):
+        failures, missed, tried = [], [], set()
+
+        def run(trial):
+            began = time.monotonic()
+            try:
+                reached = trial.run()
+            except Exception as failure:  # told below, with all others
+                failures.append(f"{trial}: {type(failure).__name__}: {failure}")
+                return
+            print(
+                f"{trial}: {'killed and recovered' if reached else 'not reached'}, "
+                f"{trial.load.repeated} repeated, {trial.load.looked_at} looked at, "
+                f"{time.monotonic() - began:.1f} s",
+                flush=True)
+            tried.add(trial.point) if reached else missed.append(trial)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(run, trials()))
+        print(f"{len(tried)} of {len(points())} kill points were tried", flush=True)
+        self.assertEqual(failures, [], "\n\n".join(failures))
+        self.assertEqual([str(t) for t in missed if t.nth == 1], [], "points that no load reached")
+        self.assertEqual(tried, set(points()))
+
+    def test_random_points(self):
+        seed = int(os.environ.get("MNEME_TEST_SEED", random.SystemRandom().randrange(2**32)))
+        print(f"seed {seed}", flush=True)
+        trial = RandomTrial(seed)
+        try:
+            trial.live(scaled(8))
+        except Exception as failure:
+            raise AssertionError(f"MNEME_TEST_SEED={seed}, {trial}: {failure}") from failure
+        print(f"{trial.kills} random kills", flush=True)
+
+
+if __name__ == "__main__":
+    unittest.main()
