@@ -5,7 +5,8 @@
  * tags meta content (bytes, then offsets), strings (the dictionary, sorted), idhash (rows by bucket of their id's
  * hash), postings (roaring bitmaps per string), died (liveness it was born with) and died.<seq> (later ones); all with
  * suffix .col. Rows are sorted by (at, id). The layout of a file is in columns_file.h. Small columns are checked whole
- * when a segment is opened; embeddings, meta and content block by block at the first touch by each process.
+ * when an instance first opens a segment; embeddings, meta and content block by block at the first touch by each
+ * process; everything by the scrubber, in time.
  *
  * All threads of a process share one mapping of a segment (and its record of what was checked): opening it a second
  * time costs a look-up.
@@ -51,9 +52,16 @@ void mn_columns_abandon(struct mn_columns_writer *writer);
 
 /* ---- reading ---- */
 
-/* Maps a segment. deep: check every block of every column now. MN_CORRUPT names the file that is damaged or missing. */
+/* How much of a segment is checked when it is opened; headers, lengths and tables of checksums always are. */
+enum mn_columns_check {
+    MN_COLUMNS_CHECK = 0, /* the small columns whole */
+    MN_COLUMNS_DEEP = 1,  /* every block of every column */
+    MN_COLUMNS_TRUST = 2  /* no data: somebody has checked the small columns in this instance (mn_live.checked) */
+};
+
+/* Maps a segment. MN_CORRUPT names the file that is damaged or missing. */
 enum mn_status mn_columns_open(struct mn_columns **columns, const struct mn_store *store, uint64_t segment,
-                               bool deep) MN_MUST_USE;
+                               enum mn_columns_check check) MN_MUST_USE;
 void mn_columns_close(struct mn_columns *columns);
 
 /* Fills the column side of a part (died is the caller's to set: it is in shared memory). */

@@ -37,6 +37,7 @@ struct mn_columns {
     /* The registry's. */
     struct mn_columns *next;
     uint32_t users;
+    bool small_checked; /* the columns that are checked whole */
     char dir[MN_PATH_MAX];
 };
 
@@ -99,7 +100,7 @@ static enum mn_status map_column(struct mn_columns *c, const struct mn_store *st
         return MN_FAIL(MN_CORRUPT, "%s is missing", path);
     MN_TRY(status);
     if (mn_column_info[column].whole)
-        return mn_column_file_check(file, path);
+        return MN_OK;
     size_t words = file->blocks / 64 + 1;
     c->checked[column] = calloc(words, sizeof(uint64_t));
     c->damaged[column] = calloc(words, sizeof(uint64_t));
@@ -202,13 +203,21 @@ static enum mn_status map_all(struct mn_columns *c, const struct mn_store *store
     return c->vectors_checked ? MN_OK : MN_FAIL(MN_SYSTEM, "no memory to open %s", c->dir);
 }
 
-static enum mn_status check_deep(struct mn_columns *c, const struct mn_store *store)
+/* Checks the data of the columns that are checked whole (or of the others). */
+static enum mn_status check_columns(const struct mn_columns *c, const struct mn_store *store, bool whole)
 {
-    static const enum mn_column lazy[] = {MN_COLUMN_EMBEDDINGS, MN_COLUMN_META, MN_COLUMN_CONTENT};
     char path[MN_PATH_MAX];
-    for (size_t l = 0; l < MN_ARRAY_LEN(lazy); l++)
-        MN_TRY(mn_column_file_check(&c->files[lazy[l]],
-                                    mn_store_column_path(store, path, c->segment, mn_column_info[lazy[l]].name)));
+    for (uint32_t column = 0; column < MN_COLUMN_COUNT; column++)
+        if (c->files[column].base && mn_column_info[column].whole == whole)
+            MN_TRY(mn_column_file_check(&c->files[column],
+                                        mn_store_column_path(store, path, c->segment, mn_column_info[column].name)));
+    return MN_OK;
+}
+
+static enum mn_status check_deep(const struct mn_columns *c, const struct mn_store *store)
+{
+    char path[MN_PATH_MAX];
+    MN_TRY(check_columns(c, store, false));
     struct mn_column_file died;
     mn_store_column_path(store, path, c->segment, mn_column_info[MN_COLUMN_DIED].name);
     MN_TRY(mn_column_file_map(&died, store, c->segment, MN_COLUMN_DIED, path));
@@ -219,7 +228,7 @@ static enum mn_status check_deep(struct mn_columns *c, const struct mn_store *st
     return status;
 }
 
-static enum mn_status open_locked(struct mn_columns **columns, const struct mn_store *store, uint64_t segment)
+static enum mn_status find_or_map(struct mn_columns **columns, const struct mn_store *store, uint64_t segment)
 {
     char dir[MN_PATH_MAX];
     mn_store_columns_dir(store, dir, segment);
@@ -248,14 +257,43 @@ static enum mn_status open_locked(struct mn_columns **columns, const struct mn_s
     return MN_OK;
 }
 
-enum mn_status mn_columns_open(struct mn_columns **columns, const struct mn_store *store, uint64_t segment, bool deep)
+static void close_locked(struct mn_columns *columns)
+{
+    if (--columns->users > 0)
+        return;
+    struct mn_columns **link = &registry;
+    while (*link != columns)
+        link = &(*link)->next;
+    *link = columns->next;
+    unmap_all(columns);
+}
+
+static enum mn_status open_locked(struct mn_columns **columns, const struct mn_store *store, uint64_t segment,
+                                  enum mn_columns_check check)
+{
+    struct mn_columns *c;
+    MN_TRY(find_or_map(&c, store, segment));
+    enum mn_status status = MN_OK;
+    if (check == MN_COLUMNS_DEEP || (check == MN_COLUMNS_CHECK && !c->small_checked))
+        status = check_columns(c, store, true);
+    if (status != MN_OK) {
+        close_locked(c);
+        return mn_error_pass(status, __FILE__, __LINE__);
+    }
+    c->small_checked |= check != MN_COLUMNS_TRUST;
+    *columns = c;
+    return MN_OK;
+}
+
+enum mn_status mn_columns_open(struct mn_columns **columns, const struct mn_store *store, uint64_t segment,
+                               enum mn_columns_check check)
 {
     *columns = NULL;
     pthread_mutex_lock(&registry_lock);
-    enum mn_status status = open_locked(columns, store, segment);
+    enum mn_status status = open_locked(columns, store, segment, check);
     pthread_mutex_unlock(&registry_lock);
     MN_TRY(status);
-    if (deep)
+    if (check == MN_COLUMNS_DEEP)
         status = check_deep(*columns, store);
     if (status != MN_OK) {
         mn_columns_close(*columns);
@@ -269,13 +307,7 @@ void mn_columns_close(struct mn_columns *columns)
     if (!columns)
         return;
     pthread_mutex_lock(&registry_lock);
-    if (--columns->users == 0) {
-        struct mn_columns **link = &registry;
-        while (*link != columns)
-            link = &(*link)->next;
-        *link = columns->next;
-        unmap_all(columns);
-    }
+    close_locked(columns);
     pthread_mutex_unlock(&registry_lock);
 }
 

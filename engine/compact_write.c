@@ -248,7 +248,7 @@ static enum mn_status write_rows(struct output *o, uint32_t number)
 static enum mn_status check_segment(const struct output *o, uint64_t id)
 {
     struct mn_columns *columns;
-    MN_TRY(mn_columns_open(&columns, &o->build->compactor->store, id, true));
+    MN_TRY(mn_columns_open(&columns, &o->build->compactor->store, id, MN_COLUMNS_DEEP));
     mn_columns_close(columns);
     return MN_OK;
 }
@@ -258,6 +258,8 @@ static enum mn_status make_liveness(const struct output *o, uint64_t id)
     struct mn_segment live = {0};
     MN_TRY(mn_live_create(&live, o->build->compactor->instance, o->build->proposal->live_gen, id, o->end - o->begin,
                           o->died));
+    /* Checked just now, in memory that readers will map: they need not do it again. */
+    atomic_store_explicit(&((struct mn_live *)live.base)->checked, 1, memory_order_release);
     mn_segment_unmap(&live);
     return MN_OK;
 }

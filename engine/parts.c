@@ -89,8 +89,16 @@ enum mn_status mn_parts_add_columns(struct mn_parts *parts, uint64_t segment, ui
     MN_TRY(add(parts, &own, number));
     own->gen = live_gen;
     own->retired = true;
-    MN_TRY(mn_columns_open(&own->columns, &parts->store, segment, false));
     MN_TRY(mn_live_map(&own->live, parts->instance, live_gen, segment, rows, true));
+    struct mn_live *live = own->live.base;
+    bool checked = atomic_load_explicit(&live->checked, memory_order_acquire) == 1;
+    enum mn_status status =
+        mn_columns_open(&own->columns, &parts->store, segment, checked ? MN_COLUMNS_TRUST : MN_COLUMNS_CHECK);
+    if (status != MN_OK) {
+        drop_mappings(parts, own);
+        return mn_error_pass(status, __FILE__, __LINE__);
+    }
+    atomic_store_explicit(&live->checked, 1, memory_order_release);
     mn_columns_part(own->columns, &own->part);
     own->part.died = ((const struct mn_live *)own->live.base)->died;
     own->retired = false;

@@ -103,13 +103,15 @@ static enum mn_status map_part(struct mn_reader *r, struct mapped *m, uint64_t r
         MN_TRY(mn_tail_map(&m->chunk, r->instance, m->gen, m->number, false));
         return map_wal(&r->store, m);
     }
-    MN_TRY(mn_columns_open(&m->columns, &r->store, m->number, false));
+    MN_TRY(mn_live_map(&m->live, r->instance, m->gen, m->number, rows, false));
+    bool checked = atomic_load_explicit(&((const struct mn_live *)m->live.base)->checked, memory_order_acquire) == 1;
+    MN_TRY(mn_columns_open(&m->columns, &r->store, m->number, checked ? MN_COLUMNS_TRUST : MN_COLUMNS_CHECK));
     struct mn_part part;
     mn_columns_part(m->columns, &part);
     if (part.rows != rows)
         return MN_FAIL(MN_CORRUPT, "column segment %llu has %u rows, the view says %llu", (unsigned long long)m->number,
                        part.rows, (unsigned long long)rows);
-    return mn_live_map(&m->live, r->instance, m->gen, m->number, rows, false);
+    return MN_OK;
 }
 
 static void show_part(const struct mn_reader *r, const struct mapped *m, struct mn_part *part)

@@ -62,6 +62,7 @@
     F(136, uint64_t, rows, , "creator: words in died[]")                                                               \
     L(192, _Atomic uint64_t, dirty_seq, , "writer: the newest seq that changed a word; what died.<seq>.col must cover")\
     F(200, _Atomic uint64_t, dead, , "writer: words that are not MN_ALIVE")                                            \
+    F(208, _Atomic uint32_t, checked, , "compactor, writer or recovery: 1 = the small columns passed their checksums") \
     L(256, _Atomic uint64_t, died, [], "writer: see mn_died_make")
 
 #define MN_VIEW_COLUMNS_FIELDS(F, L)                                                                                   \

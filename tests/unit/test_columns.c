@@ -142,8 +142,8 @@ static void rows_come_back(void **state)
     uint64_t bytes = write_segment(f, 7, rows), on_disk = 0, files = 0, damage = 0;
     struct mn_columns *c, *again;
     struct mn_part part;
-    assert_ok(mn_columns_open(&c, &f->store, 7, true));
-    assert_ok(mn_columns_open(&again, &f->store, 7, false));
+    assert_ok(mn_columns_open(&c, &f->store, 7, MN_COLUMNS_DEEP));
+    assert_ok(mn_columns_open(&again, &f->store, 7, MN_COLUMNS_CHECK));
     assert_ptr_equal(c, again);
     mn_columns_close(again);
     mn_columns_part(c, &part);
@@ -177,7 +177,7 @@ static void ids_are_found(void **state)
     const uint32_t rows = 3000;
     write_segment(f, 8, rows);
     struct mn_columns *c;
-    assert_ok(mn_columns_open(&c, &f->store, 8, false));
+    assert_ok(mn_columns_open(&c, &f->store, 8, MN_COLUMNS_CHECK));
     struct sample *s = malloc(sizeof *s), *other = malloc(sizeof *other);
     for (uint32_t n = 0; n < rows; n++) {
         make_sample(s, n);
@@ -219,7 +219,7 @@ static void versions_are_found(void **state)
         assert_ok(mn_columns_append(writer, &row));
     }
     assert_ok(mn_columns_finish(writer, &bytes));
-    assert_ok(mn_columns_open(&c, &f->store, 9, false));
+    assert_ok(mn_columns_open(&c, &f->store, 9, MN_COLUMNS_CHECK));
     struct mn_id id = {.lo = 5};
     struct mn_part_find find = {.hash = mn_id_hash(mn_str_hash(strings[0]), &id), .id = id};
     uint32_t found = 0;
@@ -235,7 +235,7 @@ static void strings_and_postings(void **state)
     const uint32_t rows = 70000; /* two roaring containers */
     write_segment(f, 10, rows);
     struct mn_columns *c;
-    assert_ok(mn_columns_open(&c, &f->store, 10, false));
+    assert_ok(mn_columns_open(&c, &f->store, 10, MN_COLUMNS_CHECK));
     uint64_t want[2][WORDS] = {{0}};
     struct sample *s = malloc(sizeof *s);
     for (uint32_t n = 0; n < rows; n++) {
@@ -336,7 +336,7 @@ static void every_flip_is_seen(void **state)
             if (damage_found(f, 12) == 0)
                 fail_msg("a flipped bit in byte %ld of %s.col passes", (long)at, columns[column]);
             struct mn_columns *c;
-            assert_int_equal(mn_columns_open(&c, &f->store, 12, true), MN_CORRUPT);
+            assert_int_equal(mn_columns_open(&c, &f->store, 12, MN_COLUMNS_DEEP), MN_CORRUPT);
             assert_non_null(strstr(mn_error_text(), columns[column]));
             flip(path, at, (uint8_t)(1 << at % 8));
         }
@@ -354,12 +354,12 @@ static void cut_and_missing_files(void **state)
         write_segment(f, ++segment, 40);
         mn_store_column_path(&f->store, path, segment, columns[column]);
         assert_int_equal(truncate(path, length_of(path) - 1), 0);
-        assert_int_equal(mn_columns_open(&c, &f->store, segment, true), MN_CORRUPT);
+        assert_int_equal(mn_columns_open(&c, &f->store, segment, MN_COLUMNS_DEEP), MN_CORRUPT);
         assert_int_equal(damage_found(f, segment), 1);
         assert_int_equal(truncate(path, 100), 0);
-        assert_int_equal(mn_columns_open(&c, &f->store, segment, true), MN_CORRUPT);
+        assert_int_equal(mn_columns_open(&c, &f->store, segment, MN_COLUMNS_DEEP), MN_CORRUPT);
         assert_int_equal(unlink(path), 0);
-        enum mn_status status = mn_columns_open(&c, &f->store, segment, true);
+        enum mn_status status = mn_columns_open(&c, &f->store, segment, MN_COLUMNS_DEEP);
         assert_true(status == MN_CORRUPT || status == MN_NOT_FOUND);
         assert_non_null(strstr(mn_error_text(), columns[column]));
         assert_int_equal(damage_found(f, segment), 1);
@@ -376,7 +376,7 @@ static void damage_stays_local(void **state)
     flip(mn_store_column_path(&f->store, path, 50, "embeddings"), 256 + 2 * block + 5, 1);
     flip(mn_store_column_path(&f->store, path, 50, "content"), 256 + 3 * block + 5, 1);
     struct mn_columns *c;
-    assert_ok(mn_columns_open(&c, &f->store, 50, false));
+    assert_ok(mn_columns_open(&c, &f->store, 50, MN_COLUMNS_CHECK));
     uint32_t vectors_lost = 0, contents_lost = 0;
     for (uint32_t row = 0; row < rows; row++) {
         uint64_t first = row * DIM * 4 / block, last = (row * DIM * 4 + DIM * 4 - 1) / block;
@@ -405,15 +405,36 @@ static void foreign_files(void **state)
     write_segment(f, 61, 40);
     struct mn_store stranger = f->store;
     stranger.uuid[3] ^= 1;
-    assert_int_equal(mn_columns_open(&c, &stranger, 60, false), MN_CORRUPT);
+    assert_int_equal(mn_columns_open(&c, &stranger, 60, MN_COLUMNS_CHECK), MN_CORRUPT);
     stranger = f->store;
     stranger.dim++;
-    assert_int_equal(mn_columns_open(&c, &stranger, 60, false), MN_CORRUPT);
+    assert_int_equal(mn_columns_open(&c, &stranger, 60, MN_COLUMNS_CHECK), MN_CORRUPT);
     assert_int_equal(
         rename(mn_store_column_path(&f->store, path, 60, "times"), mn_store_column_path(&f->store, other, 61, "times")),
         0);
-    assert_int_equal(mn_columns_open(&c, &f->store, 61, false), MN_CORRUPT);
+    assert_int_equal(mn_columns_open(&c, &f->store, 61, MN_COLUMNS_CHECK), MN_CORRUPT);
     assert_non_null(strstr(mn_error_text(), "misplaced"));
+}
+
+/* Trust maps without looking at data; a later, stricter opening of the same mapping looks. */
+static void trust_and_check(void **state)
+{
+    struct fixture *f = *state;
+    char path[MN_PATH_MAX];
+    struct mn_columns *trusted, *checked;
+    write_segment(f, 63, 100);
+    flip(mn_store_column_path(&f->store, path, 63, "born"), 300, 1);
+    assert_ok(mn_columns_open(&trusted, &f->store, 63, MN_COLUMNS_TRUST));
+    assert_int_equal(mn_columns_open(&checked, &f->store, 63, MN_COLUMNS_CHECK), MN_CORRUPT);
+    assert_int_equal(mn_columns_open(&checked, &f->store, 63, MN_COLUMNS_DEEP), MN_CORRUPT);
+    assert_non_null(mn_columns_vector(trusted, 99));
+    assert_false(mn_columns_damaged(trusted));
+    flip(path, 300, 1);
+    assert_ok(mn_columns_open(&checked, &f->store, 63, MN_COLUMNS_CHECK));
+    mn_columns_close(checked);
+    mn_columns_close(trusted);
+    flip(path, 16, 1); /* headers are always looked at */
+    assert_int_equal(mn_columns_open(&trusted, &f->store, 63, MN_COLUMNS_TRUST), MN_CORRUPT);
 }
 
 /* A block of one column put in the place of another of the same file does not pass. */
@@ -456,17 +477,12 @@ static void abandoned_leaves_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_come_back),
-        cmocka_unit_test(ids_are_found),
-        cmocka_unit_test(versions_are_found),
-        cmocka_unit_test(strings_and_postings),
-        cmocka_unit_test(later_liveness),
-        cmocka_unit_test(every_flip_is_seen),
-        cmocka_unit_test(cut_and_missing_files),
-        cmocka_unit_test(damage_stays_local),
-        cmocka_unit_test(foreign_files),
-        cmocka_unit_test(swapped_blocks),
-        cmocka_unit_test(abandoned_leaves_nothing),
+        cmocka_unit_test(rows_come_back),        cmocka_unit_test(ids_are_found),
+        cmocka_unit_test(versions_are_found),    cmocka_unit_test(strings_and_postings),
+        cmocka_unit_test(later_liveness),        cmocka_unit_test(every_flip_is_seen),
+        cmocka_unit_test(cut_and_missing_files), cmocka_unit_test(damage_stays_local),
+        cmocka_unit_test(foreign_files),         cmocka_unit_test(swapped_blocks),
+        cmocka_unit_test(trust_and_check),       cmocka_unit_test(abandoned_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
