@@ -93,7 +93,7 @@ uint64_t mn_batch_chain(uint64_t prev_chain, const uint32_t *crcs, uint32_t bloc
 {
     struct mn_str bytes = {(const char *)crcs, blocks * 4};
     struct mn_id link = {.hi = mn_str_hash(bytes), .lo = prev_chain};
-    return mn_id_hash(prev_chain, &link);
+    return mn_id_hash(MN_FOOTER_MAGIC, &link); /* not prev_chain: the hash folds it with link.lo, and the two would cancel out */
 }
 
 uint64_t mn_batch_finish(struct mn_batch *batch, uint64_t durable_seq, int64_t wall_ns, uint64_t *chain)
