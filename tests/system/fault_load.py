@@ -50,7 +50,8 @@ class Load:
         self.rng = np.random.default_rng(seed)
         self.model = truth.Model(cluster.dim, cluster.metric)
         self.memories = Memories(self.rng, cluster.dim)
-        self.pool = [*range(1, 60), *(str(uuid.UUID(bytes=self.rng.bytes(16))) for _ in range(20))]
+        # Beyond those that the store assigns: two requests of a burst must not meet by such an id.
+        self.pool = [*range(10**4, 10**4 + 60), *(str(uuid.UUID(bytes=self.rng.bytes(16))) for _ in range(20))]
         self.known = {space: set(self.pool) for space in SPACES}  # every id that there ever was
         self.contents = {}  # (space, id) -> every content it was given
         self.purged = []
@@ -113,8 +114,8 @@ class Load:
 
     def fill(self):
         """The better part of a log segment of 1 MiB, of no other interest."""
-        big = [{**self.memory("a", id=id), "content": self.rng.bytes(220_000)} for id in (101, 102, 103)]
-        self.known["a"].update((101, 102, 103))
+        big = [{**self.memory("a", id=id), "content": self.rng.bytes(220_000)} for id in (20001, 20002, 20003)]
+        self.known["a"].update((20001, 20002, 20003))
         self.send([Request("remember", self.idem(), space="a", memories=big)])
 
     def purge(self):
@@ -194,8 +195,8 @@ class Load:
         """What the new writer was sent before has its effect when two later requests, one after the other, have
         theirs."""
         for _ in range(2):
-            self.repeat(Request("remember", self.idem(), space="a", memories=[self.memory("a", id=104)]))
-        self.known["a"].add(104)
+            self.repeat(Request("remember", self.idem(), space="a", memories=[self.memory("a", id=20004)]))
+        self.known["a"].add(20004)
 
     def repeat(self, request):
         """Until it has happened, once."""
