@@ -290,11 +290,12 @@ static enum mn_status read_selection(struct mn_decoder *decoder, const struct mn
     *space = out->forget.write.space;
     out->scope.spaces = space;
     out->scope.space_count = 1;
-    if (filter->type == MN_WIRE_MAP && filter->count == 0)
-        return MN_FAIL(MN_BAD_REQUEST, "filter is empty; to forget everything in the space say all: true");
     if (out->forget.has_if_version)
         return MN_FAIL(MN_BAD_REQUEST, "if_version goes with ids; a filter or all may match many versions");
-    return mn_decode_filter(decoder, filter, &out->scope.filter);
+    MN_TRY(mn_decode_filter(decoder, filter, &out->scope.filter));
+    if (filter->type != MN_WIRE_ABSENT && mn_filter_is_open(&out->scope.filter))
+        return MN_FAIL(MN_BAD_REQUEST, "filter has no condition; to forget everything in the space say all: true");
+    return MN_OK;
 }
 
 enum mn_status mn_decode_forget(struct mn_decoder *decoder, const struct mn_request *request, int64_t now,

@@ -31,6 +31,12 @@ struct mn_filter {
     uint32_t where_count;
 };
 
+/* True without a condition: everything matches. */
+static inline bool mn_filter_is_open(const struct mn_filter *f)
+{
+    return !f->has_tags_any && !f->has_ids && f->tags_all_count + f->tags_none_count + f->where_count == 0;
+}
+
 /* Which memories a request speaks of. */
 struct mn_scope {
     bool all_spaces;

@@ -72,7 +72,7 @@ static enum mn_status hide(struct mn_writer *w, const struct mn_forget *request,
             MN_TRY(mn_writer_add_mark(w, &mark));
         if (marked || request->mode == MN_FORGET_PURGE)
             ids[(*id_count)++] = *id;
-        *count += marked;
+        *count += marked && mn_part_expires(&w->parts.own[mark.part]->part, mark.row) > request->write.now;
     }
     return MN_OK;
 }
@@ -181,8 +181,8 @@ enum mn_status mn_writer_forget(struct mn_writer *w, const struct mn_forget *req
 struct mn_selection {
     struct mn_writer *w;
     const struct mn_scope *scope;
-    struct mn_id *ids;        /* those that were forgotten, for the outcome */
-    bool visible, suppressed; /* which rows it takes */
+    struct mn_id *ids;              /* those that were forgotten, for the outcome */
+    bool visible, suppressed, dead; /* which rows it takes */
     struct mn_reader *reader;
     struct mn_snapshot snapshot;
     struct mn_matcher matcher;
@@ -207,6 +207,7 @@ enum mn_status mn_selection_start(struct mn_writer *w, const struct mn_scope *sc
     s->scope = scope;
     s->visible = mode != MN_FORGET_RESTORE;
     s->suppressed = mode != MN_FORGET_SUPPRESS;
+    s->dead = mode == MN_FORGET_PURGE && mn_filter_is_open(&scope->filter);
     w->selections++;
     enum mn_status status = mn_reader_open(&s->reader, &w->store, w->instance);
     if (status == MN_OK)
@@ -238,12 +239,25 @@ static enum mn_status select_row(struct mn_selection *s, const struct mn_part *p
     return MN_OK;
 }
 
+/* An id without any version: only files still know of it. */
+static bool is_gone(const struct mn_selection *s, const struct mn_id *id)
+{
+    struct mn_str space = s->scope->spaces[0];
+    struct mn_place place;
+    return !mn_index_find(s->w->parts.index, space, id, mn_id_hash(mn_str_hash(space), id), &place);
+}
+
+/* A purge of everything also takes what has expired, and what was deleted as long as a file may still hold it. */
 static bool is_candidate(const struct mn_selection *s, const struct mn_part *part, uint32_t row)
 {
     uint64_t died = mn_part_died(part, row);
-    if (mn_part_born(part, row) > s->snapshot.seq || mn_part_expires(part, row) <= s->snapshot.now)
+    if (mn_part_born(part, row) > s->snapshot.seq)
         return false;
-    return s->snapshot.seq < mn_died_seq(died) ? s->visible : s->suppressed && mn_died_suppressed(died);
+    if (!s->dead && mn_part_expires(part, row) <= s->snapshot.now)
+        return false;
+    if (s->snapshot.seq < mn_died_seq(died))
+        return s->visible;
+    return (s->suppressed && mn_died_suppressed(died)) || (s->dead && is_gone(s, mn_part_id(part, row)));
 }
 
 enum mn_status mn_selection_turn(struct mn_selection *s, uint32_t rows_max, bool *done)
@@ -265,25 +279,48 @@ enum mn_status mn_selection_turn(struct mn_selection *s, uint32_t rows_max, bool
     return MN_OK;
 }
 
+/* Only what is still the version that matched: a newer one was never looked at. An id that has no version any more is
+ * taken for what its old ones left in files. */
+static bool is_still_selected(struct mn_writer *w, const struct mn_selection *s, struct mn_str space,
+                              const struct selected *selected)
+{
+    struct mn_place place;
+    if (!mn_index_find(w->parts.index, space, &selected->id, mn_id_hash(mn_str_hash(space), &selected->id), &place))
+        return s->dead;
+    return mn_part_born(mn_writer_part(w, place), place.row) == selected->born;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    return mn_id_compare(a, b);
+}
+
+/* Several dead rows may have had one id. */
+static uint32_t make_unique(struct mn_id *ids, uint32_t count)
+{
+    uint32_t kept = 0;
+    qsort(ids, count, sizeof *ids, by_id);
+    for (uint32_t i = 0; i < count; i++)
+        if (kept == 0 || !mn_id_equal(&ids[kept - 1], &ids[i]))
+            ids[kept++] = ids[i];
+    return kept;
+}
+
 enum mn_status mn_writer_forget_selected(struct mn_writer *w, struct mn_selection *s, const struct mn_forget *request,
                                          struct mn_outcome *outcome)
 {
     struct mn_forget by_ids = *request;
-    uint64_t space_hash = mn_str_hash(request->write.space);
     struct mn_id *ids = s->ids ? s->ids : malloc(s->count * sizeof *ids + 1);
     if (!ids)
         return MN_FAIL(MN_INTERNAL, "no memory for a forget of %u ids", s->count);
     s->ids = ids;
     by_ids.ids = ids;
     by_ids.id_count = 0;
-    for (uint32_t i = 0; i < s->count; i++) {
-        const struct mn_id *id = &s->selected[i].id;
-        struct mn_place place;
-        /* Only what is still the version that matched: a newer one was never looked at. */
-        if (mn_index_find(w->parts.index, request->write.space, id, mn_id_hash(space_hash, id), &place) &&
-            mn_part_born(mn_writer_part(w, place), place.row) == s->selected[i].born)
-            ids[by_ids.id_count++] = *id;
-    }
+    for (uint32_t i = 0; i < s->count; i++)
+        if (is_still_selected(w, s, request->write.space, &s->selected[i]))
+            ids[by_ids.id_count++] = s->selected[i].id;
+    if (s->dead)
+        by_ids.id_count = make_unique(ids, by_ids.id_count);
     MN_TRY(mn_writer_forget(w, &by_ids, outcome));
     if (!outcome->replayed) {
         outcome->ids = ids;

@@ -35,6 +35,16 @@ class Forget(ClusterCase):
         self.assertIsInstance(reply["seq"], int)
         return reply["count"]
 
+    def test_a_filter_without_a_condition_is_no_way_to_say_all(self):
+        for filter in ({}, {"tags_all": []}, {"tags_none": []}, {"meta": []}):
+            self.refused("bad_request", "forget", filter=filter)
+        self.assert_visible(1, 2, 3, 4, 5, 6)
+
+    def test_what_has_expired_does_not_count(self):
+        self.remember({"id": 7, "expires": time.time_ns()}, {"id": 8, "expires": time.time_ns()})
+        self.assertEqual(self.forget(ids=[1, 7]), 1)
+        self.assertEqual(self.forget(ids=[2, 8], mode="suppress"), 1)
+
     def test_ids(self):
         self.assertEqual(self.forget(ids=[1, 3]), 2)
         self.assert_visible(2, 4, 5, 6)
@@ -263,6 +273,22 @@ class Purge(ClusterCase):
         self.remember(*(self.secret() for _ in range(50)), space=space)
         self.assertEqual(self.purge(all=True, space=space)["count"], 50)
         self.assertEqual(self.ok("count", space=space)["count"], 0)
+        self.assert_kept()
+
+    def test_a_whole_space_with_what_it_held_before(self):
+        """all: true leaves nothing behind of what was deleted, superseded, suppressed, replaced or has expired."""
+        for consolidate in (False, True):
+            space = f"{self.space}.before{consolidate}"
+            self.remember(*(self.secret(id=i) for i in range(1, 6)), self.secret(id=6, expires=time.time_ns()),
+                          self.secret(id=7), space=space)
+            if consolidate:
+                self.cluster.ok("consolidate", wait=True)
+            self.ok("forget", ids=[1], space=space)
+            self.ok("forget", ids=[2], space=space, mode="suppress")
+            self.remember(self.secret(id=3), self.secret(id=8, supersedes=[4]), space=space)
+            reply = self.purge(all=True, space=space)
+            self.assertEqual(reply["count"], 5, "what was visible or suppressed")
+            self.assertEqual(sorted(reply["receipt"]["ids"]), list(range(1, 9)))
         self.assert_kept()
 
     def test_history_does_not_hold_it(self):
