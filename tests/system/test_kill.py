@@ -260,7 +260,7 @@ class Stopped(unittest.TestCase):
                                k=1,
                                exact=True,
                                fields=[],
-                               timeout_s=60 * PATIENCE)
+                               timeout_s=20 * PATIENCE)
             took_s = time.monotonic() - start
             self.assertEqual(len(reply["results"]), queries)
         cluster.assert_no_restarts()
