@@ -52,8 +52,7 @@ static void bind_socket(unsigned i)
     endpoint_of(i, endpoint, sizeof endpoint);
     server.sockets[i] = zmq_socket(server.context, ZMQ_ROUTER);
     zmq_setsockopt(server.sockets[i], ZMQ_LINGER, &none, sizeof none);
-    while (zmq_bind(server.sockets[i], endpoint) !=
-           0) /* the old socket lets go of its address a moment after its close */
+    while (zmq_bind(server.sockets[i], endpoint) != 0) /* while the old one lets go */
         usleep(1000);
 }
 
@@ -200,7 +199,8 @@ static int stop(void **state)
 static struct mneme *client_with(const char *script, int timeout_ms, int resend_ms)
 {
     struct mneme *client;
-    struct mneme_options options = {.timeout_ms = timeout_ms, .resend_ms = resend_ms};
+    struct mneme_options options = {
+        .timeout_ms = timeout_ms, .resend_ms = resend_ms, .wait_ms = 10000 /* a socket may just be bound again */};
     server.script = script;
     server.seen = server.same_idem = 0;
     assert_int_equal(mneme_open(&client, server.dir, &options), MNEME_OK);
