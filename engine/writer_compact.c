@@ -35,6 +35,24 @@ static void give_outputs_up(struct mn_writer *w, const struct mn_compact_proposa
             mn_parts_retire(&w->parts, outputs[i]);
 }
 
+static bool manifest_names(const struct mn_manifest *manifest, const struct mn_part *part)
+{
+    if (part->tail)
+        return part->number >= manifest->wal_first;
+    for (uint32_t i = 0; i < manifest->segment_count; i++)
+        if (manifest->segments[i].id == part->number)
+            return true;
+    return false;
+}
+
+static bool has_map(const struct mn_compact_proposal *p, const struct mn_part *part)
+{
+    for (uint32_t i = 0; i < p->map_count; i++)
+        if (p->maps[i].tail == part->tail && p->maps[i].number == part->number)
+            return true;
+    return false;
+}
+
 static enum mn_status check_proposal(const struct mn_writer *w, const struct mn_compact_proposal *p)
 {
     if (p->base_edit != w->manifest.edit)
@@ -45,6 +63,11 @@ static enum mn_status check_proposal(const struct mn_writer *w, const struct mn_
         uint32_t part = mn_parts_find(&w->parts, map->tail, map->number);
         if (part == MN_NONE || map->rows < w->parts.own[part]->part.rows)
             return MN_FAIL(MN_CORRUPT, "the compaction maps rows of a part that is not as it says");
+    }
+    for (uint32_t i = 0; i < w->parts.count; i++) {
+        const struct mn_own_part *own = w->parts.own[i];
+        if (!own->retired && own->part.rows > 0 && !manifest_names(&p->next, &own->part) && !has_map(p, &own->part))
+            return MN_FAIL(MN_CORRUPT, "the compaction drops a part without saying where its rows went");
     }
     if (w->wal.store && p->next.wal_first > w->wal.number)
         return MN_FAIL(MN_CORRUPT, "the compaction takes the active log segment");
@@ -104,16 +127,6 @@ static enum mn_status retire_part(struct mn_writer *w, uint32_t part, const stru
     return mn_writer_retire(w, entry);
 }
 
-static bool manifest_names(const struct mn_manifest *manifest, const struct mn_part *part)
-{
-    if (part->tail)
-        return part->number >= manifest->wal_first;
-    for (uint32_t i = 0; i < manifest->segment_count; i++)
-        if (manifest->segments[i].id == part->number)
-            return true;
-    return false;
-}
-
 static enum mn_status adopt(struct mn_writer *w, const struct mn_compact_proposal *p, const uint32_t *outputs)
 {
     uint64_t gen = atomic_load(&w->control->view_gen) + 1;
@@ -133,6 +146,16 @@ static enum mn_status adopt(struct mn_writer *w, const struct mn_compact_proposa
     return MN_OK;
 }
 
+/* After an append that failed: true when the manifest on disk is still the one before. Otherwise nobody knows whether the edit is
+ * there to stay; the writer ends, and recovery goes by what it finds. */
+static bool manifest_stands(const struct mn_writer *w)
+{
+    struct mn_manifest found;
+    bool stands = mn_manifest_read(&found, &w->store, NULL) == MN_OK && found.edit == w->manifest.edit;
+    mn_manifest_free(&found);
+    return stands;
+}
+
 enum mn_status mn_writer_commit_proposal(struct mn_writer *w, const struct mn_compact_proposal *proposal)
 {
     uint32_t *outputs = NULL;
@@ -147,6 +170,7 @@ enum mn_status mn_writer_commit_proposal(struct mn_writer *w, const struct mn_co
             carry_liveness(w, &proposal->maps[i], outputs);
         next.edit = w->manifest.edit;
         status = mn_manifest_append(&next, &w->store);
+        w->broken |= status != MN_OK && !manifest_stands(w);
     }
     if (status != MN_OK) {
         give_outputs_up(w, proposal, outputs);
