@@ -145,7 +145,8 @@ static enum mn_status assign_ids(struct mn_writer *w, const struct mn_remember *
     return MN_OK;
 }
 
-/* Ids that the request supersedes must not be written by it as well. */
+/* Ids that the request supersedes must not be given to its memories. (The counter may well come to a number that is
+ * superseded though nothing has it: there is nothing to hide then, since this is done before the memories are added.) */
 static enum mn_status check_supersedes(struct mn_writer *w, const struct mn_remember *request, uint32_t *count)
 {
     *count = 0;
@@ -296,8 +297,8 @@ static enum mn_status check_remember(struct mn_writer *w, const struct mn_rememb
     if (room->bytes > MN_REQUEST_BYTES_MAX)
         return MN_FAIL(MN_TOO_LARGE, "a request takes %llu bytes of log, the limit is %u: send fewer memories at once",
                        (unsigned long long)room->bytes, MN_REQUEST_BYTES_MAX);
-    MN_TRY(assign_ids(w, request, space_hash));
     MN_TRY(check_supersedes(w, request, &supersedes));
+    MN_TRY(assign_ids(w, request, space_hash));
     room->bytes += supersedes * mn_record_bytes(0, sizeof(struct mn_id) + request->write.space.length);
     room->records += supersedes;
     room->bytes += mn_idem_room(&request->write);
@@ -334,6 +335,7 @@ static enum mn_status add_supersedes(struct mn_writer *w, const struct mn_rememb
 static enum mn_status add_remember(struct mn_writer *w, const struct mn_remember *request, uint64_t seq)
 {
     float scale;
+    MN_TRY(add_supersedes(w, request, seq));
     for (uint32_t i = 0; i < request->count; i++) {
         const struct mn_memory *m = &request->memories[i];
         MN_TRY(check_embedding(w, m->embedding, &scale));
@@ -341,7 +343,6 @@ static enum mn_status add_remember(struct mn_writer *w, const struct mn_remember
     }
     for (uint32_t r = 0; r < w->run_count; r++)
         MN_TRY(mn_ledger_raise_id(w->ledger, request->write.space, w->runs[r].first + w->runs[r].count));
-    MN_TRY(add_supersedes(w, request, seq));
     return mn_writer_add_idem(w, &request->write, seq, request->count);
 }
 

@@ -172,6 +172,14 @@ class Replacement(ClusterCase):
         self.assertEqual(self.ids_of(before), old["ids"])
         self.assertEqual(self.ok("count")["count"], 2)
 
+    def test_the_counter_comes_to_a_superseded_number_that_nothing_has(self):
+        first = self.remember({})["ids"][0]
+        following = list(range(first + 1, first + 4))
+        ids = self.remember({"supersedes": following, "content": "a"}, {"content": "b"})["ids"]
+        self.assertEqual([m["content"] for m in self.get(*ids)], ["a", "b"])
+        self.cluster.restart()
+        self.assertEqual([m["content"] for m in self.get(*ids)], ["a", "b"])
+
     def test_superseded_is_deleted_not_suppressed(self):
         old = self.remember({})["ids"]
         self.remember({"supersedes": old})
