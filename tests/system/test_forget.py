@@ -288,7 +288,8 @@ class Purge(ClusterCase):
             self.remember(self.secret(id=3), self.secret(id=8, supersedes=[4]), space=space)
             reply = self.purge(all=True, space=space)
             self.assertEqual(reply["count"], 5, "what was visible or suppressed")
-            self.assertEqual(sorted(reply["receipt"]["ids"]), list(range(1, 9)))
+            by_compaction = {6} if consolidate else set()  # expired: its bytes went before the purge came
+            self.assertEqual(set(reply["receipt"]["ids"]), set(range(1, 9)) - by_compaction)
         self.assert_kept()
 
     def test_history_does_not_hold_it(self):
