@@ -314,7 +314,10 @@ enum mn_status mn_io_remove_tree(const struct mn_io *io, const char *path)
     if (status == MN_NOT_FOUND)
         return MN_OK;
     MN_TRY(status);
-    MN_TRY(io->rmdir(path));
+    status = io->rmdir(path);
+    if (status == MN_NOT_FOUND)
+        return MN_OK; /* writer and compactor may both remove what is left over */
+    MN_TRY(status);
     char parent[4096];
     parent_of(path, parent, sizeof parent);
     return io->sync_dir(parent);

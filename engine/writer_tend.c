@@ -134,12 +134,31 @@ static enum mn_status sweep_shared(void *context, const char *name)
     return mn_writer_retire(s->w, entry);
 }
 
+/* Segments that a manifest has let go; a purge is not done before they are gone. Ids are never given twice, so one below
+ * the next that the manifest does not name is in no compaction's hands either. */
+static enum mn_status sweep_columns(void *context, const char *name)
+{
+    struct sweep *s = context;
+    const struct mn_manifest *manifest = &s->w->manifest;
+    char *end;
+    uint64_t id = strtoull(name, &end, 10);
+    if (end == name || *end || id >= manifest->next_segment)
+        return MN_OK;
+    for (uint32_t i = 0; i < manifest->segment_count; i++)
+        if (manifest->segments[i].id == id)
+            return MN_OK;
+    struct mn_limbo entry = {.gen = s->view_gen, .kind = MN_LIMBO_COLUMNS, .number = id, .file_gen = s->w->instance_gen};
+    return mn_writer_retire(s->w, entry);
+}
+
 enum mn_status mn_writer_sweep(struct mn_writer *w)
 {
     struct sweep sweep = {w, atomic_load(&w->control->view_gen)};
     uint64_t *numbers;
     uint32_t count;
+    char path[MN_PATH_MAX];
     MN_TRY(w->store.io->list(w->instance->path, sweep_shared, &sweep));
+    MN_TRY(w->store.io->list(mn_store_path(&w->store, path, "columns"), sweep_columns, &sweep));
     MN_TRY(mn_wal_list(&w->store, &numbers, &count));
     enum mn_status status = MN_OK;
     for (uint32_t i = 0; status == MN_OK && i < count && numbers[i] < w->manifest.wal_first; i++)
