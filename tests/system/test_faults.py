@@ -138,7 +138,8 @@ class Trial:
         cluster.start()
         self.prepare()
         return {"start": self.die_at_start, "damage": self.die_over_damage,
-                "running": self.die_under_load}[self.stage]()
+                "running": self.die_under_load,
+                "purge": self.die_under_load}[self.stage]()
 
     def prepare(self):
         """Something in columns, and more behind it in the log."""
@@ -178,6 +179,8 @@ class Trial:
         elif self.point.startswith("recovery_"):
             self.cluster.kill_role("wal-writer")
             poll_until("the fault in the recovery", self.cluster.fired)
+        elif self.stage == "purge":
+            (self.load.burst, self.load.purge)[step % 2]()
         else:
             moves = (self.load.burst, self.load.fill, self.consolidate, self.load.burst, self.load.purge)
             moves[step % len(moves)]()
@@ -281,6 +284,8 @@ def trials():
         stages = ["start"] if point.startswith("instance_") else ["running"]
         if point.startswith(("instance_", "replace_")):
             stages.append("birth")
+        if point.startswith(("manifest_", "publish_", "limbo_")):
+            yield Trial(point, seed=number, stage="purge", settings={"compact.enabled": "no"})
         for stage in stages:
             most = 1 if stage != "running" or point.startswith(ONCE_A_LIFE) else scaled(2)
             for nth in range(1, most + 1):
@@ -366,9 +371,12 @@ class RandomTrial(Trial):
 
     def kill_writer(self):
         pid = self.cluster.kill_role("wal-writer")
-        poll_until(
-            "the writer's end is seen", lambda: self.cluster.fired() or self.cluster.role("wal-writer") and self.cluster
-            .role("wal-writer")["pid"] != pid)
+
+        def replaced():
+            row = self.cluster.role("wal-writer")
+            return self.cluster.fired() or (row and row["pid"] != pid)
+
+        poll_until("another writer", replaced)
         self.load.hang_up()
 
     def end_life(self):
