@@ -112,7 +112,7 @@ static void random_lives(void **state)
                                                 MN_FORGET_PURGE};
     struct mn_compact_proposal proposal = {0};
     bool building = false;
-    for (int step = 0; step < 3000; step++) {
+    for (int step = 0; step < 2000; step++) {
         uint32_t space = live_random(s, LIVE_SPACES), id = live_random(s, 200), what = live_random(s, 1000);
         if (what < 600)
             live_remember(s, space, id, 1 + live_random(s, 3));
@@ -730,7 +730,7 @@ static void failing_disk(void **state)
     live_ok(mn_compactor_open(&compactor, &store, &s->instance));
     live_ok(mn_compact_plan_make(compactor, &s->policy, false, &plan));
     enum mn_status status = MN_SYSTEM;
-    for (uint32_t n = 1; status != MN_OK; n += 1 + n / 16) {
+    for (uint32_t n = 1; status != MN_OK; n += 1 + n / 8) {
         disk.calls = 0;
         disk.fail_at = n;
         disk.status = n % 2 ? MN_SYSTEM : MN_READ_ONLY;
