@@ -94,6 +94,117 @@ enum mn_status mn_cli_line_next(struct mn_cli_line_reader *reader, const char **
     return MN_OK;
 }
 
+/* ---- the embedding of a line, without the JSON library ----
+ *
+ * The library makes an allocation for each number, and nearly all of a line is numbers. So the array is found by
+ * walking over the top level, read here, and the library gets the line with `null` in its place. Whatever looks odd is
+ * left to the library, which knows how to say what is wrong.
+ */
+
+static size_t skip_blank(const char *line, size_t size, size_t at)
+{
+    while (at < size && (line[at] == ' ' || line[at] == '\t' || line[at] == '\r'))
+        at++;
+    return at;
+}
+
+/* Behind the string that begins at `at`; `size` when it does not end. */
+static size_t skip_string(const char *line, size_t size, size_t at)
+{
+    for (at++; at < size && line[at] != '"'; at++)
+        at += line[at] == '\\';
+    return at < size ? at + 1 : size;
+}
+
+/* Behind the value that begins at `at`: at the comma or brace that follows it. */
+static size_t skip_value(const char *line, size_t size, size_t at)
+{
+    size_t depth = 0;
+    while (at < size) {
+        char c = line[at];
+        if (depth == 0 && (c == ',' || c == '}'))
+            return at;
+        if (c == '"') {
+            at = skip_string(line, size, at);
+            continue;
+        }
+        depth += c == '{' || c == '[';
+        depth -= c == '}' || c == ']';
+        at++;
+    }
+    return size;
+}
+
+/* Where the array under "embedding" stands: from its bracket to behind the closing one. */
+static bool find_embedding(const char *line, size_t size, size_t *from, size_t *to)
+{
+    static const char key[] = "\"embedding\"";
+    size_t at = skip_blank(line, size, 0);
+    if (at == size || line[at++] != '{')
+        return false;
+    while ((at = skip_blank(line, size, at)) < size && line[at] == '"') {
+        bool here = size - at > sizeof key && memcmp(line + at, key, sizeof key - 1) == 0;
+        at = skip_blank(line, size, skip_string(line, size, at));
+        if (at == size || line[at++] != ':')
+            return false;
+        at = skip_blank(line, size, at);
+        if (here && at < size && line[at] == '[') {
+            const char *end = memchr(line + at, ']', size - at);
+            *from = at;
+            *to = end ? (size_t)(end - line) + 1 : 0;
+            return end != NULL;
+        }
+        at = skip_value(line, size, at);
+        if (at == size || line[at++] != ',')
+            return false;
+    }
+    return false;
+}
+
+/* `[n, n, ...]` of exactly `dim` plain numbers. `text` ends in a bracket, which is where strtod stops at the latest. */
+static bool read_numbers(const char *text, const char *end, uint32_t dim, float *out)
+{
+    for (uint32_t i = 0; i < dim; i++) {
+        size_t left = (size_t)(end - ++text), blank = skip_blank(text, left, 0);
+        char *behind;
+        text += blank;
+        size_t digits = strspn(text, "0123456789+-.eE");
+        if (digits == 0 || text[0] == '+' || text[0] == '.')
+            return false;
+        out[i] = (float)strtod(text, &behind);
+        if (behind != text + digits || !isfinite(out[i]))
+            return false;
+        text = behind + skip_blank(behind, (size_t)(end - behind), 0);
+        if (*text != (i + 1 < dim ? ',' : ']'))
+            return false;
+    }
+    return text + 1 == end;
+}
+
+/* The line's JSON with null for its embedding, which comes in *vector (owned: free it). NULL when that did not work
+ * out. */
+static json_t *load_without_embedding(const char *line, size_t size, uint32_t dim, float **vector)
+{
+    size_t from, to;
+    if (!find_embedding(line, size, &from, &to) || dim == 0)
+        return NULL;
+    float *numbers = malloc(dim * sizeof *numbers);
+    char *rest = malloc(size - (to - from) + 4);
+    json_t *object = NULL;
+    if (numbers && rest && read_numbers(line + from, line + to, dim, numbers)) {
+        memcpy(rest, line, from);
+        memcpy(rest + from, "null", 4); // NOLINT(bugprone-not-null-terminated-result): JSON with a length
+        memcpy(rest + from + 4, line + to, size - to);
+        object = json_loadb(rest, size - (to - from) + 4, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, NULL);
+    }
+    free(rest);
+    if (object)
+        *vector = numbers;
+    else
+        free(numbers);
+    return object;
+}
+
 /* ---- a line to a memory ---- */
 
 struct packing {
@@ -227,7 +338,7 @@ static enum mn_status check_space(const json_t *value, struct mn_cli_line *facts
 static enum mn_status put_entry(struct packing *p, const char *key, const json_t *value, struct mn_cli_line *facts)
 {
     if (strcmp(key, "embedding") == 0)
-        return put_embedding(p, value);
+        return json_is_null(value) ? MN_OK : put_embedding(p, value);
     if (strcmp(key, "space") == 0)
         return check_space(value, facts);
     if (strcmp(key, "id") == 0) {
@@ -255,39 +366,47 @@ static enum mn_status put_entry(struct packing *p, const char *key, const json_t
     return mn_cli_json_pack(&p->packer, value);
 }
 
-static enum mn_status pack_object(struct packing *p, const json_t *object, const struct mneme_id *id,
-                                  struct mn_cli_line *facts)
+static enum mn_status pack_object(struct packing *p, const json_t *object, struct mn_cli_line *facts)
 {
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)object, key, value) MN_TRY(put_entry(p, key, value, facts));
     if (!p->embedded)
         return MN_FAIL(MN_BAD_REQUEST, "the line has no `embedding`");
-    if (facts->has_id)
-        id = &facts->id;
-    if (id) {
+    if (facts->has_id) {
         put_key(p, "id");
-        put_id(p, id);
+        put_id(p, &facts->id);
     }
     return MN_OK;
 }
 
-/* A map's header of a fixed width, so that the count can be written when it is known. */
-static void patch_count(msgpack_sbuffer *out, size_t header, uint32_t count)
+/* The map's header has a fixed width, so that the count can be written when it is known. */
+static void write_count(msgpack_sbuffer *out, size_t header, uint32_t count)
 {
     out->data[header] = (char)0xdf;
     for (unsigned i = 0; i < 4; i++)
         out->data[header + 1 + i] = (char)(count >> (24 - 8 * i));
 }
 
+static uint32_t read_count(const msgpack_sbuffer *out, size_t header)
+{
+    uint32_t count = 0;
+    for (unsigned i = 0; i < 4; i++)
+        count = count << 8 | (unsigned char)out->data[header + 1 + i];
+    return count;
+}
+
 enum mn_status mn_cli_line_pack(const char *line, size_t size, uint32_t dim, const float *vector,
-                                const struct mneme_id *id, struct mn_cli_line *facts, msgpack_sbuffer *out)
+                                struct mn_cli_line *facts, msgpack_sbuffer *out)
 {
     struct packing p = {.dim = dim};
     size_t header = out->size;
     json_error_t error = {0};
+    float *own = NULL;
     memset(facts, 0, sizeof *facts);
-    json_t *object = line ? json_loadb(line, size, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &error) : json_object();
+    json_t *object = vector || !line ? NULL : load_without_embedding(line, size, dim, &own);
+    if (!object)
+        object = line ? json_loadb(line, size, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &error) : json_object();
     if (!object)
         return MN_FAIL(MN_BAD_REQUEST, "this is not JSON: %s (column %d)", error.text, error.column);
     msgpack_packer_init(&p.packer, out, msgpack_sbuffer_write);
@@ -296,16 +415,26 @@ enum mn_status mn_cli_line_pack(const char *line, size_t size, uint32_t dim, con
         status = MN_FAIL(MN_BAD_REQUEST, "a memory is a JSON object");
     else if (msgpack_sbuffer_write(out, "\xdf\0\0\0", 5) != 0)
         status = MN_FAIL(MN_INTERNAL, "out of memory");
-    if (status == MN_OK && vector)
-        put_vector(&p, vector);
+    if (status == MN_OK && (vector || own))
+        put_vector(&p, vector ? vector : own);
     if (status == MN_OK)
-        status = pack_object(&p, object, id, facts);
+        status = pack_object(&p, object, facts);
     json_decref(object);
+    free(own);
     if (status == MN_OK)
-        patch_count(out, header, p.entries);
+        write_count(out, header, p.entries);
     else
         out->size = header;
     return status;
+}
+
+void mn_cli_line_add_id(msgpack_sbuffer *out, size_t header, const struct mneme_id *id)
+{
+    struct packing p = {0};
+    msgpack_packer_init(&p.packer, out, msgpack_sbuffer_write);
+    put_key(&p, "id");
+    put_id(&p, id);
+    write_count(out, header, read_count(out, header) + 1);
 }
 
 /* ---- a memory to a line ---- */

@@ -42,10 +42,12 @@ struct mn_cli_line {
 };
 
 /* Appends the memory of a line to `out` as a MessagePack map. `vector` is used in place of the line's `embedding` when
- * not NULL (the line then must not have one); a line of NULL is an empty object. When the line has no id and `id` is
- * not NULL, that one is used. On failure `out` is as it was, and the sentence says what is wrong with the line. */
+ * not NULL (the line then must not have one); a line of NULL is an empty object. On failure `out` is as it was, and the
+ * sentence says what is wrong with the line. */
 MN_MUST_USE enum mn_status mn_cli_line_pack(const char *line, size_t size, uint32_t dim, const float *vector,
-                                            const struct mneme_id *id, struct mn_cli_line *facts, msgpack_sbuffer *out);
+                                            struct mn_cli_line *facts, msgpack_sbuffer *out);
+/* Gives the last memory of `out`, which begins at `header` and has no id, this one. */
+void mn_cli_line_add_id(msgpack_sbuffer *out, size_t header, const struct mneme_id *id);
 
 /* ---- a memory to a line ---- */
 

@@ -347,9 +347,11 @@ static enum mn_status take(struct import *im, const char *line, size_t size, uin
     struct mn_cli_line facts;
     struct mneme_id id;
     msgpack_sbuffer_clear(packed);
-    derive_id(im, line, size, number, &id);
-    enum mn_status status = mn_cli_line_pack(line, size, im->dim, im->vectors ? im->vector : NULL,
-                                             im->assign_ids ? NULL : &id, &facts, packed);
+    enum mn_status status = mn_cli_line_pack(line, size, im->dim, im->vectors ? im->vector : NULL, &facts, packed);
+    if (status == MN_OK && !facts.has_id && !im->assign_ids) {
+        derive_id(im, line, size, number, &id);
+        mn_cli_line_add_id(packed, 0, &id);
+    }
     if (status == MN_OK)
         return admit(im, packed, &facts, number);
     if (!im->skip_bad) {

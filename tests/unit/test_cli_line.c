@@ -74,11 +74,10 @@ static void long_lines_grow_the_buffer_to_a_limit(void **state)
 
 /* ---- memories ---- */
 
-static enum mn_status pack(const char *line, const float *vector, const struct mneme_id *id, struct mn_cli_line *facts,
-                           msgpack_sbuffer *out)
+static enum mn_status pack(const char *line, const float *vector, struct mn_cli_line *facts, msgpack_sbuffer *out)
 {
     msgpack_sbuffer_init(out);
-    return mn_cli_line_pack(line, line ? strlen(line) : 0, 2, vector, id, facts, out);
+    return mn_cli_line_pack(line, line ? strlen(line) : 0, 2, vector, facts, out);
 }
 
 /* The value under a key in the packed memory. */
@@ -113,7 +112,7 @@ static void a_whole_line(void **state)
     msgpack_sbuffer out;
     msgpack_unpacked m;
     static const float expected[] = {1, -0.5f};
-    assert_int_equal(pack(line, NULL, NULL, &facts, &out), MN_OK);
+    assert_int_equal(pack(line, NULL, &facts, &out), MN_OK);
     assert_true(facts.has_id && facts.id.number == 7);
     assert_string_equal(facts.space, "s");
     unpack(&m, &out);
@@ -138,21 +137,47 @@ static void ids_and_vectors_from_outside(void **state)
     struct mn_cli_line facts;
     msgpack_sbuffer out;
     msgpack_unpacked m;
-    assert_int_equal(pack(NULL, vector, &id, &facts, &out), MN_OK);
+    assert_int_equal(pack(NULL, vector, &facts, &out), MN_OK);
     assert_false(facts.has_id);
+    mn_cli_line_add_id(&out, 0, &id);
     unpack(&m, &out);
     assert_int_equal(m.data.via.map.size, 2);
     assert_memory_equal(find(&m, "embedding").via.bin.ptr, vector, sizeof vector);
     assert_int_equal(find(&m, "id").via.str.size, 36);
     msgpack_unpacked_destroy(&m);
     msgpack_sbuffer_destroy(&out);
-    assert_int_equal(pack("{\"embedding\": {\"$f32\": \"AACAPwAAAMA=\"}}", NULL, NULL, &facts, &out), MN_OK);
+    assert_int_equal(pack("{\"embedding\": {\"$f32\": \"AACAPwAAAMA=\"}}", NULL, &facts, &out), MN_OK);
     unpack(&m, &out);
     static const float coded[] = {1, -2};
     assert_int_equal(m.data.via.map.size, 1);
     assert_memory_equal(find(&m, "embedding").via.bin.ptr, coded, sizeof coded);
     msgpack_unpacked_destroy(&m);
     msgpack_sbuffer_destroy(&out);
+}
+
+/* However the array is written, and whatever stands around it, the numbers are the same. */
+static void embeddings_in_odd_places(void **state)
+{
+    static const float expected[] = {1.5f, -2e-3f};
+    static const char *const lines[] = {
+        "{\"embedding\":[1.5,-2e-3]}",
+        " {\"embedding\" : [ 1.5 ,\t-0.002 ] , \"content\" : \"]}\"}",
+        "{\"content\": \"\\\"embedding\\\": [3, 4]\", \"embedding\": [1.5E0, -0.2e-2]}",
+        "{\"meta\": {\"embedding\": [3, 4], \"s\": \"}\"}, \"tags\": [\"]\", \"{\"], \"embedding\": [15e-1, -2E-3]}",
+        "{\"\\u0065mbedding\": [1.5, -0.002]}", /* left to the library */
+        "{\"at\": 3, \"embedding\": [1.50, -0.0020], \"confidence\": 0.5}",
+    };
+    for (size_t i = 0; i < MN_ARRAY_LEN(lines); i++) {
+        struct mn_cli_line facts;
+        msgpack_sbuffer out;
+        msgpack_unpacked m;
+        if (pack(lines[i], NULL, &facts, &out) != MN_OK)
+            fail_msg("%s: %s", lines[i], mn_error_text());
+        unpack(&m, &out);
+        assert_memory_equal(find(&m, "embedding").via.bin.ptr, expected, sizeof expected);
+        msgpack_unpacked_destroy(&m);
+        msgpack_sbuffer_destroy(&out);
+    }
 }
 
 static void bad_lines_say_why(void **state)
@@ -164,6 +189,11 @@ static void bad_lines_say_why(void **state)
     } bad[] = {
         {"{\"embedding\": [1]}", "has 1 numbers", false},
         {"{\"embedding\": [1, \"x\"]}", "element 1", false},
+        {"{\"embedding\": [1, 0x2]}", "not JSON", false},
+        {"{\"embedding\": [1, 2}", "not JSON", false},
+        {"{\"embedding\": [1, 2], \"embedding\": [1, 2]}", "duplicate", false},
+        {"{\"embedding\": [1, 2, 3]}", "has 3 numbers", false},
+        {"{\"embedding\": [1, 2] \"tags\": []}", "not JSON", false},
         {"{\"embedding\": [1, 1e39]}", "too large", false},
         {"{\"embedding\": {\"$f32\": \"AACAPw==\"}}", "has 1 numbers", false},
         {"{\"content\": \"x\"}", "no `embedding`", false},
@@ -185,7 +215,7 @@ static void bad_lines_say_why(void **state)
     for (size_t i = 0; i < MN_ARRAY_LEN(bad); i++) {
         struct mn_cli_line facts;
         msgpack_sbuffer out;
-        enum mn_status status = pack(bad[i].line, bad[i].with_vector ? vector : NULL, NULL, &facts, &out);
+        enum mn_status status = pack(bad[i].line, bad[i].with_vector ? vector : NULL, &facts, &out);
         if (status == MN_OK || !strstr(mn_error_text(), bad[i].why))
             fail_msg("%s: expected \"%s\" in \"%s\"", bad[i].line, bad[i].why, mn_error_text());
         assert_int_equal(out.size, 0);
@@ -245,6 +275,7 @@ int main(void)
         cmocka_unit_test(long_lines_grow_the_buffer_to_a_limit),
         cmocka_unit_test(a_whole_line),
         cmocka_unit_test(ids_and_vectors_from_outside),
+        cmocka_unit_test(embeddings_in_odd_places),
         cmocka_unit_test(bad_lines_say_why),
         cmocka_unit_test(marks),
         cmocka_unit_test(broken_marks_and_deep_nests),
