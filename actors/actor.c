@@ -305,7 +305,8 @@ static enum mn_status play(struct mn_actor *actor, void **state)
 {
     mn_actor_pulse_begin(actor, false);
     enum mn_status status = actor->ops->start(actor, state);
-    mn_actor_pulse_end(actor);
+    if (!actor->ops->long_turns)
+        mn_actor_pulse_end(actor);
     MN_TRY(status);
     atomic_store_explicit(&actor->slot->state, MN_ROLE_READY, memory_order_release);
     return run_turns(actor, *state);
@@ -313,6 +314,7 @@ static enum mn_status play(struct mn_actor *actor, void **state)
 
 static void tear_down(struct mn_actor *actor)
 {
+    mn_actor_pulse_end(actor);
     if (actor->zmq)
         zmq_ctx_term(actor->zmq);
     if (actor->instance.control)

@@ -15,6 +15,7 @@
 #include "shm/process.h"
 
 #define RECEIVE_MAX    64 /* requests a turn */
+#define SEND_BYTES     (1u << 20) /* of slow answers in one turn; the one that passes it is the last */
 #define PARKED_MAX     1024
 #define IDLE_MS        1000
 #define PARKED_IDLE_MS 1
@@ -192,13 +193,16 @@ static uint32_t look_at_parked(struct recall_role *r)
     return count;
 }
 
+/* The threads may make answers as fast as they are sent: what came meanwhile has its turn in between. */
 static uint32_t send_slow(struct recall_role *r)
 {
     struct mn_recall_job *job;
     uint32_t count = 0;
+    size_t bytes = 0;
     if (r->slow_threads == 0)
         return 0;
-    while ((job = mn_recall_slow_take(&r->slow)) != NULL) {
+    while (bytes < SEND_BYTES && (job = mn_recall_slow_take(&r->slow)) != NULL) {
+        bytes += job->reply_bytes;
         if (job->reply)
             mn_router_reply(&r->router, &job->held.peer, job->reply, job->reply_bytes);
         mn_recall_job_free(job);
@@ -251,4 +255,5 @@ static enum mn_status turn(struct mn_actor *actor, void *state, uint32_t *worked
     return MN_OK;
 }
 
-const struct mn_role_ops mn_recall_role = {.role = MN_ROLE_RECALL, .start = start, .turn = turn, .stop = stop};
+const struct mn_role_ops mn_recall_role = {
+    .role = MN_ROLE_RECALL, .long_turns = true, .start = start, .turn = turn, .stop = stop};

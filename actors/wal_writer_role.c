@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "shm/process.h"
 
@@ -19,11 +20,15 @@ static enum mn_status bind_sockets(struct mn_wal_writer *w)
 {
     struct mn_actor *actor = w->actor;
     char endpoint[MN_ENDPOINT_MAX];
-    int high_water = (int)actor->settings.recall_high_water;
+    /* Replies are small; a client may have as many on their way as the queue takes, and hear `busy` about more. */
+    int high_water = 4 * (int)actor->settings.write_queue_max;
     MN_TRY(mn_router_bind(&w->public, actor->zmq, mn_actor_endpoint(&actor->store, endpoint, "write"), high_water));
     mn_actor_poll(actor, w->public.socket);
-    MN_TRY(mn_router_bind(&w->internal, actor->zmq, mn_actor_endpoint(&actor->store, endpoint, "role.wal-writer"),
-                          high_water));
+    mode_t mask = umask(0077); /* for the store's own processes: not for security.group either */
+    enum mn_status status = mn_router_bind(
+        &w->internal, actor->zmq, mn_actor_endpoint(&actor->store, endpoint, "role.wal-writer"), high_water);
+    umask(mask);
+    MN_TRY(status);
     mn_actor_poll(actor, w->internal.socket);
     return mn_link_open(&w->compactor, actor->zmq, &actor->store, "role.compactor");
 }
