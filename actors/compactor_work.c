@@ -198,6 +198,9 @@ static void note_stats(struct mn_compactor_role *c, const struct mn_compact_prop
     mn_log(c->actor, "compacted %llu rows into %llu in %u segments (%.1f MiB) in %.1f ms",
            (unsigned long long)proposal->rows_in, (unsigned long long)proposal->rows_out, proposal->output_count,
            (double)proposal->bytes_out / (1 << 20), (double)(mn_clock_ns() - began_ns) / 1e6);
+    if (proposal->rows_lost)
+        mn_log(c->actor, "DAMAGE: a purge had to rewrite a damaged segment; %llu rows in it could not be read and are lost",
+               (unsigned long long)proposal->rows_lost);
 }
 
 static enum mn_status carry_out(struct mn_compactor_role *c, const struct mn_compact_plan *plan,

@@ -229,6 +229,34 @@ static enum mn_status judge_damage(struct recovery *r, uint32_t number, const st
     return quarantine_stretch(r, job, damage->offset, damage->bytes, damage->after_seq + 1, last_seq, damage->what);
 }
 
+/* A log segment tells where the one before it ended. */
+static enum mn_status judge_gap(struct recovery *r, const struct mn_wal_segment *segment, uint64_t last_number,
+                                uint64_t last_seq)
+{
+    if (segment->header.prev_last_seq <= last_seq)
+        return MN_OK;
+    bool whole = segment->number != last_number + 1;
+    struct mn_quarantine_note note = {.wal_number = segment->number - 1,
+                                      .first_seq = last_seq + 1,
+                                      .last_seq = segment->header.prev_last_seq,
+                                      .reason = whole ? "a log segment is missing" : "the end of a log segment is missing"};
+    r->report->lost = true;
+    r->report->quarantined++;
+    return mn_quarantine_wal(&r->store, NULL, &note);
+}
+
+/* Without a manifest a store is new, and its log begins at seq 1. If it does not, MANIFEST is lost: going on would take its column
+ * segments for rubbish. */
+static enum mn_status check_manifest(const struct recovery *r)
+{
+    uint64_t first = next_first_seq(r, UINT32_MAX);
+    if (r->manifest.edit > 0 || first == 1 || (first == 0 && r->mark_seq == 0))
+        return MN_OK;
+    return MN_FAIL(MN_CORRUPT, "%s/MANIFEST is missing, but this store has been written to (seq %" PRIu64 "): restore the file "
+                               "or the store from a snapshot; nothing was changed",
+                   r->store.dir, first ? first : r->mark_seq);
+}
+
 /* Segments that are missing or whose header is lost, and the damages inside the others. */
 static enum mn_status judge_log(struct recovery *r)
 {
@@ -243,16 +271,7 @@ static enum mn_status judge_log(struct recovery *r)
             last_number = job->segment.number;
             continue;
         }
-        uint64_t promised = job->segment.header.prev_last_seq;
-        if (promised > last_seq && job->segment.number != last_number + 1) {
-            r->report->lost = true;
-            r->report->quarantined++;
-            struct mn_quarantine_note note = {.wal_number = job->segment.number - 1,
-                                              .first_seq = last_seq + 1,
-                                              .last_seq = promised,
-                                              .reason = "a log segment is missing"};
-            MN_TRY(mn_quarantine_wal(&r->store, NULL, &note));
-        }
+        MN_TRY(judge_gap(r, &job->segment, last_number, last_seq));
         for (uint32_t d = 0; d < job->damage_count; d++)
             MN_TRY(judge_damage(r, i, &job->damages[d]));
         if (job->extent.last_seq > last_seq)
@@ -436,6 +455,7 @@ static enum mn_status recover_locked(struct recovery *r, uint32_t threads)
     MN_TRY(list_log(r));
     MN_TRY(read_log(r, threads));
     MN_FAULT_POINT(recovery_scanned);
+    MN_TRY(check_manifest(r));
     MN_TRY(judge_log(r));
     r->report->scan_ns = mn_clock_ns() - started;
     started = mn_clock_ns();
