@@ -3,6 +3,7 @@
  */
 #include "tests/unit/store_fixture.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -179,6 +180,122 @@ static void a_view_that_cannot_be_mapped_leaves_the_reader_whole(void **state)
     fixture_free(f);
 }
 
+/* ---- all at once, as threads of one process ---- */
+
+#define PAIRS 40u
+
+/* The writer changes ids in pairs, both in one request; a compactor moves them; readers must never see half a change. */
+struct turmoil {
+    struct fixture *f;
+    _Atomic int stop;
+    _Atomic uint32_t halves, looks;
+};
+
+static void check_pairs(struct turmoil *t, const struct mn_snapshot *snapshot)
+{
+    for (uint32_t pair = 0; pair < PAIRS; pair++) {
+        const struct mn_id ids[2] = {number_id(2 * pair + 2), number_id(2 * pair + 3)};
+        struct mn_row_ref a = mn_read_find(snapshot, text_str("s"), &ids[0]);
+        struct mn_row_ref b = mn_read_find(snapshot, text_str("s"), &ids[1]);
+        bool both = a.part != MN_NONE && b.part != MN_NONE;
+        if (!both) {
+            t->halves += a.part != b.part;
+            continue;
+        }
+        const struct mn_part *x = &snapshot->parts[a.part], *y = &snapshot->parts[b.part];
+        const float *v = mn_part_vector(x, a.row), *w = mn_part_vector(y, b.row);
+        t->halves += mn_part_at(x, a.row) != mn_part_at(y, b.row) || mn_part_born(x, a.row) != mn_part_born(y, b.row) ||
+                     !v || !w || memcmp(v, w, FIXTURE_DIM * sizeof *v) != 0;
+    }
+}
+
+static void *keep_reading(void *context)
+{
+    struct turmoil *t = context;
+    struct mn_reader *reader;
+    struct mn_snapshot snapshot;
+    if (mn_reader_open(&reader, &t->f->store, &t->f->instance) != MN_OK)
+        return NULL;
+    while (!t->stop) {
+        if (mn_reader_pin(reader, 0, &snapshot) != MN_OK) {
+            t->halves++;
+            break;
+        }
+        check_pairs(t, &snapshot);
+        check_pairs(t, &snapshot); /* the same again while it is pinned */
+        mn_reader_unpin(reader);
+        t->looks++;
+    }
+    mn_reader_close(reader);
+    return NULL;
+}
+
+static void change_a_pair(struct fixture *f, uint64_t number)
+{
+    uint32_t pair = fixture_random(f, PAIRS), mode = fixture_random(f, 6);
+    struct mn_id ids[2] = {number_id(2 * pair + 2), number_id(2 * pair + 3)};
+    struct mn_outcome outcome;
+    struct mn_memory m[2] = {fixture_memory(ids[0].lo, number, "x"), fixture_memory(ids[1].lo, number, "y")};
+    struct mn_remember remember = {.write = fixture_write(f, "s"), .memories = m, .count = 2};
+    struct mn_forget forget = {.write = fixture_write(f, "s"), .ids = ids, .id_count = 2, .mode = (enum mn_forget_mode)mode};
+    bool puts = mode < MN_FORGET_DELETE || mode > MN_FORGET_RESTORE;
+    enum mn_status status;
+    do {
+        status = puts ? mn_writer_remember(f->writer, &remember, &outcome) : mn_writer_forget(f->writer, &forget, &outcome);
+        if (status == MN_NOT_READY)
+            fixture_commit(f);
+    } while (status == MN_NOT_READY);
+    ok(status);
+}
+
+static void compact_now(struct fixture *f, struct mn_compactor *compactor)
+{
+    static const struct mn_compact_policy policy = {
+        .min_rows = 1, .min_log_segments = 1, .fanout = 4, .dead_percent = 25, .segment_rows_max = 100000};
+    struct mn_compact_plan plan;
+    struct mn_compact_proposal proposal;
+    uint64_t sealed;
+    ok(mn_writer_seal(f->writer, &sealed));
+    atomic_store(&f->instance.control->history_seq, sealed);
+    ok(mn_compact_plan_make(compactor, &policy, true, &plan));
+    if (plan.worth) {
+        ok(mn_compact_build(compactor, &plan, &policy, NULL, NULL, &proposal));
+        change_a_pair(f, 1000000 + sealed);
+        fixture_commit(f);
+        ok(mn_writer_commit_proposal(f->writer, &proposal));
+        mn_compact_proposal_free(&proposal);
+    }
+    mn_compact_plan_free(&plan);
+}
+
+static void readers_see_whole_changes_while_everything_moves(void **state)
+{
+    struct turmoil t = {.f = fixture_new()};
+    struct mn_compactor *compactor;
+    pthread_t readers[3];
+    ok(mn_compactor_open(&compactor, &t.f->store, &t.f->instance));
+    for (size_t i = 0; i < MN_ARRAY_LEN(readers); i++)
+        assert_int_equal(pthread_create(&readers[i], NULL, keep_reading, &t), 0);
+    for (uint64_t number = 1; number <= 3000; number++) {
+        change_a_pair(t.f, number);
+        if (number % 3 == 0)
+            fixture_commit(t.f);
+        if (number % 200 == 0) {
+            fixture_commit(t.f);
+            compact_now(t.f, compactor);
+        }
+        mn_writer_tend(t.f->writer, mn_wall_ns());
+    }
+    fixture_commit(t.f);
+    t.stop = 1;
+    for (size_t i = 0; i < MN_ARRAY_LEN(readers); i++)
+        assert_int_equal(pthread_join(readers[i], NULL), 0);
+    assert_int_equal(t.halves, 0);
+    assert_true(t.looks > 20);
+    mn_compactor_close(compactor);
+    fixture_free(t.f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +306,7 @@ int main(void)
         cmocka_unit_test(expired_ones_are_not_visible),
         cmocka_unit_test(an_evicted_reader_claims_again),
         cmocka_unit_test(a_view_that_cannot_be_mapped_leaves_the_reader_whole),
+        cmocka_unit_test(readers_see_whole_changes_while_everything_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
