@@ -245,12 +245,25 @@ static enum mn_status judge_gap(struct recovery *r, const struct mn_wal_segment 
     return mn_quarantine_wal(&r->store, NULL, &note);
 }
 
-/* Without a manifest a store is new, and its log begins at seq 1. If it does not, MANIFEST is lost: going on would take its column
- * segments for rubbish. */
+/* A column segment or a ledger: only compaction makes them, and then there is a manifest. */
+static enum mn_status note_compacted(void *context, const char *name)
+{
+    *(bool *)context |= strncmp(name, "ledger.", 7) == 0 || (name[0] >= '0' && name[0] <= '9' && !strchr(name, '.'));
+    return MN_OK;
+}
+
+/* Without a manifest a store was never compacted, and its log begins at seq 1. If it does not, and there are files that a manifest
+ * must have named, MANIFEST is lost: going on would take them for rubbish. Else the beginning of the log is lost. */
 static enum mn_status check_manifest(const struct recovery *r)
 {
+    char path[MN_PATH_MAX];
+    bool compacted = false;
     uint64_t first = next_first_seq(r, UINT32_MAX);
     if (r->manifest.edit > 0 || first == 1 || (first == 0 && r->mark_seq == 0))
+        return MN_OK;
+    MN_TRY(r->store.io->list(r->store.dir, note_compacted, &compacted));
+    MN_TRY(r->store.io->list(mn_store_path(&r->store, path, "columns"), note_compacted, &compacted));
+    if (!compacted)
         return MN_OK;
     return MN_FAIL(MN_CORRUPT, "%s/MANIFEST is missing, but this store has been written to (seq %" PRIu64 "): restore the file "
                                "or the store from a snapshot; nothing was changed",
@@ -261,6 +274,7 @@ static enum mn_status check_manifest(const struct recovery *r)
 static enum mn_status judge_log(struct recovery *r)
 {
     uint64_t last_seq = r->manifest.log_seq, last_number = r->manifest.wal_first ? r->manifest.wal_first - 1 : 0;
+    bool told = false; /* that the segment before is lost */
     for (uint32_t i = 0; i < r->job_count; i++) {
         struct job *job = &r->jobs[i];
         if (job->segment.unused)
@@ -269,9 +283,12 @@ static enum mn_status judge_log(struct recovery *r)
             r->report->lost = true;
             MN_TRY(quarantine_stretch(r, job, 0, job->segment.bytes, last_seq + 1, 0, "both headers of a log segment are damaged"));
             last_number = job->segment.number;
+            told = true;
             continue;
         }
-        MN_TRY(judge_gap(r, &job->segment, last_number, last_seq));
+        if (!told || job->segment.number != last_number + 1)
+            MN_TRY(judge_gap(r, &job->segment, last_number, last_seq));
+        told = false;
         for (uint32_t d = 0; d < job->damage_count; d++)
             MN_TRY(judge_damage(r, i, &job->damages[d]));
         if (job->extent.last_seq > last_seq)
