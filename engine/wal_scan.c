@@ -373,6 +373,21 @@ static enum mn_status pass_record(void *context, const struct mn_wal_segment *se
     return MN_OK;
 }
 
+/* Bytes that a write which did not end may have left: the beginning of a batch, or sectors of one whose first did not land. A lone
+ * byte among zeros is neither. */
+static bool may_be_torn(const struct mn_wal_segment *segment, const struct mn_wal_damage *damage)
+{
+    const uint8_t *p = segment->base + damage->offset;
+    uint64_t at = 0, end = damage->bytes;
+    if (damage->headed)
+        return true;
+    if (!all_zero(p, SECTOR))
+        return false;
+    while (at < end && p[at] == 0)
+        at++;
+    return at + 1 < end && !all_zero(p + at + 1, end - at - 1);
+}
+
 static enum mn_status tell_damage(void *context, const struct mn_wal_segment *segment, const struct mn_wal_damage *damage)
 {
     struct verification *v = context;
@@ -381,7 +396,7 @@ static enum mn_status tell_damage(void *context, const struct mn_wal_segment *se
         return MN_OK; /* the end of the active segment: being written */
     if (damage->bytes == 0)
         return MN_OK; /* a cut file, told of below */
-    if (damage->headed && !damage->salvaged) {
+    if (!damage->salvaged && may_be_torn(segment, damage)) {
         uint64_t seq;
         bool found;
         MN_TRY(find_successor(segment->store, segment->number, &seq, &found));
@@ -415,10 +430,13 @@ enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint
                                             (const void *)(segment.base + segment.bytes - MN_WAL_BLOCK)};
     if (segment.cut)
         damaged(context, path, "the file is shorter than it was made");
-    for (int i = 0; i < 2 && !segment.unused && !segment.cut; i++)
+    for (int i = 0; i < 2 && !segment.unused && !segment.cut; i++) {
+        if (extent.batches == 0 && all_zero((const uint8_t *)copies[i], MN_WAL_BLOCK))
+            continue; /* it was never synced: nothing in it was acknowledged */
         if (!mn_wal_header_valid(copies[i], store->uuid, number, segment.bytes) ||
             !all_zero((const uint8_t *)(copies[i] + 1), MN_WAL_BLOCK - sizeof *copies[i]))
             damaged(context, path, i == 0 ? "the first header block is damaged" : "the last header block is damaged");
+    }
     if (segment.unused && !all_zero(segment.base, segment.bytes))
         damaged(context, path, "a prepared log segment is not zero");
     mn_wal_unmap(&segment);
