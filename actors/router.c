@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "engine/store.h"
@@ -46,11 +47,37 @@ static enum mn_status guard(struct mn_router *router, const char *endpoint)
     return mn_store_lock(path, &router->lock_fd);
 }
 
+/* ---- large replies: counted while ZeroMQ holds them ---- */
+
+#define LOAN_ACCOUNTS 1024u /* by hash of the peer's id; two peers may share one */
+
+struct mn_loans {
+    _Atomic uint64_t total, peers[LOAN_ACCOUNTS];
+    _Atomic uint64_t holders; /* the router, and each loan: the last one frees it (replies outlive their socket) */
+};
+
+struct loan {
+    struct mn_loans *loans;
+    _Atomic uint64_t *account;
+    size_t bytes;
+    uint8_t data[];
+};
+
+static void let_go(struct mn_loans *loans)
+{
+    if (loans && atomic_fetch_sub(&loans->holders, 1) == 1)
+        free(loans);
+}
+
 enum mn_status mn_router_bind(struct mn_router *router, void *zmq, const char *endpoint, int high_water)
 {
     enum mn_status status = MN_OK;
     *router = (struct mn_router){.lock_fd = -1};
     MN_TRY(guard(router, endpoint));
+    router->loans = calloc(1, sizeof *router->loans);
+    if (!router->loans)
+        MN_TRY_OUT(MN_FAIL(MN_INTERNAL, "no memory for the socket %s", endpoint));
+    atomic_store(&router->loans->holders, 1);
     router->socket = zmq_socket(zmq, ZMQ_ROUTER);
     if (!router->socket)
         MN_TRY_OUT(MN_FAIL(MN_SYSTEM, "zmq_socket: %s", zmq_strerror(errno)));
@@ -69,6 +96,7 @@ void mn_router_close(struct mn_router *router)
         zmq_close(router->socket);
     if (router->lock_fd >= 0)
         close(router->lock_fd);
+    let_go(router->loans);
     *router = (struct mn_router){.lock_fd = -1, .lost = router->lost};
 }
 
@@ -79,6 +107,17 @@ static void drop_rest(void *socket, zmq_msg_t *body)
         if (zmq_msg_recv(body, socket, ZMQ_DONTWAIT) < 0)
             return;
     }
+}
+
+/* A short frame with others behind it: the number that a REQ socket gave its request. */
+static bool take_mark(struct mn_peer *peer, zmq_msg_t *body)
+{
+    size_t bytes = zmq_msg_size(body);
+    if (bytes == 0 || bytes > MN_PEER_MARK_MAX || !zmq_msg_more(body))
+        return false;
+    memcpy(peer->mark, zmq_msg_data(body), bytes);
+    peer->mark_bytes = (uint8_t)bytes;
+    return true;
 }
 
 enum mn_status mn_router_receive(struct mn_router *router, struct mn_peer *peer, zmq_msg_t *body, bool *malformed)
@@ -93,7 +132,10 @@ enum mn_status mn_router_receive(struct mn_router *router, struct mn_peer *peer,
     peer->id_bytes = (uint8_t)bytes;
     memcpy(peer->id, zmq_msg_data(body), (size_t)bytes);
     peer->delimiter = false;
+    peer->mark_bytes = 0;
     if (zmq_msg_recv(body, router->socket, ZMQ_DONTWAIT) < 0)
+        goto broken;
+    if (take_mark(peer, body) && (zmq_msg_recv(body, router->socket, ZMQ_DONTWAIT) < 0 || zmq_msg_size(body) != 0))
         goto broken;
     if (zmq_msg_size(body) == 0 && zmq_msg_more(body)) {
         peer->delimiter = true;
@@ -105,6 +147,8 @@ enum mn_status mn_router_receive(struct mn_router *router, struct mn_peer *peer,
     return MN_OK;
 broken:
     *malformed = true;
+    peer->mark_bytes = 0;
+    drop_rest(router->socket, body);
     return MN_OK;
 }
 
@@ -128,13 +172,67 @@ static bool send_frame(struct mn_router *router, const void *data, size_t bytes,
     return sent >= 0;
 }
 
+/* ---- replies */
+
+/* Called by ZeroMQ, on a thread of its own, when the reply is written or given up. */
+static void repay(void *data, void *hint)
+{
+    struct loan *loan = hint;
+    atomic_fetch_sub(&loan->loans->total, loan->bytes);
+    atomic_fetch_sub(loan->account, loan->bytes);
+    let_go(loan->loans);
+    free(loan);
+}
+
+static struct loan *lend(struct mn_router *router, const struct mn_peer *peer, const void *data, size_t bytes)
+{
+    struct mn_loans *loans = router->loans;
+    _Atomic uint64_t *account =
+        &loans->peers[mn_str_hash((struct mn_str){(const char *)peer->id, peer->id_bytes}) % LOAN_ACCOUNTS];
+    if (atomic_load(&loans->total) + bytes > MN_ROUTER_LOANS_MAX || atomic_load(account) + bytes > MN_PEER_LOANS_MAX)
+        return NULL;
+    struct loan *loan = malloc(sizeof *loan + bytes);
+    if (!loan)
+        return NULL;
+    *loan = (struct loan){loans, account, bytes};
+    memcpy(loan->data, data, bytes);
+    atomic_fetch_add(&loans->total, bytes);
+    atomic_fetch_add(account, bytes);
+    atomic_fetch_add(&loans->holders, 1);
+    return loan;
+}
+
+static bool send_loan(struct mn_router *router, struct loan *loan)
+{
+    zmq_msg_t message;
+    if (zmq_msg_init_data(&message, loan->data, loan->bytes, repay, loan) != 0) {
+        repay(loan->data, loan);
+        return false;
+    }
+    if (zmq_msg_send(&message, router->socket, ZMQ_DONTWAIT) >= 0)
+        return true;
+    zmq_msg_close(&message); /* repays */
+    return false;
+}
+
+static bool send_envelope(struct mn_router *router, const struct mn_peer *peer)
+{
+    if (!send_frame(router, peer->id, peer->id_bytes, ZMQ_SNDMORE))
+        return false;
+    if (peer->mark_bytes && !send_frame(router, peer->mark, peer->mark_bytes, ZMQ_SNDMORE))
+        return false;
+    return !peer->delimiter || send_frame(router, "", 0, ZMQ_SNDMORE);
+}
+
 void mn_router_reply(struct mn_router *router, const struct mn_peer *peer, const void *data, size_t bytes)
 {
-    bool sent = send_frame(router, peer->id, peer->id_bytes, ZMQ_SNDMORE);
-    if (sent && peer->delimiter)
-        sent = send_frame(router, "", 0, ZMQ_SNDMORE);
+    bool large = bytes > MN_LOAN_BYTES;
+    struct loan *loan = large ? lend(router, peer, data, bytes) : NULL;
+    bool sent = (!large || loan) && send_envelope(router, peer);
     if (sent)
-        sent = send_frame(router, data, bytes, 0);
+        sent = loan ? send_loan(router, loan) : send_frame(router, data, bytes, 0);
+    else if (loan)
+        repay(loan->data, loan);
     if (!sent)
         router->lost++;
 }

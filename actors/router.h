@@ -12,12 +12,22 @@
 #include "actors/wire.h"
 #include "engine/types.h"
 
+#define MN_PEER_MARK_MAX 16
 #define MN_PEER_ID_MAX 256 /* bytes of a ROUTER identity (ZeroMQ: at most 255) */
+
+/* Replies above MN_LOAN_BYTES are counted until ZeroMQ has let go of them: so many bytes may wait for one peer, and for all peers
+ * together. A peer that does not read is so no burden on the memory of the others. */
+#define MN_LOAN_BYTES       (64u << 10)
+#define MN_PEER_LOANS_MAX   (UINT64_C(256) << 20)
+#define MN_ROUTER_LOANS_MAX (UINT64_C(1) << 30)
+
+struct mn_loans;
 
 struct mn_router {
     void *socket;
     int lock_fd;
     uint64_t lost; /* replies dropped: peer gone, or its queue full */
+    struct mn_loans *loans;
 };
 
 enum mn_status mn_router_bind(struct mn_router *router, void *zmq, const char *endpoint, int high_water) MN_MUST_USE;
@@ -28,6 +38,8 @@ struct mn_peer {
     uint8_t id[MN_PEER_ID_MAX];
     uint8_t id_bytes;
     bool delimiter; /* an empty frame came first: echo it */
+    uint8_t mark[MN_PEER_MARK_MAX]; /* a REQ socket with ZMQ_REQ_CORRELATE numbers its requests before the empty frame: echoed */
+    uint8_t mark_bytes;
 };
 
 /* A request as it came, to be answered later. Its frame is owned. */
@@ -47,8 +59,8 @@ void mn_held_move(struct mn_held *to, struct mn_held *from);
 enum mn_status mn_router_receive(struct mn_router *router, struct mn_peer *peer, zmq_msg_t *body,
                                  bool *malformed) MN_MUST_USE;
 
-/* Hands a reply over without waiting and without copying more than libzmq does. A peer that is gone or does not read
- * loses it (router->lost). */
+/* Hands a reply over without waiting; `data` may be reused at once. A peer that is gone, or does not read, loses it
+ * (router->lost). */
 void mn_router_reply(struct mn_router *router, const struct mn_peer *peer, const void *data, size_t bytes);
 
 #endif

@@ -213,6 +213,9 @@ static void sleep_until_asked(struct mn_wal_keeper *k)
 static void *keep(void *context)
 {
     struct mn_wal_keeper *k = context;
+    /* The writer may run under a real-time class; filling segments with zeros must not. */
+    struct sched_param ordinary = {0};
+    pthread_setschedparam(pthread_self(), SCHED_OTHER, &ordinary);
     pthread_mutex_lock(&k->lock);
     while (!k->stop) {
         if (remove_next(k))

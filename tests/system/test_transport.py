@@ -1,5 +1,6 @@
 """The transport: forms of envelope, rid, junk frames, clients that vanish or never read, frames too large, order."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -49,6 +50,19 @@ class Envelope(ClusterCase):
                         self.assertIn("rid", reply)
                         self.assertEqual(reply["rid"], rid)
                         self.assertIs(type(reply["rid"]), type(rid))
+
+    def test_a_req_socket_that_numbers_its_requests(self):
+        """ZMQ_REQ_CORRELATE puts a frame before the empty one, and takes no reply without it."""
+        for socket in SOCKETS:
+            with zmq.Context() as context, context.socket(zmq.REQ) as req:
+                req.setsockopt(zmq.REQ_CORRELATE, 1)
+                req.setsockopt(zmq.REQ_RELAXED, 1)
+                req.linger = 0
+                req.connect(self.cluster.endpoint(socket))
+                for rid in (1, 2):
+                    req.send(msgpack.packb(self.request(socket, rid=rid)))
+                    self.assertTrue(req.poll(int(10_000 * PATIENCE)), socket)
+                    self.assertEqual(unpack(req.recv())["rid"], rid)
 
     def test_without_rid(self):
         with Peer(self.cluster.endpoint("control")) as peer:
@@ -104,6 +118,30 @@ class Envelope(ClusterCase):
         for reply in refused:
             self.assertIn(reply["code"], ("deadline", "busy"))
         self.assertEqual(self.ok("count")["count"], len(replies) - len(refused))
+
+
+class Mutes(ClusterCase):
+    def test_large_replies_that_nobody_reads_are_counted_in_bytes(self):
+        """However many messages recall.high_water allows."""
+        ids = list(range(1, 13))
+        for i in ids:
+            self.remember({"id": i, "content": "x" * (1 << 20)})
+        pid = self.cluster.role("recall")["pid"]
+        body = msgpack.packb({"op": "get", "space": self.space, "ids": ids})
+        with contextlib.ExitStack() as stack:
+            mutes = [
+                stack.enter_context(Peer(self.cluster.endpoint("recall"), receive_limit=1)) for _ in range(3)
+            ]
+            for mute in mutes:
+                mute.socket.rcvbuf = 4096
+                for _ in range(60):  # 12 MiB each: 2 GiB in all
+                    mute.send_frames([body])
+            for _ in range(5):
+                self.assertEqual(len(self.get(1)[0]["content"]), 1 << 20)
+                self.assertLess(resident_kib(pid), 1_300_000)
+            lost = lambda: self.ok("stats")["stats"]["recall_lost_replies"]
+            poll_until("replies that cannot be kept are dropped", lambda: lost() > 0, 30 * PATIENCE)
+            self.assertLess(resident_kib(pid), 1_300_000)
 
 
 class Strangers(ClusterCase):
