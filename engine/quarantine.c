@@ -99,22 +99,47 @@ enum mn_status mn_quarantine_wal(const struct mn_store *store, const struct mn_w
     return write_note(store, base, segment, note);
 }
 
-enum mn_status mn_quarantine_note_columns(const struct mn_store *store, uint64_t segment, const char *reason)
+/* A note on something that is no stretch of the log: `name` is its file under quarantine/, `file` what it speaks of. */
+static enum mn_status write_plain_note(const struct mn_store *store, const char *name, const char *file, const char *reason)
 {
-    char name[96], path[MN_PATH_MAX];
+    char path[MN_PATH_MAX];
     char *text = NULL;
     size_t bytes = 0;
-    snprintf(name, sizeof name, "quarantine/columns-%" PRIu64 ".json", segment);
     FILE *out = open_memstream(&text, &bytes);
     if (!out)
         return MN_FAIL(MN_INTERNAL, "no memory for a quarantine note");
-    fprintf(out, "{\"file\": \"columns/%" PRIu64 "\", \"reason\": ", segment);
+    fprintf(out, "{\"file\": \"%s\", \"reason\": ", file);
     put_json(out, reason);
     fputs(", \"ids\": []}\n", out);
     fclose(out);
     enum mn_status status = mn_io_replace(store->io, mn_store_path(store, path, name), text, bytes);
     free(text);
     return status;
+}
+
+enum mn_status mn_quarantine_note_columns(const struct mn_store *store, uint64_t segment, const char *reason)
+{
+    char name[96], file[64];
+    snprintf(name, sizeof name, "quarantine/columns-%" PRIu64 ".json", segment);
+    snprintf(file, sizeof file, "columns/%" PRIu64, segment);
+    return write_plain_note(store, name, file, reason);
+}
+
+enum mn_status mn_quarantine_ledger(const struct mn_store *store, uint64_t seq, const char *reason)
+{
+    char name[96], from[MN_PATH_MAX], to[MN_PATH_MAX], told[512];
+    uint64_t bytes;
+    snprintf(told, sizeof told, "%s", reason); /* it may be the error that the calls below overwrite */
+    snprintf(name, sizeof name, "ledger.%" PRIu64, seq);
+    mn_store_path(store, from, name);
+    snprintf(name, sizeof name, "quarantine/ledger.%" PRIu64 ".bin", seq);
+    enum mn_status status = store->io->unlink(mn_store_path(store, to, name)); /* of a try that was cut short */
+    if (status == MN_OK || status == MN_NOT_FOUND)
+        status = store->io->copy(from, to, &bytes);
+    if (status != MN_OK && status != MN_NOT_FOUND)
+        return status;
+    snprintf(name, sizeof name, "quarantine/ledger.%" PRIu64 ".json", seq);
+    return write_plain_note(store, name, status == MN_OK ? strrchr(to, '/') + 1 : "", told);
 }
 
 static enum mn_status note_any(void *context, const char *name)

@@ -18,6 +18,8 @@ struct mn_quarantine_note {
 /* Copies a stretch of a log segment (segment NULL: there is nothing to copy, a note alone). */
 enum mn_status mn_quarantine_wal(const struct mn_store *store, const struct mn_wal_segment *segment,
                                  const struct mn_quarantine_note *note) MN_MUST_USE;
+/* Copies ledger.<seq> aside, if it is there, with a note (quarantine/ledger.<seq>.bin and .json). */
+enum mn_status mn_quarantine_ledger(const struct mn_store *store, uint64_t seq, const char *reason) MN_MUST_USE;
 /* A note on a column segment, which stays where it is. */
 enum mn_status mn_quarantine_note_columns(const struct mn_store *store, uint64_t segment, const char *reason) MN_MUST_USE;
 /* True when anything is in quarantine. */

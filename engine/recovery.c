@@ -51,6 +51,7 @@ struct recovery {
     _Atomic uint32_t *progress;
     uint64_t instance_gen;
     uint64_t mark_seq; /* acknowledged, as far as the mark knows */
+    bool ledger_lost;
     struct mn_recovery_report *report;
 };
 
@@ -432,6 +433,41 @@ static enum mn_status replay_log(struct recovery *r)
     return MN_OK;
 }
 
+/* ---- the ledger ---- */
+
+/* Without its ledger a store forgets which retries it has answered, and what it has assigned: told of, and no reason to be down. */
+static enum mn_status load_ledger(struct recovery *r)
+{
+    if (r->manifest.ledger_seq == 0)
+        return MN_OK;
+    enum mn_status status = mn_ledger_load(r->ledger, &r->store, r->manifest.ledger_seq);
+    if (status != MN_CORRUPT && status != MN_NOT_FOUND)
+        return status;
+    r->ledger_lost = r->report->lost = true;
+    r->report->quarantined++;
+    MN_TRY(mn_quarantine_ledger(&r->store, r->manifest.ledger_seq, mn_error_text()));
+    mn_ledger_free(r->ledger);
+    r->ledger = NULL;
+    return mn_ledger_new(&r->ledger);
+}
+
+/* Ids above this were given by a client: the engine counts from 1. */
+#define COUNTED_ID_MAX (UINT64_C(1) << 48)
+
+/* A new ledger in place of the lost one: each space's counter goes on behind the largest id that is there, dead ones included. */
+static enum mn_status replace_ledger(struct recovery *r)
+{
+    for (uint32_t i = 0; i < r->parts.count; i++) {
+        const struct mn_part *part = &r->parts.own[i]->part;
+        for (uint32_t row = 0; !r->parts.own[i]->retired && row < part->rows; row++) {
+            const struct mn_id *id = mn_part_id(part, row);
+            if (id->kind == MN_ID_INTEGER && id->lo < COUNTED_ID_MAX)
+                MN_TRY(mn_ledger_raise_id(r->ledger, mn_part_string(part, mn_part_space(part, row)), id->lo + 1));
+        }
+    }
+    return mn_ledger_save(r->ledger, &r->store, r->manifest.ledger_seq, INT64_MIN);
+}
+
 /* ---- handing over ---- */
 
 static enum mn_status hand_over(struct recovery *r)
@@ -467,8 +503,7 @@ static enum mn_status recover_locked(struct recovery *r, uint32_t threads)
         r->mark_seq = acked;
     MN_TRY(mn_parts_init(&r->parts, &r->store, r->instance));
     MN_TRY(mn_ledger_new(&r->ledger));
-    if (r->manifest.ledger_seq != 0)
-        MN_TRY(mn_ledger_load(r->ledger, &r->store, r->manifest.ledger_seq));
+    MN_TRY(load_ledger(r));
     MN_TRY(list_log(r));
     MN_TRY(read_log(r, threads));
     MN_FAULT_POINT(recovery_scanned);
@@ -478,6 +513,8 @@ static enum mn_status recover_locked(struct recovery *r, uint32_t threads)
     started = mn_clock_ns();
     MN_TRY(load_columns(r));
     MN_TRY(replay_log(r));
+    if (r->ledger_lost)
+        MN_TRY(replace_ledger(r));
     MN_TRY(hand_over(r));
     r->report->build_ns = mn_clock_ns() - started;
     tell_progress(r, 100);

@@ -7,8 +7,10 @@
  */
 #include "tests/unit/store_fixture.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/fault.h"
@@ -626,6 +628,202 @@ static void a_damaged_replacement_hides_what_it_replaced(void **state)
     fixture_free(f);
 }
 
+/* ---- one flipped bit anywhere ---- */
+
+struct file_list {
+    char names[200][96];
+    uint64_t bytes[200];
+    uint32_t count;
+};
+
+static void list_files(const struct fixture *f, const char *folder, struct file_list *list)
+{
+    char path[MN_PATH_MAX];
+    DIR *dir = opendir(mn_store_path(&f->store, path, folder));
+    assert_non_null(dir);
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        char name[80];
+        struct stat st;
+        if (entry->d_name[0] == '.' || strcmp(entry->d_name, "LOCK") == 0)
+            continue;
+        snprintf(name, sizeof name, "%.30s%s%.40s", folder, folder[0] ? "/" : "", entry->d_name);
+        assert_int_equal(stat(mn_store_path(&f->store, path, name), &st), 0);
+        if (S_ISDIR(st.st_mode)) {
+            list_files(f, name, list);
+        } else if (st.st_size > 0) {
+            assert_true(list->count < MN_ARRAY_LEN(list->names));
+            snprintf(list->names[list->count], sizeof list->names[0], "%s", name);
+            list->bytes[list->count++] = (uint64_t)st.st_size;
+        }
+    }
+    closedir(dir);
+}
+
+/* Of ids 1..80: multiples of 7 are deleted, others there. Returns how many are missing or unreadable. */
+static uint32_t look_at_all(struct fixture *f, uint32_t *risen)
+{
+    struct mn_reader *reader;
+    struct mn_snapshot snapshot;
+    uint32_t missing = 0;
+    ok(mn_reader_open(&reader, &f->store, &f->instance));
+    ok(mn_reader_pin(reader, 0, &snapshot));
+    for (uint64_t id = 1; id <= 80; id++) {
+        struct mn_id key = number_id(id);
+        struct mn_row_ref ref = mn_read_find(&snapshot, text_str("s"), &key);
+        struct mn_str content = {0}, wanted;
+        char text[64];
+        bool bin;
+        if (id % 7 == 0) {
+            *risen += ref.part != MN_NONE;
+            continue;
+        }
+        if (ref.part == MN_NONE) {
+            missing++;
+            continue;
+        }
+        const struct mn_part *part = &snapshot.parts[ref.part];
+        const float *vector = mn_part_vector(part, ref.row);
+        enum mn_status status = mn_part_content(part, ref.row, &content, &bin);
+        wanted = text_str(content_of(id, text));
+        if (!vector || status == MN_CORRUPT) {
+            missing++; /* told by its block's checksum */
+            continue;
+        }
+        ok(status);
+        assert_memory_equal(vector, fixture_vector(id), FIXTURE_DIM * sizeof(float)); /* never wrong bytes */
+        assert_true(mn_str_equal(content, wanted));
+        assert_int_equal(mn_part_at(part, ref.row), id);
+    }
+    if (missing > 0 && snapshot.missing > 0)
+        missing = UINT32_MAX; /* a whole segment, and told of */
+    mn_reader_close(reader);
+    return missing;
+}
+
+static struct fixture *store_of_all_kinds(void)
+{
+    static const struct mn_compact_policy policy = {
+        .min_rows = 1, .min_log_segments = 1, .fanout = 4, .dead_percent = 25, .segment_rows_max = 1000};
+    struct fixture *f = fixture_new();
+    struct mn_compactor *compactor;
+    struct mn_compact_plan plan;
+    struct mn_compact_proposal proposal;
+    char text[64];
+    uint64_t sealed;
+    ok(mn_compactor_open(&compactor, &f->store, &f->instance));
+    for (uint64_t id = 1; id <= 80; id++) {
+        fixture_put(f, "s", id, id, content_of(id, text));
+        if (id % 4 == 0)
+            fixture_commit(f);
+        if (id % 14 == 0)
+            fixture_forget(f, "s", id - 7, MN_FORGET_DELETE);
+        if (id != 50)
+            continue;
+        fixture_commit(f);
+        ok(mn_writer_seal(f->writer, &sealed));
+        atomic_store(&f->instance.control->history_seq, sealed);
+        ok(mn_compact_plan_make(compactor, &policy, true, &plan));
+        ok(mn_compact_build(compactor, &plan, &policy, NULL, NULL, &proposal));
+        ok(mn_writer_commit_proposal(f->writer, &proposal));
+        mn_compact_proposal_free(&proposal);
+        mn_compact_plan_free(&plan);
+    }
+    for (uint64_t id = 7; id <= 80; id += 7)
+        fixture_forget(f, "s", id, MN_FORGET_DELETE);
+    fixture_commit(f);
+    mn_compactor_close(compactor);
+    fixture_power_cut(f);
+    return f;
+}
+
+static void check_one_flip(struct fixture *f, const char *name, uint64_t offset, uint8_t mask)
+{
+    struct mn_store as_was = f->store;
+    fixture_flip(f, name, offset, mask);
+    enum mn_status status = mn_store_open(&f->store, &mn_io_posix, f->dir);
+    assert_int_equal(status, strcmp(name, "STORE") == 0 ? MN_CORRUPT : MN_OK);
+    f->store = as_was;
+    fixture_open_instance(f);
+    if (status == MN_OK)
+        status = fixture_recover(f);
+    if (status == MN_OK) {
+        uint32_t risen = 0, missing = look_at_all(f, &risen);
+        uint32_t reasons = atomic_load(&f->instance.control->reasons);
+        bool in_block = missing > 0 && strncmp(name, "columns/", 8) == 0; /* found by whoever touches it */
+        if ((missing > 0 || risen > 0) && reasons == 0 && !in_block)
+            print_error("%s at %llu: %u missing, %u risen, and nothing said\n", name, (unsigned long long)offset, missing, risen);
+        assert_true((missing == 0 && risen == 0) || reasons != 0 || in_block);
+        assert_true(risen == 0 || (reasons & MN_DEGRADED_LOST));
+    } else {
+        assert_true(mn_error_text()[0] != 0);
+        assert_int_equal(status, MN_CORRUPT);
+        assert_string_equal(name, "STORE"); /* nothing else keeps the rest from being served */
+    }
+    fixture_power_cut(f);
+    char path[MN_PATH_MAX];
+    if (strncmp(name, "ledger.", 7) != 0)
+        fixture_flip(f, name, offset, mask); /* a ledger was made anew */
+    ok(mn_io_remove_tree(&mn_io_posix, mn_store_path(&f->store, path, "quarantine")));
+    ok(mn_io_posix.mkdir(path));
+}
+
+static void a_flipped_bit_anywhere_gives_no_wrong_bytes_and_is_told(void **state)
+{
+    struct fixture *f = store_of_all_kinds();
+    struct file_list *list = calloc(1, sizeof *list);
+    list_files(f, "", list);
+    assert_true(list->count > 15);
+    for (uint32_t round = 0; round < 600; round++) {
+        uint32_t n = round % list->count;
+        bool log = strstr(list->names[n], ".wal") != NULL; /* most of which is zeros behind its end */
+        uint64_t below = log && round % 5 != 0 ? 16 * 4096 : list->bytes[n];
+        check_one_flip(f, list->names[n], fixture_random(f, (uint32_t)(below < list->bytes[n] ? below : list->bytes[n])),
+                       (uint8_t)(1 << fixture_random(f, 8)));
+    }
+    fixture_start(f); /* and undamaged it is all there */
+    uint32_t risen = 0;
+    assert_int_equal(look_at_all(f, &risen), 0);
+    assert_int_equal(risen, 0);
+    assert_int_equal(atomic_load(&f->instance.control->reasons), 0);
+    free(list);
+    fixture_free(f);
+}
+
+/* Ids that were assigned are not assigned again, though what knew of them is gone. */
+static void a_lost_ledger_is_made_anew(void **state)
+{
+    for (int how = 0; how < 2; how++) {
+        struct fixture *f = store_of_all_kinds();
+        char name[64], path[MN_PATH_MAX];
+        struct mn_manifest manifest;
+        ok(mn_manifest_read(&manifest, &f->store, NULL));
+        snprintf(name, sizeof name, "ledger.%llu", (unsigned long long)manifest.ledger_seq);
+        mn_manifest_free(&manifest);
+        if (how == 0)
+            fixture_flip(f, name, 9, 1);
+        else
+            assert_int_equal(unlink(mn_store_path(&f->store, path, name)), 0);
+        for (int round = 0; round < 2; round++) {
+            uint32_t risen = 0;
+            fixture_start(f);
+            assert_int_equal(f->report.lost, round == 0);
+            assert_int_equal(f->report.quarantined, round == 0);
+            assert_int_equal(fixture_files(f, "quarantine", ".json"), 1);
+            assert_int_equal(fixture_files(f, "quarantine", ".bin"), how == 0);
+            assert_int_equal(look_at_all(f, &risen) + risen, 0);
+            assert_true(fixture_exists(f, name));
+            struct mn_memory m = fixture_memory(0, 1, "x");
+            struct mn_remember request = {.write = fixture_write(f, "s"), .memories = &m, .count = 1};
+            struct mn_outcome outcome;
+            ok(mn_writer_remember(f->writer, &request, &outcome));
+            assert_int_equal(outcome.ids[0].lo, 81 + round);
+            fixture_commit(f);
+            fixture_power_cut(f);
+        }
+        fixture_free(f);
+    }
+}
+
 static void a_damaged_manifest_or_store_is_refused_with_a_sentence(void **state)
 {
     struct fixture *f = three_segments();
@@ -660,6 +858,8 @@ int main(void)
         cmocka_unit_test(a_torn_end_is_dropped_in_silence),
         cmocka_unit_test(a_damaged_replacement_hides_what_it_replaced),
         cmocka_unit_test(a_damaged_manifest_or_store_is_refused_with_a_sentence),
+        cmocka_unit_test(a_lost_ledger_is_made_anew),
+        cmocka_unit_test(a_flipped_bit_anywhere_gives_no_wrong_bytes_and_is_told),
         cmocka_unit_test(a_random_life_without_compaction),
         cmocka_unit_test(a_random_life_with_compactions),
     };
