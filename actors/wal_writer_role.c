@@ -21,7 +21,8 @@ static enum mn_status bind_sockets(struct mn_wal_writer *w)
     struct mn_actor *actor = w->actor;
     char endpoint[MN_ENDPOINT_MAX];
     /* Replies are small; a client may have as many on their way as the queue takes, and hear `busy` about more. */
-    int high_water = 4 * (int)actor->settings.write_queue_max;
+    uint64_t most = actor->settings.write_queue_max * 4;
+    int high_water = (int)(most > actor->settings.recall_high_water ? most : actor->settings.recall_high_water);
     MN_TRY(mn_router_bind(&w->public, actor->zmq, mn_actor_endpoint(&actor->store, endpoint, "write"), high_water));
     mn_actor_poll(actor, w->public.socket);
     mode_t mask = umask(0077); /* for the store's own processes: not for security.group either */
