@@ -463,6 +463,22 @@ static void a_torn_end_that_was_gone_on_behind_is_no_damage(void **state)
     log_free(log);
 }
 
+/* A prepared segment is zero; a first batch that landed without the headers in a power cut is no damage, a flipped bit is. */
+static void a_prepared_segment_is_verified(void **state)
+{
+    struct log *log = log_new();
+    memset(log->live, 0, SEGMENT_BYTES);
+    assert_int_equal(verify(log, UINT64_MAX), 0);
+    for (uint64_t at = 0; at < SEGMENT_BYTES; at += 997) {
+        log->live[at] = 0x10;
+        assert_true(verify(log, UINT64_MAX) > 0);
+        log->live[at] = 0;
+    }
+    memcpy(log->live + log->batch_at[1], log->written + log->batch_at[1], 8192);
+    assert_int_equal(verify(log, UINT64_MAX), 0);
+    log_free(log);
+}
+
 static void only_segment_files_are_listed_in_order(void **state)
 {
     struct fixture *f = fixture_prepare();
@@ -500,6 +516,7 @@ int main(void)
         cmocka_unit_test(one_copy_of_the_segment_header_is_enough),
         cmocka_unit_test(what_a_short_file_still_holds_is_read),
         cmocka_unit_test(a_torn_end_that_was_gone_on_behind_is_no_damage),
+        cmocka_unit_test(a_prepared_segment_is_verified),
         cmocka_unit_test(only_segment_files_are_listed_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
