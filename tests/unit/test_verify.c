@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "engine/verify.h"
+#include "engine/wal.h"
 #include "tests/unit/live_store.h"
 
 struct found {
@@ -142,12 +143,34 @@ static void flip_folder(struct live_store *s, const char *dir, uint32_t most)
     closedir(d);
 }
 
-/* In every kind of file of the store: STORE, MANIFEST, ledger, log, mark, columns. */
+/* Until the log segments that nothing needs any more are gone. */
+static void await_retired(struct live_store *s)
+{
+    struct mn_manifest m = live_manifest(s);
+    uint64_t *numbers = NULL, oldest = 0;
+    uint32_t count;
+    for (int i = 0; i < 5000 && oldest < m.wal_first; i++) {
+        live_tend(s);
+        free(numbers);
+        live_ok(mn_wal_list(&s->store, &numbers, &count));
+        oldest = count ? numbers[0] : UINT64_MAX;
+        usleep(1000);
+    }
+    assert_true(oldest >= m.wal_first);
+    free(numbers);
+    mn_manifest_free(&m);
+}
+
+/* In every kind of file of the store: STORE, MANIFEST, ledger, log, mark, columns. Nobody runs: a log keeper would write its mark
+ * over a flip, and make a prepared segment anew. */
 static void every_flip_is_found(void **state)
 {
     struct live_store *s = *state;
     live_store_restart(s);
+    await_retired(s);
+    live_store_stop(s);
     flip_folder(s, s->dir, 24);
+    live_store_start(s);
 }
 
 static void gone_and_cut_files(void **state)
