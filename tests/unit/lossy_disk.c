@@ -92,7 +92,8 @@ static struct undo_file *file_of(int fd)
             return f;
     struct undo_file *f = calloc(1, sizeof *f);
     must(f != NULL, "memory");
-    *f = (struct undo_file){.next = disk.files, .fd = dup(fd), .dev = st.st_dev, .ino = st.st_ino, .length = (uint64_t)st.st_size};
+    *f = (struct undo_file){
+        .next = disk.files, .fd = dup(fd), .dev = st.st_dev, .ino = st.st_ino, .length = (uint64_t)st.st_size};
     must(f->fd >= 0, "dup");
     return disk.files = f;
 }

@@ -228,9 +228,7 @@ static int look(struct fixture *f, const char *space, uint64_t id, uint64_t numb
     ok(mn_reader_open(&reader, &f->store, &f->instance));
     ok(mn_reader_pin(reader, 0, &snapshot));
     struct mn_row_ref ref = mn_read_find(&snapshot, text_str(space), &key);
-    int found = ref.part == MN_NONE                                                       ? 0
-                : row_matches(&snapshot.parts[ref.part], ref.row, number, content) ? 1
-                                                                                          : -1;
+    int found = ref.part == MN_NONE ? 0 : row_matches(&snapshot.parts[ref.part], ref.row, number, content) ? 1 : -1;
     mn_reader_close(reader);
     return found;
 }

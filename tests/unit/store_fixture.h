@@ -1,9 +1,10 @@
 /*
- * store_fixture.h - a store in a temporary folder with an instance in shared memory, recovered and written by the real code.
+ * store_fixture.h - a store in a temporary folder with an instance in shared memory, recovered and written by the real
+ * code.
  *
- * Tests say when a process of the store dies: fixture_crash drops the writer as it stands (what was not synced was never
- * promised), fixture_recover runs recovery in the same instance, fixture_power_cut also takes the shared memory away.
- * Ids, contents and embeddings are small and follow from a number, so that a test can say what it expects.
+ * Tests say when a process of the store dies: fixture_crash drops the writer as it stands (what was not synced was
+ * never promised), fixture_recover runs recovery in the same instance, fixture_power_cut also takes the shared memory
+ * away. Ids, contents and embeddings are small and follow from a number, so that a test can say what it expects.
  */
 #ifndef MN_TESTS_STORE_FIXTURE_H
 #define MN_TESTS_STORE_FIXTURE_H
@@ -27,7 +28,7 @@ struct fixture {
     struct mn_store store;
     struct mn_instance instance;
     struct mn_settings settings;
-    struct mn_writer *writer; /* NULL after a crash */
+    struct mn_writer *writer;         /* NULL after a crash */
     struct mn_recovery_report report; /* of the last recovery */
     uint64_t random;
     int64_t now; /* what requests say the time is; 0: the wall clock */
@@ -57,7 +58,8 @@ struct mn_str text_str(const char *text);
 struct mn_id number_id(uint64_t number);
 struct mn_id uuid_id(uint64_t hi, uint64_t lo);
 
-/* A memory whose embedding follows from `number`; everything else is plain. Its embedding is good until 64 later calls. */
+/* A memory whose embedding follows from `number`; everything else is plain. Its embedding is good until 64 later calls.
+ */
 struct mn_memory fixture_memory(uint64_t id, uint64_t number, const char *content);
 const float *fixture_vector(uint64_t number);
 struct mn_write fixture_write(const struct fixture *f, const char *space);

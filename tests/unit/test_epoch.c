@@ -97,8 +97,8 @@ static void a_pin_that_is_too_old_does_not_count(void **state)
     uint64_t pinned = atomic_load(&epoch.slots[slot].pinned_ns);
     assert_int_equal(mn_epoch_oldest(&epoch, pinned + 100, 100), 3);
     assert_true(mn_epoch_oldest(&epoch, pinned + 101, 100) == UINT64_MAX);
-    assert_int_equal(mn_epoch_oldest(&epoch, pinned + 101, 0), 3);        /* no limit */
-    assert_int_equal(mn_epoch_oldest(&epoch, pinned - 1, 100), 3);        /* pinned after the clock was read */
+    assert_int_equal(mn_epoch_oldest(&epoch, pinned + 101, 0), 3); /* no limit */
+    assert_int_equal(mn_epoch_oldest(&epoch, pinned - 1, 100), 3); /* pinned after the clock was read */
     mn_epoch_usage(&epoch, pinned + 101, &used, &age);
     assert_int_equal(used, 1);
     assert_int_equal(age, 101);
@@ -205,7 +205,8 @@ static void an_evicted_owner_finds_out(void **state)
     free_table(&epoch);
 }
 
-/* The writer moves the view on and looks for pins all the time; a reader must never hold a view that was declared free. */
+/* The writer moves the view on and looks for pins all the time; a reader must never hold a view that was declared free.
+ */
 static void a_pinned_view_is_never_seen_as_free(void **state)
 {
     struct mn_epoch epoch = make_table();

@@ -1,6 +1,6 @@
 /*
- * test_index.c - the writer's index against a plain array: many ids, deletes that shift, parts that are forwarded with drops,
- * again before the last forward was swept, and growth.
+ * test_index.c - the writer's index against a plain array: many ids, deletes that shift, parts that are forwarded with
+ * drops, again before the last forward was swept, and growth.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -35,10 +35,8 @@ static struct bare_part *part_new(struct mn_index *index, uint32_t rows_max)
     s->length = space.length;
     memcpy(s + 1, space.data, space.length);
     p->header.arena_max = sizeof p->arena;
-    p->part = (struct mn_part){.tail = true,
-                               .chunk = &p->header,
-                               .tail_rows = p->rows,
-                               .arena = (const uint8_t *)p->arena};
+    p->part =
+        (struct mn_part){.tail = true, .chunk = &p->header, .tail_rows = p->rows, .arena = (const uint8_t *)p->arena};
     assert_int_equal(mn_index_part(index, &p->part, &p->number), MN_OK);
     return p;
 }

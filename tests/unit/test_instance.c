@@ -1,5 +1,6 @@
 /*
- * test_instance.c - the folder of a running cluster: made, opened, refused when it is not whole, swept when its owner is gone.
+ * test_instance.c - the folder of a running cluster: made, opened, refused when it is not whole, swept when its owner
+ * is gone.
  */
 #include <fcntl.h>
 #include <setjmp.h>

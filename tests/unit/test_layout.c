@@ -1,5 +1,6 @@
 /*
- * test_layout.c - the shared structs: hot words on lines of their own, a fingerprint that notices, words for every number.
+ * test_layout.c - the shared structs: hot words on lines of their own, a fingerprint that notices, words for every
+ * number.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,8 +16,8 @@
 static void hot_words_do_not_share_a_line(void **state)
 {
     static const size_t hot[] = {offsetof(struct mn_control, durable_seq), offsetof(struct mn_control, visible_seq),
-                                 offsetof(struct mn_control, acked_seq), offsetof(struct mn_control, view_gen),
-                                 offsetof(struct mn_control, oldest_seq), offsetof(struct mn_control, roles)};
+                                 offsetof(struct mn_control, acked_seq),   offsetof(struct mn_control, view_gen),
+                                 offsetof(struct mn_control, oldest_seq),  offsetof(struct mn_control, roles)};
     for (size_t a = 0; a < MN_ARRAY_LEN(hot); a++) {
         assert_int_equal(hot[a] % MN_LINE, 0);
         for (size_t b = 0; b < a; b++)

@@ -1,5 +1,6 @@
 /*
- * test_ledger.c - idem keys and id counters: age, replacement, growth, the file and every flipped bit of it, and folding the log.
+ * test_ledger.c - idem keys and id counters: age, replacement, growth, the file and every flipped bit of it, and
+ * folding the log.
  */
 #include "tests/unit/store_fixture.h"
 
@@ -217,7 +218,8 @@ static void the_log_folds_into_what_the_writer_knew(void **state)
     struct mn_ledger *ledger;
     f->now = 1000;
     for (uint32_t i = 0; i < 30; i++) {
-        struct mn_memory m[3] = {fixture_memory(0, i, "x"), fixture_memory(1000 + i, i, "y"), fixture_memory(0, i, "z")};
+        struct mn_memory m[3] = {fixture_memory(0, i, "x"), fixture_memory(1000 + i, i, "y"),
+                                 fixture_memory(0, i, "z")};
         struct mn_remember request = {.write = fixture_write(f, i % 2 ? "a" : "b"), .memories = m, .count = 3};
         struct mn_idem_entry e = entry_of(i, 0);
         request.write.idem = key_of(&e);

@@ -27,7 +27,8 @@ static void the_class_that_was_got_is_told(void **state)
     static const struct {
         enum mn_scheduling wanted;
         int policy;
-    } cases[] = {{MN_SCHEDULING_BATCH, SCHED_BATCH}, {MN_SCHEDULING_REALTIME, SCHED_FIFO}, {MN_SCHEDULING_NORMAL, SCHED_OTHER}};
+    } cases[] = {
+        {MN_SCHEDULING_BATCH, SCHED_BATCH}, {MN_SCHEDULING_REALTIME, SCHED_FIFO}, {MN_SCHEDULING_NORMAL, SCHED_OTHER}};
     for (size_t i = 0; i < MN_ARRAY_LEN(cases); i++) {
         int status;
         pid_t pid = fork();
@@ -35,7 +36,8 @@ static void the_class_that_was_got_is_told(void **state)
         if (pid == 0) {
             enum mn_scheduling got = mn_numa_schedule(cases[i].wanted);
             int policy = sched_getscheduler(0);
-            _exit(got == cases[i].wanted ? policy != cases[i].policy : got != MN_SCHEDULING_NORMAL || policy != SCHED_OTHER);
+            _exit(got == cases[i].wanted ? policy != cases[i].policy
+                                         : got != MN_SCHEDULING_NORMAL || policy != SCHED_OTHER);
         }
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_int_equal(status, 0);

@@ -103,7 +103,8 @@ static void a_life_of_one_id(void **state)
     assert_false(marked);
     ok(mn_parts_suppress(&l->parts, text_str("s"), &l->id, l->hash, ++l->seq, &mark, &marked));
     mn_parts_mark(&l->parts, &mark);
-    assert_true(mn_parts_remove(&l->parts, text_str("s"), &l->id, l->hash, ++l->seq, &mark)); /* a delete of a suppressed one */
+    assert_true(
+        mn_parts_remove(&l->parts, text_str("s"), &l->id, l->hash, ++l->seq, &mark)); /* a delete of a suppressed one */
     assert_true(mark.row == d && mark.kind == MN_MARK_GIVEN_UP);
     mn_parts_mark(&l->parts, &mark);
     assert_false(mn_died_suppressed(died(l, d)));

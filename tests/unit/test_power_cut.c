@@ -1,6 +1,7 @@
 /*
- * test_power_cut.c - the power goes at any write, sync or rename, of the writer, the compactor, recovery itself; what was not
- * synced is lost in part. What was acknowledged must be there, the batch in flight whole or absent, and nobody may call it damage.
+ * test_power_cut.c - the power goes at any write, sync or rename, of the writer, the compactor, recovery itself; what
+ * was not synced is lost in part. What was acknowledged must be there, the batch in flight whole or absent, and nobody
+ * may call it damage.
  */
 #include "tests/unit/store_fixture.h"
 
@@ -290,7 +291,8 @@ static void many_cuts(uint64_t seed, uint32_t rounds)
     cut(w); /* with all at rest: every checksum of what all that has left */
     come_back(w);
     check(w);
-    ok(mn_verify(&w->f->store, atomic_load(&w->f->instance.control->durable_seq), count_damage, NULL, &damaged, &result));
+    ok(mn_verify(&w->f->store, atomic_load(&w->f->instance.control->durable_seq), count_damage, NULL, &damaged,
+                 &result));
     assert_int_equal(damaged, 0);
     assert_true(w->cuts >= rounds && w->commits > rounds && w->compactions > 0);
     lossy_disk_close();

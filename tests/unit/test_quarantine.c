@@ -41,7 +41,11 @@ static void a_stretch_is_copied_with_a_note(void **state)
     fixture_forget(f, "s", 1, MN_FORGET_DELETE);
     fixture_commit(f);
     ok(mn_wal_map(&segment, &f->store, 1));
-    struct mn_quarantine_note what = {.wal_number = 1, .offset = 4096, .bytes = 8192, .first_seq = 1, .last_seq = 4,
+    struct mn_quarantine_note what = {.wal_number = 1,
+                                      .offset = 4096,
+                                      .bytes = 8192,
+                                      .first_seq = 1,
+                                      .last_seq = 4,
                                       .reason = "a \"reason\"\nwith \\ odd\tbytes"};
     ok(mn_quarantine_wal(&f->store, &segment, &what));
     assert_true(mn_quarantine_holds(&f->store));
@@ -72,7 +76,8 @@ static void a_stretch_is_copied_with_a_note(void **state)
 static void what_is_not_there_gets_a_note_alone(void **state)
 {
     struct fixture *f = fixture_prepare();
-    struct mn_quarantine_note what = {.wal_number = 5, .first_seq = 9, .last_seq = 12, .reason = "a log segment is missing"};
+    struct mn_quarantine_note what = {
+        .wal_number = 5, .first_seq = 9, .last_seq = 12, .reason = "a log segment is missing"};
     ok(mn_quarantine_wal(&f->store, NULL, &what));
     assert_false(fixture_exists(f, "quarantine/wal-00000005-0.bin"));
     json_decref(note(f, "quarantine/wal-00000005-0.json"));

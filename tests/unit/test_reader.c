@@ -148,7 +148,8 @@ static void an_evicted_reader_claims_again(void **state)
     fixture_free(f);
 }
 
-/* A view that names files which are not there: the pin fails, what was mapped before stays whole, the next view is taken. */
+/* A view that names files which are not there: the pin fails, what was mapped before stays whole, the next view is
+ * taken. */
 static void a_view_that_cannot_be_mapped_leaves_the_reader_whole(void **state)
 {
     struct fixture *f = fixture_new();
@@ -184,7 +185,8 @@ static void a_view_that_cannot_be_mapped_leaves_the_reader_whole(void **state)
 
 #define PAIRS 40u
 
-/* The writer changes ids in pairs, both in one request; a compactor moves them; readers must never see half a change. */
+/* The writer changes ids in pairs, both in one request; a compactor moves them; readers must never see half a change.
+ */
 struct turmoil {
     struct fixture *f;
     _Atomic int stop;
@@ -237,11 +239,13 @@ static void change_a_pair(struct fixture *f, uint64_t number)
     struct mn_outcome outcome;
     struct mn_memory m[2] = {fixture_memory(ids[0].lo, number, "x"), fixture_memory(ids[1].lo, number, "y")};
     struct mn_remember remember = {.write = fixture_write(f, "s"), .memories = m, .count = 2};
-    struct mn_forget forget = {.write = fixture_write(f, "s"), .ids = ids, .id_count = 2, .mode = (enum mn_forget_mode)mode};
+    struct mn_forget forget = {
+        .write = fixture_write(f, "s"), .ids = ids, .id_count = 2, .mode = (enum mn_forget_mode)mode};
     bool puts = mode < MN_FORGET_DELETE || mode > MN_FORGET_RESTORE;
     enum mn_status status;
     do {
-        status = puts ? mn_writer_remember(f->writer, &remember, &outcome) : mn_writer_forget(f->writer, &forget, &outcome);
+        status =
+            puts ? mn_writer_remember(f->writer, &remember, &outcome) : mn_writer_forget(f->writer, &forget, &outcome);
         if (status == MN_NOT_READY)
             fixture_commit(f);
     } while (status == MN_NOT_READY);

@@ -83,15 +83,14 @@ static void sizes_are_what_was_promised(void **state)
     static char bytes[5000];
     for (int round = 0; round < 300; round++) {
         uint64_t offset = MN_WAL_BLOCK * (1 + fixture_random(&random, 100)), total = 0, chain = 5;
-        uint32_t salt = fixture_random(&random, UINT32_MAX), count = 1 + fixture_random(&random, round % 10 ? 20 : 2000);
+        uint32_t salt = fixture_random(&random, UINT32_MAX),
+                 count = 1 + fixture_random(&random, round % 10 ? 20 : 2000);
         struct mn_batch batch = make_batch(offset, salt);
         for (uint32_t i = 0; i < count; i++) {
             uint32_t dim = fixture_random(&random, 40), content = fixture_random(&random, count > 100 ? 300 : 5000);
             struct mn_record record = {.op = MN_RECORD_PUT, .seq = 10 + i};
-            struct mn_record_parts parts = {.vector = bytes,
-                                            .vector_bytes = dim * 4,
-                                            .space = text_str("s"),
-                                            .content = {bytes, content}};
+            struct mn_record_parts parts = {
+                .vector = bytes, .vector_bytes = dim * 4, .space = text_str("s"), .content = {bytes, content}};
             uint64_t before = batch.at;
             mn_batch_add(&batch, &record, &parts);
             assert_int_equal(batch.at - before, mn_record_bytes(dim, content + 1));
@@ -133,8 +132,8 @@ static void the_chain_depends_on_all_before(void **state)
 
 static void a_segment_header_belongs_to_one_place(void **state)
 {
-    struct mn_wal_header h = {.magic = MN_WAL_MAGIC, .format = MN_WAL_FORMAT, .store_uuid = "0123456789abcde",
-                              .number = 7, .bytes = 65536};
+    struct mn_wal_header h = {
+        .magic = MN_WAL_MAGIC, .format = MN_WAL_FORMAT, .store_uuid = "0123456789abcde", .number = 7, .bytes = 65536};
     uint8_t uuid[16];
     memcpy(uuid, h.store_uuid, 16);
     mn_wal_header_seal(&h);

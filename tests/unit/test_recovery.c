@@ -1,9 +1,9 @@
 /*
- * test_recovery.c - from whatever the disk holds back to a store: random lives against a plain model over many deaths, and the
- * damages of the log one by one.
+ * test_recovery.c - from whatever the disk holds back to a store: random lives against a plain model over many deaths,
+ * and the damages of the log one by one.
  *
- * The model keeps three things an id: its state, the number its bytes follow from, its version. After each death the store
- * must show exactly the model, and a second recovery must show the same.
+ * The model keeps three things an id: its state, the number its bytes follow from, its version. After each death the
+ * store must show exactly the model, and a second recovery must show the same.
  */
 #include "tests/unit/store_fixture.h"
 
@@ -751,7 +751,8 @@ static void check_one_flip(struct fixture *f, const char *name, uint64_t offset,
         uint32_t reasons = atomic_load(&f->instance.control->reasons);
         bool in_block = missing > 0 && strncmp(name, "columns/", 8) == 0; /* found by whoever touches it */
         if ((missing > 0 || risen > 0) && reasons == 0 && !in_block)
-            print_error("%s at %llu: %u missing, %u risen, and nothing said\n", name, (unsigned long long)offset, missing, risen);
+            print_error("%s at %llu: %u missing, %u risen, and nothing said\n", name, (unsigned long long)offset,
+                        missing, risen);
         assert_true((missing == 0 && risen == 0) || reasons != 0 || in_block);
         assert_true(risen == 0 || (reasons & MN_DEGRADED_LOST));
     } else {
@@ -777,7 +778,8 @@ static void a_flipped_bit_anywhere_gives_no_wrong_bytes_and_is_told(void **state
         uint32_t n = round % list->count;
         bool log = strstr(list->names[n], ".wal") != NULL; /* most of which is zeros behind its end */
         uint64_t below = log && round % 5 != 0 ? 16 * 4096 : list->bytes[n];
-        check_one_flip(f, list->names[n], fixture_random(f, (uint32_t)(below < list->bytes[n] ? below : list->bytes[n])),
+        check_one_flip(f, list->names[n],
+                       fixture_random(f, (uint32_t)(below < list->bytes[n] ? below : list->bytes[n])),
                        (uint8_t)(1 << fixture_random(f, 8)));
     }
     fixture_start(f); /* and undamaged it is all there */

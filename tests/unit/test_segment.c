@@ -29,7 +29,8 @@ static int open_folder(void **state)
     snprintf(f->path, sizeof f->path, "/tmp/mn-segment-XXXXXX");
     assert_non_null(mkdtemp(f->path));
     f->fd = open(f->path, O_RDONLY | O_DIRECTORY);
-    f->identity = (struct mn_segment_identity){.magic = 77, .fingerprint = 88, .boot_id = "boot", .instance = "instance"};
+    f->identity =
+        (struct mn_segment_identity){.magic = 77, .fingerprint = 88, .boot_id = "boot", .instance = "instance"};
     *state = f;
     return 0;
 }
@@ -156,8 +157,8 @@ static void every_other_length_is_refused(void **state)
     static const struct {
         off_t bytes;
         enum mn_status status;
-    } cases[] = {{8193, MN_CORRUPT}, {8191, MN_CORRUPT}, {4096, MN_CORRUPT}, {128, MN_CORRUPT},
-                 {127, MN_NOT_READY}, {1, MN_NOT_READY}, {0, MN_NOT_READY}};
+    } cases[] = {{8193, MN_CORRUPT},  {8191, MN_CORRUPT}, {4096, MN_CORRUPT}, {128, MN_CORRUPT},
+                 {127, MN_NOT_READY}, {1, MN_NOT_READY},  {0, MN_NOT_READY}};
     for (size_t i = 0; i < MN_ARRAY_LEN(cases); i++) {
         assert_int_equal(truncate(path, cases[i].bytes), 0);
         assert_int_equal(mn_segment_map(&a, f->fd, "a", false, &f->identity), cases[i].status);

@@ -72,7 +72,8 @@ static void a_full_disk_is_read_only(void **state)
     static const struct {
         int error;
         enum mn_status status;
-    } cases[] = {{ENOSPC, MN_READ_ONLY}, {EDQUOT, MN_READ_ONLY}, {EROFS, MN_READ_ONLY}, {EIO, MN_SYSTEM}, {EACCES, MN_SYSTEM}};
+    } cases[] = {
+        {ENOSPC, MN_READ_ONLY}, {EDQUOT, MN_READ_ONLY}, {EROFS, MN_READ_ONLY}, {EIO, MN_SYSTEM}, {EACCES, MN_SYSTEM}};
     for (size_t i = 0; i < MN_ARRAY_LEN(cases); i++) {
         errno = cases[i].error;
         assert_int_equal(MN_FAIL_ERRNO("cannot write %s", "it"), cases[i].status);

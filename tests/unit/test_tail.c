@@ -1,6 +1,6 @@
 /*
- * test_tail.c - tail chunks: rows that show when they are published, the dictionary, limits, and chunks that are not what they
- * should be; liveness files.
+ * test_tail.c - tail chunks: rows that show when they are published, the dictionary, limits, and chunks that are not
+ * what they should be; liveness files.
  */
 #include "tests/unit/store_fixture.h"
 
@@ -59,7 +59,8 @@ static void rows_show_when_they_are_published(void **state)
     }
     assert_int_equal(atomic_load(&seen.header->last_seq), 98);
     for (uint64_t id = 0; id < 10; id++) {
-        assert_int_equal(count_found(&part, id % 2 ? "odd" : "even", id), id < 9 ? 10 : 9); /* row 99 is not published */
+        assert_int_equal(count_found(&part, id % 2 ? "odd" : "even", id),
+                         id < 9 ? 10 : 9); /* row 99 is not published */
         assert_int_equal(count_found(&part, id % 2 ? "even" : "odd", id), 0);
         assert_int_equal(count_found(&part, "neither", id), 0);
     }

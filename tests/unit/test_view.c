@@ -14,7 +14,8 @@ static void a_view_is_what_was_listed(void **state)
     struct fixture *f = fixture_prepare();
     struct mn_view_columns columns[3] = {{1, 10, 1, 0}, {2, 20, 1, 0}, {5, 50, 2, 0}};
     struct mn_view_chunk chunks[2] = {{7, 2}, {8, 2}};
-    struct mn_view_list list = {.gen = 1, .log_seq = 99, .columns = 3, .chunks = 2, .column = columns, .chunk = chunks}, seen;
+    struct mn_view_list list = {.gen = 1, .log_seq = 99, .columns = 3, .chunks = 2, .column = columns, .chunk = chunks},
+                        seen;
     fixture_open_instance(f);
     fails(MN_NOT_FOUND, mn_view_map(&seen, &f->instance, 1));
     ok(mn_view_publish(&f->instance, &list));
@@ -64,8 +65,10 @@ static void a_view_of_the_wrong_shape_is_refused(void **state)
     static const struct {
         off_t at;
         uint32_t value;
-    } lies[] = {{offsetof(struct mn_view, columns), 3}, {offsetof(struct mn_view, columns), UINT32_MAX},
-                {offsetof(struct mn_view, chunks), 1}, {offsetof(struct mn_view, chunks), UINT32_MAX},
+    } lies[] = {{offsetof(struct mn_view, columns), 3},
+                {offsetof(struct mn_view, columns), UINT32_MAX},
+                {offsetof(struct mn_view, chunks), 1},
+                {offsetof(struct mn_view, chunks), UINT32_MAX},
                 {offsetof(struct mn_view, gen), 4}};
     for (size_t i = 0; i < MN_ARRAY_LEN(lies); i++) {
         uint32_t old;

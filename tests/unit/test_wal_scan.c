@@ -1,8 +1,9 @@
 /*
- * test_wal_scan.c - a small log segment with several batches, and everything that may happen to its bytes: each flipped bit,
- * torn writes, zeroed, repeated and swapped blocks, impossible lengths, a file cut short.
+ * test_wal_scan.c - a small log segment with several batches, and everything that may happen to its bytes: each flipped
+ * bit, torn writes, zeroed, repeated and swapped blocks, impossible lengths, a file cut short.
  *
- * Whatever happens, a scan shows only records that are bit for bit what was written, and verify finds every flipped bit.
+ * Whatever happens, a scan shows only records that are bit for bit what was written, and verify finds every flipped
+ * bit.
  */
 #include "tests/unit/store_fixture.h"
 
@@ -43,7 +44,8 @@ static void add_batch(struct log *log, uint32_t number, uint32_t records)
     static uint8_t data[SEGMENT_BYTES];
     uint32_t record_at[RECORDS_MAX];
     char content[1100];
-    struct mn_batch batch = {.data = data, .bytes_max = sizeof data, .record_at = record_at, .records_max = RECORDS_MAX};
+    struct mn_batch batch = {
+        .data = data, .bytes_max = sizeof data, .record_at = record_at, .records_max = RECORDS_MAX};
     mn_batch_begin(&batch, log->wal.offset, log->wal.salt);
     for (uint32_t i = 0; i < records; i++) {
         uint32_t length = (number * 7919 + i * 613) % sizeof content;
@@ -133,14 +135,15 @@ static enum mn_status see_record(void *context, const struct mn_wal_segment *seg
     return MN_OK;
 }
 
-static enum mn_status see_bad_record(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
-                                     uint64_t offset)
+static enum mn_status see_bad_record(void *context, const struct mn_wal_segment *segment,
+                                     const struct mn_record *record, uint64_t offset)
 {
     ((struct seen *)context)->bad_records++;
     return MN_OK;
 }
 
-static enum mn_status see_damage(void *context, const struct mn_wal_segment *segment, const struct mn_wal_damage *damage)
+static enum mn_status see_damage(void *context, const struct mn_wal_segment *segment,
+                                 const struct mn_wal_damage *damage)
 {
     struct seen *seen = context;
     seen->damages++;
@@ -376,8 +379,8 @@ static void impossible_lengths_are_refused(void **state)
     uint64_t at = log->batch_at[1];
     assert_true(mn_batch_header_valid(whole, salt, at, SEGMENT_BYTES - MN_WAL_BLOCK));
     assert_false(mn_batch_header_valid(whole, salt, at + MN_WAL_BLOCK, SEGMENT_BYTES - MN_WAL_BLOCK)); /* misplaced */
-    assert_false(mn_batch_header_valid(whole, salt + 1, at, SEGMENT_BYTES - MN_WAL_BLOCK));           /* stale */
-    assert_false(mn_batch_header_valid(whole, salt, at, at + whole->bytes - MN_WAL_BLOCK));           /* cut off */
+    assert_false(mn_batch_header_valid(whole, salt + 1, at, SEGMENT_BYTES - MN_WAL_BLOCK));            /* stale */
+    assert_false(mn_batch_header_valid(whole, salt, at, at + whole->bytes - MN_WAL_BLOCK));            /* cut off */
     const struct mn_record *r = (const void *)(log->written + log->record_at[1]);
     uint64_t record_end = log->record_at[1] + sizeof *r + r->payload_bytes;
     assert_true(mn_record_header_valid(r, salt, log->record_at[1], record_end));
@@ -463,7 +466,8 @@ static void a_torn_end_that_was_gone_on_behind_is_no_damage(void **state)
     log_free(log);
 }
 
-/* A prepared segment is zero; a first batch that landed without the headers in a power cut is no damage, a flipped bit is. */
+/* A prepared segment is zero; a first batch that landed without the headers in a power cut is no damage, a flipped bit
+ * is. */
 static void a_prepared_segment_is_verified(void **state)
 {
     struct log *log = log_new();
@@ -482,8 +486,8 @@ static void a_prepared_segment_is_verified(void **state)
 static void only_segment_files_are_listed_in_order(void **state)
 {
     struct fixture *f = fixture_prepare();
-    static const char *const names[] = {"00000010.wal", "00000002.wal", "123456789012.wal", "MARK",
-                                        "00000003.wal.tmp", "x.wal", "LOCK", ".wal"};
+    static const char *const names[] = {
+        "00000010.wal", "00000002.wal", "123456789012.wal", "MARK", "00000003.wal.tmp", "x.wal", "LOCK", ".wal"};
     uint64_t *numbers;
     uint32_t count;
     ok(mn_wal_list(&f->store, &numbers, &count));

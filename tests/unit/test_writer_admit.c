@@ -1,6 +1,6 @@
 /*
- * test_writer_admit.c - remember and revise at the writer's door: what is refused and why, ids, idem keys, and requests that
- * meet in one batch.
+ * test_writer_admit.c - remember and revise at the writer's door: what is refused and why, ids, idem keys, and requests
+ * that meet in one batch.
  */
 #include "tests/unit/store_fixture.h"
 
@@ -433,7 +433,8 @@ static void the_tail_holds_no_more_rows_than_it_may(void **state)
     struct mn_revise revise = {.write = fixture_write(f, "s"), .id = number_id(1), .set_confidence = true};
     fails(MN_BUSY, mn_writer_revise(f->writer, &revise, &outcome));
     assert_int_equal(fixture_forget(f, "s", 1, MN_FORGET_SUPPRESS), 1); /* takes no row */
-    struct mn_forget restore = {.write = fixture_write(f, "s"), .ids = &two[0].id, .id_count = 1, .mode = MN_FORGET_RESTORE};
+    struct mn_forget restore = {
+        .write = fixture_write(f, "s"), .ids = &two[0].id, .id_count = 1, .mode = MN_FORGET_RESTORE};
     struct mn_id one = number_id(1);
     restore.ids = &one;
     fails(MN_BUSY, mn_writer_forget(f->writer, &restore, &outcome));

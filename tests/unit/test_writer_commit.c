@@ -161,7 +161,8 @@ static void a_restore_of_more_tags_than_a_chunk_holds_is_refused(void **state)
         ok(status);
     }
     fixture_commit(f);
-    struct mn_forget forget = {.write = fixture_write(f, "s"), .ids = ids, .id_count = COUNT, .mode = MN_FORGET_SUPPRESS};
+    struct mn_forget forget = {
+        .write = fixture_write(f, "s"), .ids = ids, .id_count = COUNT, .mode = MN_FORGET_SUPPRESS};
     ok(mn_writer_forget(f->writer, &forget, &outcome));
     assert_int_equal(outcome.count, COUNT);
     fixture_commit(f);

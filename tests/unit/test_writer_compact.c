@@ -1,6 +1,6 @@
 /*
- * test_writer_compact.c - the writer's side of a compaction: what it commits, what it refuses, what a failing manifest leaves,
- * and purges to their end.
+ * test_writer_compact.c - the writer's side of a compaction: what it commits, what it refuses, what a failing manifest
+ * leaves, and purges to their end.
  */
 #include "tests/unit/store_fixture.h"
 

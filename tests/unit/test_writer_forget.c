@@ -25,9 +25,10 @@ static void counts_are_of_what_took_effect(void **state)
         enum mn_forget_mode mode;
         uint32_t count;
         uint64_t visible;
-    } steps[] = {{MN_FORGET_RESTORE, 0, 6},  {MN_FORGET_SUPPRESS, 3, 3}, {MN_FORGET_SUPPRESS, 0, 3}, {MN_FORGET_RESTORE, 3, 6},
-                 {MN_FORGET_RESTORE, 0, 6},  {MN_FORGET_DELETE, 3, 3},   {MN_FORGET_DELETE, 0, 3},   {MN_FORGET_SUPPRESS, 0, 3},
-                 {MN_FORGET_RESTORE, 0, 3},  {MN_FORGET_PURGE, 0, 3}};
+    } steps[] = {{MN_FORGET_RESTORE, 0, 6}, {MN_FORGET_SUPPRESS, 3, 3}, {MN_FORGET_SUPPRESS, 0, 3},
+                 {MN_FORGET_RESTORE, 3, 6}, {MN_FORGET_RESTORE, 0, 6},  {MN_FORGET_DELETE, 3, 3},
+                 {MN_FORGET_DELETE, 0, 3},  {MN_FORGET_SUPPRESS, 0, 3}, {MN_FORGET_RESTORE, 0, 3},
+                 {MN_FORGET_PURGE, 0, 3}};
     for (size_t i = 0; i < MN_ARRAY_LEN(steps); i++) {
         ok(forget(f, ids, 5, steps[i].mode, &outcome));
         assert_int_equal(outcome.count, steps[i].count);
@@ -107,8 +108,12 @@ static void conditions_hold_for_all_ids(void **state)
     struct fixture *f = fixture_new();
     struct mn_outcome outcome;
     struct mn_id ids[] = {number_id(1), number_id(2)};
-    struct mn_forget request = {.write = fixture_write(f, "s"), .ids = ids, .id_count = 2, .mode = MN_FORGET_DELETE,
-                                .has_if_version = true, .if_version = 1};
+    struct mn_forget request = {.write = fixture_write(f, "s"),
+                                .ids = ids,
+                                .id_count = 2,
+                                .mode = MN_FORGET_DELETE,
+                                .has_if_version = true,
+                                .if_version = 1};
     fixture_put(f, "s", 1, 1, "x");
     fixture_put(f, "s", 2, 2, "x");
     fixture_commit(f);
@@ -210,11 +215,11 @@ static void versions_that_change_under_a_selection_stay(void **state)
     ok(mn_selection_start(f->writer, &scope, MN_FORGET_DELETE, &selection));
     ok(mn_selection_turn(selection, 10, &done));
     assert_false(done);
-    fixture_put(f, "s", 3, 300, "new");                /* replaced */
-    fixture_put(f, "s", 15, 1500, "new");              /* replaced before it was looked at */
-    fixture_put(f, "s", 21, 21, "later");              /* came later */
-    fixture_forget(f, "s", 4, MN_FORGET_DELETE);       /* gone already */
-    fixture_forget(f, "s", 5, MN_FORGET_SUPPRESS);     /* hidden meanwhile, the same version */
+    fixture_put(f, "s", 3, 300, "new");            /* replaced */
+    fixture_put(f, "s", 15, 1500, "new");          /* replaced before it was looked at */
+    fixture_put(f, "s", 21, 21, "later");          /* came later */
+    fixture_forget(f, "s", 4, MN_FORGET_DELETE);   /* gone already */
+    fixture_forget(f, "s", 5, MN_FORGET_SUPPRESS); /* hidden meanwhile, the same version */
     fixture_commit(f);
     run_selection(f, selection, 10);
     ok(mn_writer_forget_selected(f->writer, selection, &request, &outcome));
@@ -245,8 +250,9 @@ static void modes_select_what_they_can_change(void **state)
         enum mn_forget_mode mode;
         uint32_t count;
         uint64_t visible;
-    } steps[] = {{MN_FORGET_SUPPRESS, 5, 0}, {MN_FORGET_SUPPRESS, 0, 0}, {MN_FORGET_RESTORE, 9, 9}, {MN_FORGET_RESTORE, 0, 9},
-                 {MN_FORGET_SUPPRESS, 9, 0}, {MN_FORGET_DELETE, 9, 0},   {MN_FORGET_RESTORE, 0, 0}};
+    } steps[] = {{MN_FORGET_SUPPRESS, 5, 0}, {MN_FORGET_SUPPRESS, 0, 0}, {MN_FORGET_RESTORE, 9, 9},
+                 {MN_FORGET_RESTORE, 0, 9},  {MN_FORGET_SUPPRESS, 9, 0}, {MN_FORGET_DELETE, 9, 0},
+                 {MN_FORGET_RESTORE, 0, 0}};
     for (size_t i = 0; i < MN_ARRAY_LEN(steps); i++) {
         struct mn_forget request = {.write = fixture_write(f, "s"), .mode = steps[i].mode};
         ok(mn_selection_start(f->writer, &scope, steps[i].mode, &selection));

@@ -164,12 +164,9 @@ static void gauges_say_what_there_is(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(old_views_go_when_nobody_pins_them),
-        cmocka_unit_test(a_pin_that_is_too_old_keeps_nothing),
-        cmocka_unit_test(what_earlier_processes_left_is_swept),
-        cmocka_unit_test(history_follows_the_window),
-        cmocka_unit_test(without_a_window_history_is_now),
-        cmocka_unit_test(gauges_say_what_there_is),
+        cmocka_unit_test(old_views_go_when_nobody_pins_them),   cmocka_unit_test(a_pin_that_is_too_old_keeps_nothing),
+        cmocka_unit_test(what_earlier_processes_left_is_swept), cmocka_unit_test(history_follows_the_window),
+        cmocka_unit_test(without_a_window_history_is_now),      cmocka_unit_test(gauges_say_what_there_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
