@@ -123,14 +123,16 @@ static void delete_at(struct mn_index *index, struct shard *shard, uint32_t hole
     index->entries--;
 }
 
-static bool same_id(const struct mn_index *index, const struct entry *e, struct mn_str space, const struct mn_id *id)
+/* space NULL: any that has this hash. */
+static bool same_id(const struct mn_index *index, const struct entry *e, const struct mn_str *space, const struct mn_id *id)
 {
     const struct mn_part *part = index->parts[e->part].part;
     uint32_t row = e->row & ~SUPPRESSED;
-    return mn_id_equal(mn_part_id(part, row), id) && mn_str_equal(mn_part_string(part, mn_part_space(part, row)), space);
+    return mn_id_equal(mn_part_id(part, row), id) &&
+           (!space || mn_str_equal(mn_part_string(part, mn_part_space(part, row)), *space));
 }
 
-static struct entry *find(struct mn_index *index, struct mn_str space, const struct mn_id *id, uint64_t hash)
+static struct entry *find(struct mn_index *index, const struct mn_str *space, const struct mn_id *id, uint64_t hash)
 {
     struct shard *shard = shard_of(index, hash);
     if (!shard->entries)
@@ -148,14 +150,22 @@ static struct entry *find(struct mn_index *index, struct mn_str space, const str
     return NULL;
 }
 
+static bool place_of(const struct entry *e, struct mn_place *place)
+{
+    if (e)
+        *place = (struct mn_place){e->part, e->row & ~SUPPRESSED, (e->row & SUPPRESSED) != 0};
+    return e != NULL;
+}
+
 bool mn_index_find(struct mn_index *index, struct mn_str space, const struct mn_id *id, uint64_t hash,
                    struct mn_place *place)
 {
-    const struct entry *e = find(index, space, id, hash);
-    if (!e)
-        return false;
-    *place = (struct mn_place){e->part, e->row & ~SUPPRESSED, (e->row & SUPPRESSED) != 0};
-    return true;
+    return place_of(find(index, &space, id, hash), place);
+}
+
+bool mn_index_find_hash(struct mn_index *index, const struct mn_id *id, uint64_t hash, struct mn_place *place)
+{
+    return place_of(find(index, NULL, id, hash), place);
 }
 
 static void insert(struct shard *shard, struct entry e)
@@ -200,7 +210,7 @@ enum mn_status mn_index_add(struct mn_index *index, uint64_t hash, struct mn_pla
 enum mn_status mn_index_put(struct mn_index *index, struct mn_str space, const struct mn_id *id, uint64_t hash,
                             struct mn_place place)
 {
-    struct entry *e = find(index, space, id, hash);
+    struct entry *e = find(index, &space, id, hash);
     if (!e)
         return mn_index_add(index, hash, place);
     *e = entry_of(hash, place);
@@ -209,7 +219,7 @@ enum mn_status mn_index_put(struct mn_index *index, struct mn_str space, const s
 
 void mn_index_remove(struct mn_index *index, struct mn_str space, const struct mn_id *id, uint64_t hash)
 {
-    const struct entry *e = find(index, space, id, hash);
+    const struct entry *e = find(index, &space, id, hash);
     if (e) {
         struct shard *shard = shard_of(index, hash);
         delete_at(index, shard, (uint32_t)(e - shard->entries));

@@ -31,6 +31,8 @@ void mn_index_forward(struct mn_index *index, uint32_t number, uint64_t *to, uin
 /* Where the newest version of an id is. False: no version that is alive or suppressed. */
 bool mn_index_find(struct mn_index *index, struct mn_str space, const struct mn_id *id, uint64_t hash,
                    struct mn_place *place);
+/* The same where only the hash of the space's name is known (it is in `hash`). */
+bool mn_index_find_hash(struct mn_index *index, const struct mn_id *id, uint64_t hash, struct mn_place *place);
 /* Adds or moves. The row must be filled: later finds compare with it. */
 enum mn_status mn_index_put(struct mn_index *index, struct mn_str space, const struct mn_id *id, uint64_t hash,
                             struct mn_place place) MN_MUST_USE;

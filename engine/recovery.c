@@ -367,19 +367,15 @@ static enum mn_status replay_forget(struct recovery *r, const struct mn_record *
 static void hide_suspect(struct recovery *r, const struct mn_record *record)
 {
     uint64_t hash = mn_id_hash(record->space_hash, &record->id);
-    for (uint32_t i = 0; i < r->parts.count; i++) {
-        const struct mn_part *part = &r->parts.own[i]->part;
-        for (uint32_t row = 0; !r->parts.own[i]->retired && row < part->rows; row++) {
-            struct mn_str space = mn_part_string(part, mn_part_space(part, row));
-            if (mn_id_equal(mn_part_id(part, row), &record->id) && mn_str_hash(space) == record->space_hash &&
-                mn_part_born(part, row) < record->seq) {
-                struct mn_mark mark;
-                if (mn_parts_remove(&r->parts, space, &record->id, hash, record->seq, &mark))
-                    mn_parts_mark(&r->parts, &mark);
-                return;
-            }
-        }
-    }
+    struct mn_place place;
+    struct mn_mark mark;
+    if (!mn_index_find_hash(r->parts.index, &record->id, hash, &place))
+        return;
+    const struct mn_part *part = &r->parts.own[place.part]->part;
+    struct mn_str space = mn_part_string(part, mn_part_space(part, place.row));
+    if (mn_str_hash(space) == record->space_hash &&
+        mn_parts_remove(&r->parts, space, &record->id, hash, record->seq, &mark))
+        mn_parts_mark(&r->parts, &mark);
 }
 
 static enum mn_status replay_event(struct recovery *r, const struct job *job, const struct event *event)

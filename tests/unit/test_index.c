@@ -94,6 +94,9 @@ static void check(struct world *w, uint32_t id)
         assert_int_equal(place.suppressed, w->model[id].suppressed);
     }
     assert_false(mn_index_find(w->index, other_space, &key, hash_of(id), &place));
+    assert_int_equal(mn_index_find_hash(w->index, &key, hash_of(id), &place), w->model[id].there);
+    if (w->model[id].there)
+        assert_int_equal(place.row, w->model[id].row);
 }
 
 static void put(struct world *w, uint32_t id)
