@@ -51,8 +51,8 @@ struct mn_actor {
 
 struct mn_role_ops {
     enum mn_role role;
-    /* A turn takes as long as the request of a client does: the pulse goes on all the time, so that a stall is a process that does not run
-     * (stopped, swapped out), not one that works. */
+    /* A turn takes as long as the request of a client does: the pulse goes on all the time, so that a stall is a
+     * process that does not run (stopped, swapped out), not one that works. */
     bool long_turns;
     /* Makes *state, binds sockets, adds them with mn_actor_poll. The role counts as ready when it returns. It may take
      * as long as it must: meanwhile a thread of the loop keeps the heartbeat. */

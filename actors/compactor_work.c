@@ -199,7 +199,8 @@ static void note_stats(struct mn_compactor_role *c, const struct mn_compact_prop
            (unsigned long long)proposal->rows_in, (unsigned long long)proposal->rows_out, proposal->output_count,
            (double)proposal->bytes_out / (1 << 20), (double)(mn_clock_ns() - began_ns) / 1e6);
     if (proposal->rows_lost)
-        mn_log(c->actor, "DAMAGE: a purge had to rewrite a damaged segment; %llu rows in it could not be read and are lost",
+        mn_log(c->actor,
+               "DAMAGE: a purge had to rewrite a damaged segment; %llu rows in it could not be read and are lost",
                (unsigned long long)proposal->rows_lost);
 }
 

@@ -14,7 +14,7 @@
 #include "actors/router.h"
 #include "shm/process.h"
 
-#define RECEIVE_MAX    64 /* requests a turn */
+#define RECEIVE_MAX    64         /* requests a turn */
 #define SEND_BYTES     (1u << 20) /* of slow answers in one turn; the one that passes it is the last */
 #define PARKED_MAX     1024
 #define IDLE_MS        1000

@@ -13,10 +13,10 @@
 #include "engine/types.h"
 
 #define MN_PEER_MARK_MAX 16
-#define MN_PEER_ID_MAX 256 /* bytes of a ROUTER identity (ZeroMQ: at most 255) */
+#define MN_PEER_ID_MAX   256 /* bytes of a ROUTER identity (ZeroMQ: at most 255) */
 
-/* Replies above MN_LOAN_BYTES are counted until ZeroMQ has let go of them: so many bytes may wait for one peer, and for all peers
- * together. A peer that does not read is so no burden on the memory of the others. */
+/* Replies above MN_LOAN_BYTES are counted until ZeroMQ has let go of them: so many bytes may wait for one peer, and for
+ * all peers together. A peer that does not read is so no burden on the memory of the others. */
 #define MN_LOAN_BYTES       (64u << 10)
 #define MN_PEER_LOANS_MAX   (UINT64_C(256) << 20)
 #define MN_ROUTER_LOANS_MAX (UINT64_C(1) << 30)
@@ -37,8 +37,9 @@ void mn_router_close(struct mn_router *router);
 struct mn_peer {
     uint8_t id[MN_PEER_ID_MAX];
     uint8_t id_bytes;
-    bool delimiter; /* an empty frame came first: echo it */
-    uint8_t mark[MN_PEER_MARK_MAX]; /* a REQ socket with ZMQ_REQ_CORRELATE numbers its requests before the empty frame: echoed */
+    bool delimiter;                 /* an empty frame came first: echo it */
+    uint8_t mark[MN_PEER_MARK_MAX]; /* a REQ socket with ZMQ_REQ_CORRELATE numbers its requests before the empty frame:
+                                       echoed */
     uint8_t mark_bytes;
 };
 

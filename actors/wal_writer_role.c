@@ -26,8 +26,8 @@ static enum mn_status bind_sockets(struct mn_wal_writer *w)
     MN_TRY(mn_router_bind(&w->public, actor->zmq, mn_actor_endpoint(&actor->store, endpoint, "write"), high_water));
     mn_actor_poll(actor, w->public.socket);
     mode_t mask = umask(0077); /* for the store's own processes: not for security.group either */
-    enum mn_status status = mn_router_bind(
-        &w->internal, actor->zmq, mn_actor_endpoint(&actor->store, endpoint, "role.wal-writer"), high_water);
+    enum mn_status status = mn_router_bind(&w->internal, actor->zmq,
+                                           mn_actor_endpoint(&actor->store, endpoint, "role.wal-writer"), high_water);
     umask(mask);
     MN_TRY(status);
     mn_actor_poll(actor, w->internal.socket);

@@ -5,9 +5,9 @@
 
 #include <stdlib.h>
 
-#define SHARDS       1024u
-#define SHARD_MIN    16u
-#define SUPPRESSED   (1u << 31)
+#define SHARDS     1024u
+#define SHARD_MIN  16u
+#define SUPPRESSED (1u << 31)
 
 struct entry {
     uint64_t hash; /* 0 = empty */
@@ -31,9 +31,9 @@ struct mn_index {
     struct part_slot *parts;
     uint32_t part_count, part_max;
     uint64_t entries;
-    uint32_t forwards;    /* parts that are forwarded and not yet released */
-    uint32_t sweep_at;    /* next shard */
-    uint32_t sweep_left;  /* shards until every entry has been seen since the last forward */
+    uint32_t forwards;   /* parts that are forwarded and not yet released */
+    uint32_t sweep_at;   /* next shard */
+    uint32_t sweep_left; /* shards until every entry has been seen since the last forward */
 };
 
 enum mn_status mn_index_new(struct mn_index **index)
@@ -124,7 +124,8 @@ static void delete_at(struct mn_index *index, struct shard *shard, uint32_t hole
 }
 
 /* space NULL: any that has this hash. */
-static bool same_id(const struct mn_index *index, const struct entry *e, const struct mn_str *space, const struct mn_id *id)
+static bool same_id(const struct mn_index *index, const struct entry *e, const struct mn_str *space,
+                    const struct mn_id *id)
 {
     const struct mn_part *part = index->parts[e->part].part;
     uint32_t row = e->row & ~SUPPRESSED;

@@ -1,9 +1,10 @@
 /*
  * index.h - the writer's index: (space, id) -> where its newest version is, in memory, private to one process.
  *
- * 1,024 shards of open addressing, each grown on its own, so that no insert ever moves more than one small shard. Entries hold the
- * 64-bit hash; equality of ids is decided by the row itself, through the parts that the owner keeps (mn_index_part). After
- * a compaction a part gets a forward map: entries follow it when they are met, and mn_index_sweep rewrites the rest bit by bit.
+ * 1,024 shards of open addressing, each grown on its own, so that no insert ever moves more than one small shard.
+ * Entries hold the 64-bit hash; equality of ids is decided by the row itself, through the parts that the owner keeps
+ * (mn_index_part). After a compaction a part gets a forward map: entries follow it when they are met, and
+ * mn_index_sweep rewrites the rest bit by bit.
  */
 #ifndef MN_ENGINE_INDEX_H
 #define MN_ENGINE_INDEX_H
@@ -20,12 +21,12 @@ struct mn_index;
 enum mn_status mn_index_new(struct mn_index **index) MN_MUST_USE;
 void mn_index_free(struct mn_index *index);
 
-/* Registers a part; entries name it by the number that comes back. The pointed-to part must live, at that address, until it is forwarded or
- * the index is freed. */
+/* Registers a part; entries name it by the number that comes back. The pointed-to part must live, at that address,
+ * until it is forwarded or the index is freed. */
 enum mn_status mn_index_part(struct mn_index *index, const struct mn_part *part, uint32_t *number) MN_MUST_USE;
 
-/* From now on rows of `number` are at to[row] = output << 32 | row of parts outputs[output], or nowhere (UINT64_MAX). Both arrays are
- * taken over and freed when no entry can need them. */
+/* From now on rows of `number` are at to[row] = output << 32 | row of parts outputs[output], or nowhere (UINT64_MAX).
+ * Both arrays are taken over and freed when no entry can need them. */
 void mn_index_forward(struct mn_index *index, uint32_t number, uint64_t *to, uint32_t *outputs);
 
 /* Where the newest version of an id is. False: no version that is alive or suppressed. */

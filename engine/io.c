@@ -127,7 +127,8 @@ static enum mn_status posix_mkdir(const char *path)
 {
     if (mkdir(path, 0700) == 0)
         return MN_OK;
-    return errno == EEXIST ? MN_FAIL(MN_EXISTS, "%s exists already", path) : MN_FAIL_ERRNO("cannot make folder %s", path);
+    return errno == EEXIST ? MN_FAIL(MN_EXISTS, "%s exists already", path)
+                           : MN_FAIL_ERRNO("cannot make folder %s", path);
 }
 
 static enum mn_status posix_rmdir(const char *path)
@@ -167,8 +168,8 @@ static enum mn_status copy_bytes(int from, int to, uint64_t bytes)
         return MN_OK;
     bool ranges = true;
     for (uint64_t done = 0; done < bytes;) {
-        ssize_t n = ranges ? copy_file_range(from, NULL, to, NULL, bytes - done, 0)
-                           : sendfile(to, from, NULL, bytes - done);
+        ssize_t n =
+            ranges ? copy_file_range(from, NULL, to, NULL, bytes - done, 0) : sendfile(to, from, NULL, bytes - done);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && ranges && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS)) {

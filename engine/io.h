@@ -21,10 +21,10 @@ struct mn_io {
     enum mn_status (*size)(int fd, uint64_t *bytes);
     enum mn_status (*read)(int fd, void *data, size_t bytes, uint64_t offset); /* all or MN_CORRUPT: "is shorter" */
     enum mn_status (*write)(int fd, const void *data, size_t bytes, uint64_t offset);
-    /* Writes a range back now and waits for it. Promises nothing (only datasync does); it keeps long work from filling the
-     * disk's queue, which the log's next sync would have to wait for. */
+    /* Writes a range back now and waits for it. Promises nothing (only datasync does); it keeps long work from filling
+     * the disk's queue, which the log's next sync would have to wait for. */
     enum mn_status (*flush)(int fd, uint64_t offset, uint64_t bytes);
-    enum mn_status (*datasync)(int fd); /* fdatasync; never retried by anybody after a failure */
+    enum mn_status (*datasync)(int fd);                /* fdatasync; never retried by anybody after a failure */
     enum mn_status (*reserve)(int fd, uint64_t bytes); /* fallocate from 0 */
     enum mn_status (*map)(int fd, uint64_t bytes, const void **base); /* shared, read-only */
     void (*unmap)(const void *base, uint64_t bytes);
@@ -35,8 +35,8 @@ struct mn_io {
     enum mn_status (*sync_dir)(const char *path);
     /* Calls `visit` for each entry but . and ..; stops at the first failure. */
     enum mn_status (*list)(const char *path, enum mn_status (*visit)(void *context, const char *name), void *context);
-    /* Makes `to` (which must not exist) a copy of `from`, sharing its extents where the file system can; synced; *bytes: its
-     * length. */
+    /* Makes `to` (which must not exist) a copy of `from`, sharing its extents where the file system can; synced;
+     * *bytes: its length. */
     enum mn_status (*copy)(const char *from, const char *to, uint64_t *bytes);
     enum mn_status (*free_bytes)(const char *path, uint64_t *bytes);
 };

@@ -75,7 +75,8 @@ uint64_t mn_ledger_entries(const struct mn_ledger *ledger)
     return ledger->count;
 }
 
-/* The number of the newest entry with this key, or UINT64_MAX. Expired numbers may still stand in slots: they are skipped. */
+/* The number of the newest entry with this key, or UINT64_MAX. Expired numbers may still stand in slots: they are
+ * skipped. */
 static uint64_t find_number(const struct mn_ledger *l, struct mn_str key)
 {
     uint64_t found = UINT64_MAX;
@@ -230,8 +231,8 @@ _Static_assert(sizeof(struct idem_bytes) == 40 && sizeof(struct mn_id_run) == 16
 
 uint32_t mn_idem_encode(const struct mn_idem_entry *entry, uint8_t *data)
 {
-    struct idem_bytes head = {entry->request_hash, entry->seq,       entry->wall_ns, entry->count,
-                              entry->run_count,    entry->key_bytes, 0};
+    struct idem_bytes head = {entry->request_hash, entry->seq, entry->wall_ns, entry->count, entry->run_count,
+                              entry->key_bytes,    0};
     uint32_t runs = entry->run_count * (uint32_t)sizeof *entry->runs;
     memcpy(data, &head, sizeof head);
     if (runs > 0)
@@ -293,7 +294,7 @@ static enum mn_status fold_record(void *context, const struct mn_wal_segment *se
 {
     const struct fold *fold = context;
     return record->seq < fold->first_seq || record->seq > fold->last_seq ? MN_OK
-                                                                          : mn_ledger_fold_record(fold->ledger, record);
+                                                                         : mn_ledger_fold_record(fold->ledger, record);
 }
 
 /* Scans log segment `wal_number` with `visitor`. */

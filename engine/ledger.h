@@ -1,8 +1,8 @@
 /*
  * ledger.h - what must outlive the log besides rows: idem keys with their outcomes, and the id counters of spaces.
  *
- * The writer keeps one in memory; recovery folds the log into one; the compactor folds the log segments it takes into the
- * one on disk (ledger.<seq>), so that those log segments can go. The three agree because they fold with this code.
+ * The writer keeps one in memory; recovery folds the log into one; the compactor folds the log segments it takes into
+ * the one on disk (ledger.<seq>), so that those log segments can go. The three agree because they fold with this code.
  */
 #ifndef MN_ENGINE_LEDGER_H
 #define MN_ENGINE_LEDGER_H
@@ -20,7 +20,7 @@ struct mn_idem_entry {
     struct mn_id_run {
         uint64_t first;
         uint32_t at, count; /* ids first, first+1, ... belong to the memories at, at+1, ... of the request */
-    } *runs;               /* owned by the ledger */
+    } * runs;               /* owned by the ledger */
     char key[64];
     uint32_t key_bytes;
 };
@@ -42,7 +42,8 @@ uint64_t mn_ledger_entries(const struct mn_ledger *ledger);
 uint64_t mn_ledger_next_id(const struct mn_ledger *ledger, struct mn_str space);
 enum mn_status mn_ledger_raise_id(struct mn_ledger *ledger, struct mn_str space, uint64_t next) MN_MUST_USE;
 
-/* Folds one log segment in (records with first_seq <= seq <= last_seq), and reads / writes ledger.<seq> (checksummed, synced). */
+/* Folds one log segment in (records with first_seq <= seq <= last_seq), and reads / writes ledger.<seq> (checksummed,
+ * synced). */
 enum mn_status mn_ledger_fold(struct mn_ledger *ledger, const struct mn_store *store, uint64_t wal_number,
                               uint64_t first_seq, uint64_t last_seq) MN_MUST_USE;
 enum mn_status mn_ledger_load(struct mn_ledger *ledger, const struct mn_store *store, uint64_t seq) MN_MUST_USE;
@@ -54,7 +55,8 @@ enum mn_status mn_ledger_write(const struct mn_ledger *ledger, const struct mn_i
                                int64_t expire_before_ns) MN_MUST_USE;
 /* Folds one record: what mn_ledger_fold does for each. */
 enum mn_status mn_ledger_fold_record(struct mn_ledger *ledger, const struct mn_record *record) MN_MUST_USE;
-/* An idem entry as the content of a MN_RECORD_IDEM; `data` has MN_IDEM_RECORD_MAX(run_count) bytes. Returns its length. */
+/* An idem entry as the content of a MN_RECORD_IDEM; `data` has MN_IDEM_RECORD_MAX(run_count) bytes. Returns its length.
+ */
 #define MN_IDEM_RECORD_MAX(runs) (64u + 16u * (runs) + MN_IDEM_BYTES_MAX)
 uint32_t mn_idem_encode(const struct mn_idem_entry *entry, uint8_t *data);
 

@@ -148,9 +148,10 @@ void mn_parts_mark(struct mn_parts *parts, const struct mn_mark *mark)
     struct mn_live *live = own->live.base;
     _Atomic uint64_t *died = own->part.tail ? &own->tail.rows[mark->row].died : &live->died[mark->row];
     uint64_t old = atomic_load_explicit(died, memory_order_relaxed);
-    uint64_t word = mark->kind == MN_MARK_GIVEN_UP ? old & ~UINT64_C(1)
-                                                   : mn_died_make(mark->seq, mark->kind == MN_MARK_SUPPRESSED);
-    /* Relaxed: visible_seq is stored with release after the marks of its batch; a reader of an older seq sees it alive either way. */
+    uint64_t word =
+        mark->kind == MN_MARK_GIVEN_UP ? old & ~UINT64_C(1) : mn_died_make(mark->seq, mark->kind == MN_MARK_SUPPRESSED);
+    /* Relaxed: visible_seq is stored with release after the marks of its batch; a reader of an older seq sees it alive
+     * either way. */
     atomic_store_explicit(died, word, memory_order_relaxed);
     if (live) {
         atomic_fetch_add_explicit(&live->dead, old == MN_ALIVE, memory_order_relaxed);

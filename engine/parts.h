@@ -1,8 +1,8 @@
 /*
  * parts.h - the parts of the store as their owner sees them: with liveness that it may write, and an index over them.
  *
- * Owner is the WAL writer, or recovery while no writer lives. What happens to an id (a new version, a delete, a suppress, a
- * restore) is decided here once, so that replaying the log gives exactly what the writer did.
+ * Owner is the WAL writer, or recovery while no writer lives. What happens to an id (a new version, a delete, a
+ * suppress, a restore) is decided here once, so that replaying the log gives exactly what the writer did.
  */
 #ifndef MN_ENGINE_PARTS_H
 #define MN_ENGINE_PARTS_H
@@ -31,10 +31,12 @@ struct mn_parts {
     uint32_t count, max;
 };
 
-enum mn_status mn_parts_init(struct mn_parts *parts, const struct mn_store *store, struct mn_instance *instance) MN_MUST_USE;
+enum mn_status mn_parts_init(struct mn_parts *parts, const struct mn_store *store,
+                             struct mn_instance *instance) MN_MUST_USE;
 void mn_parts_free(struct mn_parts *parts);
 
-/* Adds a chunk (tail is moved into the part; the log segment is mapped) or a column segment with an existing liveness file. */
+/* Adds a chunk (tail is moved into the part; the log segment is mapped) or a column segment with an existing liveness
+ * file. */
 enum mn_status mn_parts_add_chunk(struct mn_parts *parts, struct mn_tail *tail, uint32_t *number) MN_MUST_USE;
 enum mn_status mn_parts_add_columns(struct mn_parts *parts, uint64_t segment, uint64_t rows, uint64_t live_gen,
                                     uint32_t *number) MN_MUST_USE;
@@ -71,6 +73,7 @@ enum mn_status mn_parts_suppress(struct mn_parts *parts, struct mn_str space, co
                                  uint64_t seq, struct mn_mark *mark, bool *marked) MN_MUST_USE;
 
 /* Publishes view `gen`: all parts that are not retired, columns in the manifest's order, chunks by number. */
-enum mn_status mn_parts_publish(const struct mn_parts *parts, const struct mn_manifest *manifest, uint64_t gen) MN_MUST_USE;
+enum mn_status mn_parts_publish(const struct mn_parts *parts, const struct mn_manifest *manifest,
+                                uint64_t gen) MN_MUST_USE;
 
 #endif

@@ -100,7 +100,8 @@ enum mn_status mn_quarantine_wal(const struct mn_store *store, const struct mn_w
 }
 
 /* A note on something that is no stretch of the log: `name` is its file under quarantine/, `file` what it speaks of. */
-static enum mn_status write_plain_note(const struct mn_store *store, const char *name, const char *file, const char *reason)
+static enum mn_status write_plain_note(const struct mn_store *store, const char *name, const char *file,
+                                       const char *reason)
 {
     char path[MN_PATH_MAX];
     char *text = NULL;

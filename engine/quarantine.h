@@ -1,8 +1,9 @@
 /*
  * quarantine.h - damaged pieces are copied aside with a note that a person and a program can read, never cut off.
  *
- * quarantine/wal-<number>-<offset>.bin and .json: {"file", "reason", "wal", "offset", "bytes", "first_seq", "last_seq", "ids"}; a
- * second recovery finds the same names and adds nothing. `ids` are those whose record headers are whole ("space hash/id").
+ * quarantine/wal-<number>-<offset>.bin and .json: {"file", "reason", "wal", "offset", "bytes", "first_seq", "last_seq",
+ * "ids"}; a second recovery finds the same names and adds nothing. `ids` are those whose record headers are whole
+ * ("space hash/id").
  */
 #ifndef MN_ENGINE_QUARANTINE_H
 #define MN_ENGINE_QUARANTINE_H
@@ -21,7 +22,8 @@ enum mn_status mn_quarantine_wal(const struct mn_store *store, const struct mn_w
 /* Copies ledger.<seq> aside, if it is there, with a note (quarantine/ledger.<seq>.bin and .json). */
 enum mn_status mn_quarantine_ledger(const struct mn_store *store, uint64_t seq, const char *reason) MN_MUST_USE;
 /* A note on a column segment, which stays where it is. */
-enum mn_status mn_quarantine_note_columns(const struct mn_store *store, uint64_t segment, const char *reason) MN_MUST_USE;
+enum mn_status mn_quarantine_note_columns(const struct mn_store *store, uint64_t segment,
+                                          const char *reason) MN_MUST_USE;
 /* True when anything is in quarantine. */
 bool mn_quarantine_holds(const struct mn_store *store);
 

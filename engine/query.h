@@ -6,10 +6,19 @@
 
 #include "engine/types.h"
 
-enum mn_where_op { MN_WHERE_EQ, MN_WHERE_NE, MN_WHERE_IN, MN_WHERE_GT, MN_WHERE_GTE, MN_WHERE_LT, MN_WHERE_LTE, MN_WHERE_EXISTS };
+enum mn_where_op {
+    MN_WHERE_EQ,
+    MN_WHERE_NE,
+    MN_WHERE_IN,
+    MN_WHERE_GT,
+    MN_WHERE_GTE,
+    MN_WHERE_LT,
+    MN_WHERE_LTE,
+    MN_WHERE_EXISTS
+};
 
-/* One condition on meta. Values are in the compact form of engine/meta.h. Numbers compare by value whatever their type; a
- * missing key matches only NE and EXISTS false; values of different kinds are unequal and unordered. */
+/* One condition on meta. Values are in the compact form of engine/meta.h. Numbers compare by value whatever their type;
+ * a missing key matches only NE and EXISTS false; values of different kinds are unequal and unordered. */
 struct mn_where {
     struct mn_str key; /* a key of the map, else a dotted path */
     enum mn_where_op op;
@@ -18,8 +27,8 @@ struct mn_where {
     bool exists; /* for MN_WHERE_EXISTS */
 };
 
-/* All conditions must hold. Absent lists have count 0 and are not conditions, except: has_ids or has_tags_any with count 0 match
- * nothing. */
+/* All conditions must hold. Absent lists have count 0 and are not conditions, except: has_ids or has_tags_any with
+ * count 0 match nothing. */
 struct mn_filter {
     const struct mn_str *tags_any, *tags_all, *tags_none;
     uint32_t tags_any_count, tags_all_count, tags_none_count;

@@ -162,7 +162,8 @@ static enum mn_status take_next(struct mn_reader *r, const struct mn_view_list *
 }
 
 /* Unmaps those of a list that the other list does not hold as well, and frees the list. */
-static void drop_rest(struct mn_reader *r, struct mapped *list, uint32_t count, const struct mapped *other, uint32_t others)
+static void drop_rest(struct mn_reader *r, struct mapped *list, uint32_t count, const struct mapped *other,
+                      uint32_t others)
 {
     for (uint32_t i = 0; i < count; i++)
         if (!find_mapped(other, others, &list[i]))
@@ -175,7 +176,8 @@ static enum mn_status take_view(struct mn_reader *r, const struct mn_view_list *
 {
     uint32_t count = view->columns + view->chunks;
     struct takeover t = {.mapped = calloc(count + 1, sizeof *t.mapped), .parts = calloc(count + 1, sizeof *t.parts)};
-    enum mn_status status = t.mapped && t.parts ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory for a view of %u parts", count);
+    enum mn_status status =
+        t.mapped && t.parts ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory for a view of %u parts", count);
     for (uint32_t i = 0; status == MN_OK && i < count; i++)
         status = take_next(r, view, i, &t);
     if (status != MN_OK) {

@@ -1,8 +1,9 @@
 /*
  * reader.h - a reader's way to a consistent snapshot: pin an epoch, map what its view lists, read.
  *
- * One reader per thread (slot and mappings are its own). Pinning when the view has not changed since the last pin costs two
- * stores and a few loads; a changed view maps what is new and unmaps what went. Nothing here locks or waits for a writer.
+ * One reader per thread (slot and mappings are its own). Pinning when the view has not changed since the last pin costs
+ * two stores and a few loads; a changed view maps what is new and unmaps what went. Nothing here locks or waits for a
+ * writer.
  */
 #ifndef MN_ENGINE_READER_H
 #define MN_ENGINE_READER_H
@@ -15,7 +16,8 @@ struct mn_snapshot {
     uint64_t gen; /* the pinned view */
     uint64_t seq; /* versions with born <= seq < died are visible */
     int64_t now;  /* wall clock at the pin, ns: what has expired is hidden */
-    uint32_t missing; /* column segments that the view lists and that are too damaged to open: their memories are not here */
+    uint32_t
+        missing; /* column segments that the view lists and that are too damaged to open: their memories are not here */
     uint32_t part_count;
     struct mn_part *parts; /* newest first: tail chunks, then column segments */
 };
@@ -27,10 +29,10 @@ enum mn_status mn_reader_open(struct mn_reader **reader, const struct mn_store *
                               struct mn_instance *instance) MN_MUST_USE;
 void mn_reader_close(struct mn_reader *reader);
 
-/* Pins the newest view. as_of: 0 = now, else the seq to read at: MN_UNAVAILABLE when it is above what is visible or below
- * oldest_seq. MN_NOT_READY before the first view. A column segment that is damaged beyond use is left out and counted in
- * snapshot->missing: the rest stays available. MN_CORRUPT when a file in shared memory is damaged. The snapshot lives
- * until mn_reader_unpin; one pin at a time. */
+/* Pins the newest view. as_of: 0 = now, else the seq to read at: MN_UNAVAILABLE when it is above what is visible or
+ * below oldest_seq. MN_NOT_READY before the first view. A column segment that is damaged beyond use is left out and
+ * counted in snapshot->missing: the rest stays available. MN_CORRUPT when a file in shared memory is damaged. The
+ * snapshot lives until mn_reader_unpin; one pin at a time. */
 enum mn_status mn_reader_pin(struct mn_reader *reader, uint64_t as_of, struct mn_snapshot *snapshot) MN_MUST_USE;
 void mn_reader_unpin(struct mn_reader *reader);
 

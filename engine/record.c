@@ -93,7 +93,8 @@ uint64_t mn_batch_chain(uint64_t prev_chain, const uint32_t *crcs, uint32_t bloc
 {
     struct mn_str bytes = {(const char *)crcs, blocks * 4};
     struct mn_id link = {.hi = mn_str_hash(bytes), .lo = prev_chain};
-    return mn_id_hash(MN_FOOTER_MAGIC, &link); /* not prev_chain: the hash folds it with link.lo, and the two would cancel out */
+    return mn_id_hash(MN_FOOTER_MAGIC,
+                      &link); /* not prev_chain: the hash folds it with link.lo, and the two would cancel out */
 }
 
 uint64_t mn_batch_finish(struct mn_batch *batch, uint64_t durable_seq, int64_t wall_ns, uint64_t *chain)
@@ -122,7 +123,8 @@ uint64_t mn_batch_finish(struct mn_batch *batch, uint64_t durable_seq, int64_t w
     block_crcs(batch->data, footer_at, batch->salt, batch->offset, offsets + batch->records);
     *chain = mn_batch_chain(*chain, offsets + batch->records, blocks);
     *footer = (struct mn_batch_footer){MN_FOOTER_MAGIC, *chain, batch->records, blocks};
-    *end = mn_crc32c(seed_of(batch->salt, batch->offset + footer_at), footer, (size_t)((uint8_t *)end - (uint8_t *)footer));
+    *end = mn_crc32c(seed_of(batch->salt, batch->offset + footer_at), footer,
+                     (size_t)((uint8_t *)end - (uint8_t *)footer));
     uint8_t *used = (uint8_t *)(end + 1);
     memset(used, 0, (size_t)(batch->data + bytes - used));
     return bytes;

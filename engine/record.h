@@ -5,21 +5,21 @@
  *   batch    4 KiB aligned: header | records, 64-byte aligned | footer | zeros up to the next block
  *   record   header | embedding, padded to 64 | space | tags | meta | content | zeros up to 64
  *
- * CRC32C everywhere, seeded with the segment's salt ^ the offset in the segment, so that stale and misplaced bytes show. Every
- * struct is little-endian, as the machines we run on are.
+ * CRC32C everywhere, seeded with the segment's salt ^ the offset in the segment, so that stale and misplaced bytes
+ * show. Every struct is little-endian, as the machines we run on are.
  */
 #ifndef MN_ENGINE_RECORD_H
 #define MN_ENGINE_RECORD_H
 
 #include "engine/shared.h"
 
-#define MN_WAL_BLOCK        4096u
-#define MN_WAL_MAGIC        UINT64_C(0x31304c41574d4e4d)
-#define MN_BATCH_MAGIC      UINT64_C(0x3130484354424e4d)
-#define MN_FOOTER_MAGIC     UINT64_C(0x313052544f464e4d)
-#define MN_RECORD_MAGIC     UINT32_C(0x31434552)
-#define MN_WAL_FORMAT       1
-#define MN_RECORD_ALIGN     64u
+#define MN_WAL_BLOCK    4096u
+#define MN_WAL_MAGIC    UINT64_C(0x31304c41574d4e4d)
+#define MN_BATCH_MAGIC  UINT64_C(0x3130484354424e4d)
+#define MN_FOOTER_MAGIC UINT64_C(0x313052544f464e4d)
+#define MN_RECORD_MAGIC UINT32_C(0x31434552)
+#define MN_WAL_FORMAT   1
+#define MN_RECORD_ALIGN 64u
 
 /* In block 0 and again in the last block of a segment. */
 struct mn_wal_header {
@@ -51,10 +51,11 @@ struct mn_batch_header {
 };
 _Static_assert(sizeof(struct mn_batch_header) == 128, "on disk");
 
-/* Followed by record offsets in the batch (uint32_t[records]), block checksums (uint32_t[blocks]), and a crc of all that. */
+/* Followed by record offsets in the batch (uint32_t[records]), block checksums (uint32_t[blocks]), and a crc of all
+ * that. */
 struct mn_batch_footer {
     uint64_t magic;
-    uint64_t chain;   /* hash of prev_chain and the block checksums */
+    uint64_t chain; /* hash of prev_chain and the block checksums */
     uint32_t records;
     uint32_t blocks; /* 4 KiB blocks of header and records; the last one counts up to footer_at */
 };
@@ -106,7 +107,8 @@ static inline struct mn_record_fields mn_record_fields(const struct mn_record *r
 /* Bytes that a record with an embedding of `dim` floats (0: none) and `rest` bytes of other payload takes. */
 static inline uint64_t mn_record_bytes(uint32_t dim, uint64_t rest)
 {
-    return sizeof(struct mn_record) + mn_round_up(mn_round_up((uint64_t)dim * 4, MN_RECORD_ALIGN) + rest, MN_RECORD_ALIGN);
+    return sizeof(struct mn_record) +
+           mn_round_up(mn_round_up((uint64_t)dim * 4, MN_RECORD_ALIGN) + rest, MN_RECORD_ALIGN);
 }
 
 /* Bytes of a batch of `records` records that take `bytes` in all, footer and padding included. */
@@ -135,16 +137,18 @@ struct mn_record_parts {
     uint32_t tag_count;
     uint32_t content_flags;
 };
-/* Appends a record (op, flags, seq, wall_ns, id, space_hash, at, expires, confidence, scale set) and returns its offset in the
- * segment. The caller has made sure that it fits. */
+/* Appends a record (op, flags, seq, wall_ns, id, space_hash, at, expires, confidence, scale set) and returns its offset
+ * in the segment. The caller has made sure that it fits. */
 uint64_t mn_batch_add(struct mn_batch *batch, const struct mn_record *record, const struct mn_record_parts *parts);
 
 /* Footer, checksums and padding; returns the batch's bytes. *chain: in the chain before, out the batch's own. */
 uint64_t mn_batch_finish(struct mn_batch *batch, uint64_t durable_seq, int64_t wall_ns, uint64_t *chain);
 
 /* Checks on mapped bytes; `offset` is the place in the segment. */
-bool mn_wal_header_valid(const struct mn_wal_header *header, const uint8_t store_uuid[16], uint64_t number, uint64_t bytes);
-bool mn_batch_header_valid(const struct mn_batch_header *header, uint32_t salt, uint64_t offset, uint64_t segment_bytes);
+bool mn_wal_header_valid(const struct mn_wal_header *header, const uint8_t store_uuid[16], uint64_t number,
+                         uint64_t bytes);
+bool mn_batch_header_valid(const struct mn_batch_header *header, uint32_t salt, uint64_t offset,
+                           uint64_t segment_bytes);
 /* The footer of a valid header; its arrays may be trusted then. And the chain hash that it must hold. */
 bool mn_batch_footer_valid(const struct mn_batch_header *header, uint32_t salt, uint64_t offset);
 uint64_t mn_batch_chain(uint64_t prev_chain, const uint32_t *block_crcs, uint32_t blocks);

@@ -1,5 +1,6 @@
 /*
- * recovery.c - the log is read in parallel, one job a segment; then liveness is replayed in order, and a new view published.
+ * recovery.c - the log is read in parallel, one job a segment; then liveness is replayed in order, and a new view
+ * published.
  */
 #include "engine/recovery.h"
 
@@ -91,13 +92,14 @@ static enum mn_status take_record(void *context, const struct mn_wal_segment *se
     return mn_tail_add_record(&job->tail, record, offset, &row);
 }
 
-static enum mn_status take_bad_record(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
-                                      uint64_t offset)
+static enum mn_status take_bad_record(void *context, const struct mn_wal_segment *segment,
+                                      const struct mn_record *record, uint64_t offset)
 {
     return record->op == MN_RECORD_PUT ? add_event(context, offset, true) : MN_OK;
 }
 
-static enum mn_status take_damage(void *context, const struct mn_wal_segment *segment, const struct mn_wal_damage *damage)
+static enum mn_status take_damage(void *context, const struct mn_wal_segment *segment,
+                                  const struct mn_wal_damage *damage)
 {
     struct job *job = context;
     if (job->damage_count == job->damage_max) {
@@ -171,7 +173,8 @@ static enum mn_status read_log(struct recovery *r, uint32_t threads)
         pthread_join(thread[i], NULL);
     for (uint32_t i = 0; i < r->job_count; i++)
         if (r->jobs[i].status != MN_OK)
-            return MN_FAIL(r->jobs[i].status, "log segment %" PRIu64 ": %s", r->jobs[i].segment.number, r->jobs[i].error);
+            return MN_FAIL(r->jobs[i].status, "log segment %" PRIu64 ": %s", r->jobs[i].segment.number,
+                           r->jobs[i].error);
     return MN_OK;
 }
 
@@ -203,7 +206,8 @@ static enum mn_status quarantine_stretch(struct recovery *r, const struct job *j
                                       .last_seq = last_seq,
                                       .reason = reason};
     r->report->quarantined++;
-    return mn_quarantine_wal(&r->store, job->segment.base ? &job->segment : NULL, &note); /* too short to map: a note alone */
+    return mn_quarantine_wal(&r->store, job->segment.base ? &job->segment : NULL,
+                             &note); /* too short to map: a note alone */
 }
 
 /* The seq of the next log segment that holds anything: what comes before it and is missing was durable. */
@@ -240,7 +244,8 @@ static enum mn_status judge_gap(struct recovery *r, const struct mn_wal_segment 
     struct mn_quarantine_note note = {.wal_number = segment->number - 1,
                                       .first_seq = last_seq + 1,
                                       .last_seq = segment->header.prev_last_seq,
-                                      .reason = whole ? "a log segment is missing" : "the end of a log segment is missing"};
+                                      .reason =
+                                          whole ? "a log segment is missing" : "the end of a log segment is missing"};
     r->report->lost = true;
     r->report->quarantined++;
     return mn_quarantine_wal(&r->store, NULL, &note);
@@ -253,8 +258,9 @@ static enum mn_status note_compacted(void *context, const char *name)
     return MN_OK;
 }
 
-/* Without a manifest a store was never compacted, and its log begins at seq 1. If it does not, and there are files that a manifest
- * must have named, MANIFEST is lost: going on would take them for rubbish. Else the beginning of the log is lost. */
+/* Without a manifest a store was never compacted, and its log begins at seq 1. If it does not, and there are files that
+ * a manifest must have named, MANIFEST is lost: going on would take them for rubbish. Else the beginning of the log is
+ * lost. */
 static enum mn_status check_manifest(const struct recovery *r)
 {
     char path[MN_PATH_MAX];
@@ -266,8 +272,9 @@ static enum mn_status check_manifest(const struct recovery *r)
     MN_TRY(r->store.io->list(mn_store_path(&r->store, path, "columns"), note_compacted, &compacted));
     if (!compacted)
         return MN_OK;
-    return MN_FAIL(MN_CORRUPT, "%s/MANIFEST is missing, but this store has been written to (seq %" PRIu64 "): restore the file "
-                               "or the store from a snapshot; nothing was changed",
+    return MN_FAIL(MN_CORRUPT,
+                   "%s/MANIFEST is missing, but this store has been written to (seq %" PRIu64 "): restore the file "
+                   "or the store from a snapshot; nothing was changed",
                    r->store.dir, first ? first : r->mark_seq);
 }
 
@@ -282,7 +289,8 @@ static enum mn_status judge_log(struct recovery *r)
             continue;
         if (job->header_lost) {
             r->report->lost = true;
-            MN_TRY(quarantine_stretch(r, job, 0, job->segment.bytes, last_seq + 1, 0, "both headers of a log segment are damaged"));
+            MN_TRY(quarantine_stretch(r, job, 0, job->segment.bytes, last_seq + 1, 0,
+                                      "both headers of a log segment are damaged"));
             last_number = job->segment.number;
             told = true;
             continue;
@@ -363,7 +371,8 @@ static enum mn_status replay_forget(struct recovery *r, const struct mn_record *
     return MN_OK;
 }
 
-/* A memory that replaced another and is damaged: the older version must not rise again. Its space is known by its hash only. */
+/* A memory that replaced another and is damaged: the older version must not rise again. Its space is known by its hash
+ * only. */
 static void hide_suspect(struct recovery *r, const struct mn_record *record)
 {
     uint64_t hash = mn_id_hash(record->space_hash, &record->id);
@@ -431,7 +440,8 @@ static enum mn_status replay_log(struct recovery *r)
 
 /* ---- the ledger ---- */
 
-/* Without its ledger a store forgets which retries it has answered, and what it has assigned: told of, and no reason to be down. */
+/* Without its ledger a store forgets which retries it has answered, and what it has assigned: told of, and no reason to
+ * be down. */
 static enum mn_status load_ledger(struct recovery *r)
 {
     if (r->manifest.ledger_seq == 0)
@@ -450,7 +460,8 @@ static enum mn_status load_ledger(struct recovery *r)
 /* Ids above this were given by a client: the engine counts from 1. */
 #define COUNTED_ID_MAX (UINT64_C(1) << 48)
 
-/* A new ledger in place of the lost one: each space's counter goes on behind the largest id that is there, dead ones included. */
+/* A new ledger in place of the lost one: each space's counter goes on behind the largest id that is there, dead ones
+ * included. */
 static enum mn_status replace_ledger(struct recovery *r)
 {
     for (uint32_t i = 0; i < r->parts.count; i++) {
@@ -479,8 +490,8 @@ static enum mn_status hand_over(struct recovery *r)
     atomic_store_explicit(&control->visible_seq, seq, memory_order_release);
     atomic_store(&control->acked_seq, seq);
     atomic_store(&control->tail_rows, r->report->rows);
-    uint32_t reasons = (r->report->lost ? MN_DEGRADED_LOST : 0) |
-                       (mn_quarantine_holds(&r->store) ? MN_DEGRADED_QUARANTINE : 0);
+    uint32_t reasons =
+        (r->report->lost ? MN_DEGRADED_LOST : 0) | (mn_quarantine_holds(&r->store) ? MN_DEGRADED_QUARANTINE : 0);
     atomic_fetch_or(&control->reasons, reasons);
     MN_FAULT_POINT(recovery_built);
     atomic_store(&control->instance_gen, r->instance_gen);
@@ -527,7 +538,8 @@ enum mn_status mn_recover(const struct mn_store *store, struct mn_instance *inst
     /* A generation that no earlier try used: what a killed recovery left under its own is not in the way. */
     struct mn_control *control = instance->control;
     uint64_t gen = atomic_fetch_add(&control->recovery_gen, 1) + 1;
-    struct recovery r = {.store = *store, .instance = instance, .progress = progress, .report = report, .instance_gen = gen};
+    struct recovery r = {
+        .store = *store, .instance = instance, .progress = progress, .report = report, .instance_gen = gen};
     enum mn_status status = recover_locked(&r, threads);
     for (uint32_t i = 0; i < r.job_count; i++) {
         mn_wal_unmap(&r.jobs[i].segment);

@@ -1,9 +1,10 @@
 /*
  * recovery.h - from whatever the disk holds to a new tail that the writer can go on from.
  *
- * Reads the newest manifest, then the log after it: every checksum is checked, log segments in parallel. Damage is copied to
- * quarantine/ with a JSON note and passed over; acknowledged data is never cut off. Builds fresh tail chunks and liveness files
- * in shared memory and publishes a view of them; until then readers keep the old one. Running it twice gives the same.
+ * Reads the newest manifest, then the log after it: every checksum is checked, log segments in parallel. Damage is
+ * copied to quarantine/ with a JSON note and passed over; acknowledged data is never cut off. Builds fresh tail chunks
+ * and liveness files in shared memory and publishes a view of them; until then readers keep the old one. Running it
+ * twice gives the same.
  */
 #ifndef MN_ENGINE_RECOVERY_H
 #define MN_ENGINE_RECOVERY_H
@@ -19,7 +20,8 @@ struct mn_recovery_report {
     uint64_t scan_ns, build_ns;
 };
 
-/* Holds wal/LOCK while it runs (MN_BUSY when a writer lives). threads: 0 = one per CPU. progress: percent, may be NULL. */
+/* Holds wal/LOCK while it runs (MN_BUSY when a writer lives). threads: 0 = one per CPU. progress: percent, may be NULL.
+ */
 enum mn_status mn_recover(const struct mn_store *store, struct mn_instance *instance, uint32_t threads,
                           _Atomic uint32_t *progress, struct mn_recovery_report *report) MN_MUST_USE;
 

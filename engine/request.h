@@ -44,7 +44,8 @@ struct mn_revise {
     struct mn_id id;
     bool has_if_version;
     uint64_t if_version;
-    bool set_confidence, set_content, set_meta, set_tags, set_at, set_expires; /* set_content with data NULL removes it */
+    bool set_confidence, set_content, set_meta, set_tags, set_at,
+        set_expires;      /* set_content with data NULL removes it */
     struct mn_memory set; /* the fields that are set */
 };
 
@@ -62,9 +63,9 @@ struct mn_forget {
 struct mn_outcome {
     bool replayed; /* answered from the idem key: nothing is written, it is durable already once seq <= durable_seq */
     uint64_t seq;
-    uint32_t count;           /* forget: how many were hidden or restored */
-    const struct mn_id *ids;  /* remember: one per memory; valid until the next admission. Forget of a selection: those it
-                                 took; valid until the selection is freed */
+    uint32_t count;          /* forget: how many were hidden or restored */
+    const struct mn_id *ids; /* remember: one per memory; valid until the next admission. Forget of a selection: those
+                                it took; valid until the selection is freed */
     uint32_t id_count;
 };
 

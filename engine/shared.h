@@ -1,10 +1,10 @@
 /*
  * shared.h - the engine's own shared segments, declared like those of shm/layout.h: tail chunks, liveness, views.
  *
- * A *tail chunk* indexes one log segment: they are born, sealed and retired together. It holds a row per memory in that log
- * segment (the embedding, content and meta stay in the mapped log), a hash table of ids, and a dictionary of the space
- * names and tags that its rows use. A *liveness* file holds the `died` word of each row of one column segment. A *view*
- * is an immutable list of the column segments and tail chunks that together are the store.
+ * A *tail chunk* indexes one log segment: they are born, sealed and retired together. It holds a row per memory in that
+ * log segment (the embedding, content and meta stay in the mapped log), a hash table of ids, and a dictionary of the
+ * space names and tags that its rows use. A *liveness* file holds the `died` word of each row of one column segment. A
+ * *view* is an immutable list of the column segments and tail chunks that together are the store.
  */
 #ifndef MN_ENGINE_SHARED_H
 #define MN_ENGINE_SHARED_H
@@ -32,8 +32,8 @@
     F(104, uint64_t, hash, , "writer: mn_id_hash")                                                                     \
     F(112, uint8_t, spare, [16], "nobody")
 
-#define MN_CONTENT_BIN  (1u << 31) /* content is msgpack bin, not str */
-#define MN_CONTENT_NONE (1u << 30) /* no content was given */
+#define MN_CONTENT_BIN           (1u << 31) /* content is msgpack bin, not str */
+#define MN_CONTENT_NONE          (1u << 30) /* no content was given */
 #define MN_CONTENT_LENGTH(bytes) ((bytes) & ~(MN_CONTENT_BIN | MN_CONTENT_NONE))
 
 #define MN_TAIL_HEADER_FIELDS(F, L)                                                                                    \
@@ -43,7 +43,8 @@
     F(140, uint32_t, buckets, , "writer: a power of two, for ids and for strings each")                                \
     F(144, uint64_t, rows_at, , "writer: byte offset of mn_tail_row[rows_max]")                                        \
     F(152, uint64_t, id_buckets_at, , "writer: byte offset of _Atomic uint32_t[buckets], row + 1, 0 = empty")          \
-    F(160, uint64_t, string_buckets_at, , "writer: byte offset of _Atomic uint32_t[buckets], string number, 0 = empty")\
+    F(160, uint64_t, string_buckets_at, ,                                                                              \
+      "writer: byte offset of _Atomic uint32_t[buckets], string number, 0 = empty")                                    \
     F(168, uint64_t, arena_at, , "writer: byte offset of the arena: strings and tag lists")                            \
     F(176, uint64_t, arena_max, , "writer: bytes")                                                                     \
     L(192, _Atomic uint32_t, rows, , "writer: published rows; store with release after they are filled")               \
@@ -60,7 +61,8 @@
     F(0, struct mn_segment_header, header, , "compactor or recovery")                                                  \
     F(128, uint64_t, segment, , "creator: id of the column segment")                                                   \
     F(136, uint64_t, rows, , "creator: words in died[]")                                                               \
-    L(192, _Atomic uint64_t, dirty_seq, , "writer: the newest seq that changed a word; what died.<seq>.col must cover")\
+    L(192, _Atomic uint64_t, dirty_seq, ,                                                                              \
+      "writer: the newest seq that changed a word; what died.<seq>.col must cover")                                    \
     F(200, _Atomic uint64_t, dead, , "writer: words that are not MN_ALIVE")                                            \
     F(208, _Atomic uint32_t, checked, , "compactor, writer or recovery: 1 = the small columns passed their checksums") \
     L(256, _Atomic uint64_t, died, [], "writer: see mn_died_make")

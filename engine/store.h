@@ -21,7 +21,8 @@ struct mn_store {
 /* Reads <dir>/STORE: MN_NOT_FOUND when there is none, MN_CORRUPT when its checksum or a value is wrong. */
 enum mn_status mn_store_open(struct mn_store *store, const struct mn_io *io, const char *dir) MN_MUST_USE;
 
-/* Makes the folders (0700) and a STORE with a new uuid. dim 1..MN_DIM_MAX. Refuses a folder that holds foreign files. */
+/* Makes the folders (0700) and a STORE with a new uuid. dim 1..MN_DIM_MAX. Refuses a folder that holds foreign files.
+ */
 enum mn_status mn_store_create(struct mn_store *store, const struct mn_io *io, const char *dir, uint32_t dim,
                                enum mn_metric metric) MN_MUST_USE;
 
@@ -29,9 +30,9 @@ enum mn_status mn_store_create(struct mn_store *store, const struct mn_io *io, c
 enum mn_status mn_store_lock(const char *path, int *fd) MN_MUST_USE;
 
 /* Paths into `path` (MN_PATH_MAX bytes), which is returned. */
-char *mn_store_path(const struct mn_store *store, char *path, const char *name);            /* <dir>/name */
-char *mn_store_wal_path(const struct mn_store *store, char *path, uint64_t number);         /* <dir>/wal/00000001.wal */
-char *mn_store_columns_dir(const struct mn_store *store, char *path, uint64_t segment);     /* <dir>/columns/<id> */
+char *mn_store_path(const struct mn_store *store, char *path, const char *name);        /* <dir>/name */
+char *mn_store_wal_path(const struct mn_store *store, char *path, uint64_t number);     /* <dir>/wal/00000001.wal */
+char *mn_store_columns_dir(const struct mn_store *store, char *path, uint64_t segment); /* <dir>/columns/<id> */
 char *mn_store_column_path(const struct mn_store *store, char *path, uint64_t segment, const char *column);
 
 #endif

@@ -165,7 +165,8 @@ enum mn_status mn_tail_fill(struct mn_tail *tail, const struct mn_tail_row *valu
     return MN_OK;
 }
 
-static enum mn_status intern_tags(struct mn_tail *tail, const uint8_t *at, uint32_t bytes, uint32_t count, uint32_t *tags)
+static enum mn_status intern_tags(struct mn_tail *tail, const uint8_t *at, uint32_t bytes, uint32_t count,
+                                  uint32_t *tags)
 {
     for (uint32_t i = 0; i < count; i++) {
         uint16_t length;
@@ -219,7 +220,8 @@ void mn_tail_publish(struct mn_tail *tail, uint64_t last_seq)
     atomic_store_explicit(&tail->header->rows, tail->filled, memory_order_release);
 }
 
-void mn_tail_part(const struct mn_tail *tail, const uint8_t *wal, uint64_t wal_bytes, uint32_t dim, struct mn_part *part)
+void mn_tail_part(const struct mn_tail *tail, const uint8_t *wal, uint64_t wal_bytes, uint32_t dim,
+                  struct mn_part *part)
 {
     *part = (struct mn_part){
         .tail = true,
@@ -245,8 +247,8 @@ enum mn_status mn_live_create(struct mn_segment *segment, struct mn_instance *in
     char name[64];
     struct mn_segment_identity identity = identity_of(instance, MN_MAGIC_LIVE);
     live_name(name, gen, column_segment);
-    MN_TRY(mn_segment_create(segment, instance->dir_fd, name, sizeof(struct mn_live) + rows * sizeof(uint64_t), &identity,
-                             0600));
+    MN_TRY(mn_segment_create(segment, instance->dir_fd, name, sizeof(struct mn_live) + rows * sizeof(uint64_t),
+                             &identity, 0600));
     struct mn_live *live = segment->base;
     uint64_t dead = 0;
     live->segment = column_segment;
@@ -261,15 +263,16 @@ enum mn_status mn_live_create(struct mn_segment *segment, struct mn_instance *in
     return MN_OK;
 }
 
-enum mn_status mn_live_map(struct mn_segment *segment, struct mn_instance *instance, uint64_t gen, uint64_t column_segment,
-                           uint64_t rows, bool writable)
+enum mn_status mn_live_map(struct mn_segment *segment, struct mn_instance *instance, uint64_t gen,
+                           uint64_t column_segment, uint64_t rows, bool writable)
 {
     char name[64];
     struct mn_segment_identity identity = identity_of(instance, MN_MAGIC_LIVE);
     live_name(name, gen, column_segment);
     MN_TRY(mn_segment_map(segment, instance->dir_fd, name, writable, &identity));
     const struct mn_live *live = segment->base;
-    if (segment->bytes != sizeof *live + rows * sizeof(uint64_t) || live->segment != column_segment || live->rows != rows) {
+    if (segment->bytes != sizeof *live + rows * sizeof(uint64_t) || live->segment != column_segment ||
+        live->rows != rows) {
         mn_segment_unmap(segment);
         return MN_FAIL(MN_CORRUPT, "liveness file %s is not of the segment it should be", name);
     }

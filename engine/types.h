@@ -11,16 +11,16 @@
 #include "shm/status.h"
 
 /* Limits of the protocol; an error that tells one names it. */
-#define MN_SPACE_BYTES_MAX    128u
-#define MN_TAG_BYTES_MAX      128u
-#define MN_TAGS_MAX           64u
-#define MN_CONTENT_BYTES_MAX  (1u << 20)
-#define MN_META_BYTES_MAX     (64u << 10)
-#define MN_IDEM_BYTES_MAX     64u
-#define MN_REQUEST_ROWS_MAX   4096u
-#define MN_REQUEST_BYTES_MAX  (16u << 20)
-#define MN_K_MAX              10000u
-#define MN_DIM_MAX            65536u
+#define MN_SPACE_BYTES_MAX   128u
+#define MN_TAG_BYTES_MAX     128u
+#define MN_TAGS_MAX          64u
+#define MN_CONTENT_BYTES_MAX (1u << 20)
+#define MN_META_BYTES_MAX    (64u << 10)
+#define MN_IDEM_BYTES_MAX    64u
+#define MN_REQUEST_ROWS_MAX  4096u
+#define MN_REQUEST_BYTES_MAX (16u << 20)
+#define MN_K_MAX             10000u
+#define MN_DIM_MAX           65536u
 
 #define MN_NONE  UINT32_MAX /* no row, no string, no part */
 #define MN_NEVER INT64_MAX  /* expires: never */

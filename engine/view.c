@@ -62,7 +62,8 @@ enum mn_status mn_view_publish(struct mn_instance *instance, const struct mn_vie
     /* One that its maker died over was never named by view_gen, so nobody has it. */
     if (unlinkat(instance->dir_fd, name, 0) != 0 && errno != ENOENT)
         return MN_FAIL_ERRNO("cannot remove an unfinished %s", name);
-    MN_TRY(mn_segment_create(&segment, instance->dir_fd, name, view_bytes(list->columns, list->chunks), &identity, 0600));
+    MN_TRY(
+        mn_segment_create(&segment, instance->dir_fd, name, view_bytes(list->columns, list->chunks), &identity, 0600));
     struct mn_view *file = segment.base;
     file->gen = list->gen;
     file->log_seq = list->log_seq;
@@ -75,7 +76,8 @@ enum mn_status mn_view_publish(struct mn_instance *instance, const struct mn_vie
         memcpy(columns + list->columns, list->chunk, list->chunks * sizeof *list->chunk);
     mn_segment_publish(&segment);
     mn_segment_unmap(&segment);
-    /* seq_cst: a reader either sees this generation, or its pin of an older one is seen by whoever scans the slots next. */
+    /* seq_cst: a reader either sees this generation, or its pin of an older one is seen by whoever scans the slots
+     * next. */
     atomic_store_explicit(&instance->control->view_gen, list->gen, memory_order_seq_cst);
     return MN_OK;
 }

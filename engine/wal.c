@@ -28,7 +28,8 @@ static enum mn_status write_headers(struct mn_wal *wal, const struct mn_wal *pre
     return wal->store->io->write(wal->fd, &header, sizeof header, wal->bytes - MN_WAL_BLOCK);
 }
 
-enum mn_status mn_wal_begin(struct mn_wal *wal, const struct mn_store *store, uint64_t number, const struct mn_wal *prev)
+enum mn_status mn_wal_begin(struct mn_wal *wal, const struct mn_store *store, uint64_t number,
+                            const struct mn_wal *prev)
 {
     char path[MN_PATH_MAX];
     struct mn_wal next = {.store = store,

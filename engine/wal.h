@@ -20,20 +20,21 @@ struct mn_wal_segment {
     bool cut;                    /* shorter than its header says: what is left of it is scanned */
 };
 
-/* Maps segment `number` and finds its header. MN_CORRUPT when both copies of the header are damaged (the mapping then stays,
- * header.salt unknown) or the file is too short to have one (base is NULL then). */
+/* Maps segment `number` and finds its header. MN_CORRUPT when both copies of the header are damaged (the mapping then
+ * stays, header.salt unknown) or the file is too short to have one (base is NULL then). */
 enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store *store, uint64_t number) MN_MUST_USE;
 void mn_wal_unmap(struct mn_wal_segment *segment);
 
 /* A stretch of a segment that is not what it should be. */
 struct mn_wal_damage {
     uint64_t offset, bytes;
-    uint64_t after_seq;   /* the last whole seq before it */
+    uint64_t after_seq;     /* the last whole seq before it */
     uint64_t later_durable; /* the largest durable_seq that a whole batch behind it names, in this segment; 0 = none */
-    bool complete;        /* it was written to its end: what does not match has changed since */
-    bool salvaged;        /* it was durable, so the records in it that are whole are visited; else it counts as never written */
-    bool intact;          /* all of its records are whole: only what surrounds them is damaged */
-    bool headed;          /* it begins with a whole batch header */
+    bool complete;          /* it was written to its end: what does not match has changed since */
+    bool
+        salvaged; /* it was durable, so the records in it that are whole are visited; else it counts as never written */
+    bool intact;  /* all of its records are whole: only what surrounds them is damaged */
+    bool headed;  /* it begins with a whole batch header */
     const char *what;
 };
 
@@ -55,13 +56,15 @@ struct mn_wal_extent {
     int64_t last_wall_ns;
 };
 
-/* Walks a segment's batches and checks every block. Resynchronises behind damage at the next whole batch header. Bytes behind the
- * end must be zero; if not, that is damage too. A batch that is not whole counts as never written (a torn end), unless its bytes
- * say that it was durable: see durability in README. The verdict depends on the segment's bytes alone, so all readers agree. */
+/* Walks a segment's batches and checks every block. Resynchronises behind damage at the next whole batch header. Bytes
+ * behind the end must be zero; if not, that is damage too. A batch that is not whole counts as never written (a torn
+ * end), unless its bytes say that it was durable: see durability in README. The verdict depends on the segment's bytes
+ * alone, so all readers agree. */
 enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, const struct mn_wal_visitor *visitor,
                            struct mn_wal_extent *extent) MN_MUST_USE;
 
-/* For `mneme verify`: every checksum of a segment. What lies above durable_seq is still being written and is not judged. */
+/* For `mneme verify`: every checksum of a segment. What lies above durable_seq is still being written and is not
+ * judged. */
 enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint64_t durable_seq, uint64_t *bytes,
                              mn_damage_fn damaged, void *context) MN_MUST_USE;
 
@@ -79,8 +82,8 @@ struct mn_wal {
     uint64_t chain, last_seq, durable_seq;
 };
 
-/* Begins a prepared (zero) segment: writes both headers; the first sync makes them durable. prev: the segment before, or
- * a zeroed struct. */
+/* Begins a prepared (zero) segment: writes both headers; the first sync makes them durable. prev: the segment before,
+ * or a zeroed struct. */
 enum mn_status mn_wal_begin(struct mn_wal *wal, const struct mn_store *store, uint64_t number,
                             const struct mn_wal *prev) MN_MUST_USE;
 void mn_wal_end(struct mn_wal *wal);
@@ -92,16 +95,16 @@ enum mn_status mn_wal_sync(struct mn_wal *wal) MN_MUST_USE;
 
 /* ---- preparing, removing, and the high-water mark ---- */
 
-/* A thread that keeps one zero-filled, synced segment ready, up to `ahead` while they are taken fast, and writes the acknowledged seq to wal/MARK each 100 ms when
- * it has moved, so that a loss after a power cut shows. It watches the free space, and removes retired files: all that would make a
- * commit wait for the disk. */
+/* A thread that keeps one zero-filled, synced segment ready, up to `ahead` while they are taken fast, and writes the
+ * acknowledged seq to wal/MARK each 100 ms when it has moved, so that a loss after a power cut shows. It watches the
+ * free space, and removes retired files: all that would make a commit wait for the disk. */
 struct mn_wal_keeper;
 enum mn_status mn_wal_keeper_start(struct mn_wal_keeper **keeper, const struct mn_store *store, uint64_t segment_bytes,
                                    uint32_t ahead, uint64_t reserve_bytes, uint64_t next_number,
                                    const _Atomic uint64_t *acked_seq) MN_MUST_USE;
 void mn_wal_keeper_stop(struct mn_wal_keeper *keeper);
-/* The number of the next prepared segment. Waits up to wait_ms for one. MN_READ_ONLY while the disk is full, MN_BUSY when none got
- * ready in time. */
+/* The number of the next prepared segment. Waits up to wait_ms for one. MN_READ_ONLY while the disk is full, MN_BUSY
+ * when none got ready in time. */
 enum mn_status mn_wal_keeper_take(struct mn_wal_keeper *keeper, uint32_t wait_ms, uint64_t *number) MN_MUST_USE;
 uint32_t mn_wal_keeper_ready(struct mn_wal_keeper *keeper);
 /* Has the thread remove a file or a folder (absolute path); nothing there is not an error. */

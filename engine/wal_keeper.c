@@ -1,8 +1,8 @@
 /*
  * wal_keeper.c - the writer's helper thread: prepares log segments, syncs the high-water mark, watches the free space.
  *
- * Preparing is the slow part of a log (first touch of new disk blocks), so it happens ahead and off the commit path. A segment is made
- * under a temporary name, zero-filled, synced, renamed, and the folder synced before it is offered.
+ * Preparing is the slow part of a log (first touch of new disk blocks), so it happens ahead and off the commit path. A
+ * segment is made under a temporary name, zero-filled, synced, renamed, and the folder synced before it is offered.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -17,12 +17,12 @@
 #include "engine/wal.h"
 #include "shm/process.h"
 
-#define READY_MAX     16u
-#define PIECE_BYTES   (256u << 10) /* with time to spare, */
-#define HASTE_BYTES   (1u << 20)   /* and with none */
+#define READY_MAX      16u
+#define PIECE_BYTES    (256u << 10) /* with time to spare, */
+#define HASTE_BYTES    (1u << 20)   /* and with none */
 #define PIECE_PAUSE_US 500
-#define HURRY_NS      UINT64_C(3000000000)
-#define MARK_EVERY_NS UINT64_C(100000000)
+#define HURRY_NS       UINT64_C(3000000000)
+#define MARK_EVERY_NS  UINT64_C(100000000)
 #define SPACE_EVERY_NS UINT64_C(500000000)
 
 /* wal/MARK: two slots of a sector each, written by turns, so that one is always whole. */
@@ -73,8 +73,8 @@ static bool remove_next(struct mn_wal_keeper *k)
     return true;
 }
 
-/* One piece, written back at once: the log's syncs share the disk, and wait for whatever is queued before them. While another
- * segment is ready there is time: pieces are small and leave gaps. */
+/* One piece, written back at once: the log's syncs share the disk, and wait for whatever is queued before them. While
+ * another segment is ready there is time: pieces are small and leave gaps. */
 static enum mn_status fill_piece(struct mn_wal_keeper *k, int fd, const void *zeros, uint64_t *at)
 {
     bool haste = mn_wal_keeper_ready(k) == 0;
@@ -102,8 +102,8 @@ static enum mn_status fill_zeros(struct mn_wal_keeper *k, int fd)
     return status == MN_OK ? k->store.io->datasync(fd) : status;
 }
 
-/* A segment that recovery found prepared and unused is taken as it is. All of it must be zero: in a power cut a first batch may have
- * landed without the headers, and a torn batch is told by the zeros that it did not overwrite. */
+/* A segment that recovery found prepared and unused is taken as it is. All of it must be zero: in a power cut a first
+ * batch may have landed without the headers, and a torn batch is told by the zeros that it did not overwrite. */
 static bool is_prepared(struct mn_wal_keeper *k, uint64_t number)
 {
     struct mn_wal_segment segment;
@@ -317,11 +317,12 @@ enum mn_status mn_wal_keeper_take(struct mn_wal_keeper *keeper, uint32_t wait_ms
         memmove(keeper->ready, keeper->ready + 1, --keeper->ready_count * sizeof keeper->ready[0]);
         pthread_cond_broadcast(&keeper->changed);
     } else if (atomic_load(&keeper->full)) {
-        status = MN_FAIL(MN_READ_ONLY, "the disk is full: no log segment could be prepared; recall goes on, writes resume "
-                                       "by themselves when there is space (disk.reserve)");
+        status =
+            MN_FAIL(MN_READ_ONLY, "the disk is full: no log segment could be prepared; recall goes on, writes resume "
+                                  "by themselves when there is space (disk.reserve)");
     } else {
-        status = MN_FAIL(MN_BUSY, "no log segment got ready within %u ms: the disk is slower than the writes; try again",
-                         wait_ms);
+        status = MN_FAIL(
+            MN_BUSY, "no log segment got ready within %u ms: the disk is slower than the writes; try again", wait_ms);
     }
     pthread_mutex_unlock(&keeper->lock);
     return status;

@@ -1,7 +1,8 @@
 /*
  * wal_scan.c - reading a log segment back: every header, every checksum, and what to make of bytes that do not fit.
  *
- * A bad header, a zero length or a zero sector is not "the end": the scan looks on, block by block, for the next whole batch header.
+ * A bad header, a zero length or a zero sector is not "the end": the scan looks on, block by block, for the next whole
+ * batch header.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -40,7 +41,8 @@ static enum mn_status find_header(struct mn_wal_segment *segment)
         segment->header = *first;
         segment->cut = true;
     } else {
-        return MN_FAIL(MN_CORRUPT, "log segment %" PRIu64 ": both copies of its header are damaged, or it is of another store",
+        return MN_FAIL(MN_CORRUPT,
+                       "log segment %" PRIu64 ": both copies of its header are damaged, or it is of another store",
                        segment->number);
     }
     return MN_OK;
@@ -55,8 +57,8 @@ enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store 
     MN_TRY(store->io->open(mn_store_wal_path(store, path, number), MN_IO_READ, &fd));
     enum mn_status status = store->io->size(fd, &segment->bytes);
     if (status == MN_OK && segment->bytes < 2 * MN_WAL_BLOCK)
-        status = MN_FAIL(MN_CORRUPT, "%s has %" PRIu64 " bytes, not a length that a log segment has", path,
-                         segment->bytes);
+        status =
+            MN_FAIL(MN_CORRUPT, "%s has %" PRIu64 " bytes, not a length that a log segment has", path, segment->bytes);
     if (status == MN_OK)
         status = store->io->map(fd, segment->bytes, &base);
     store->io->close(fd);
@@ -109,8 +111,8 @@ struct stretch {
     const char *what;
 };
 
-/* Judges a stretch (rules 1 and 2 of "torn tail or rot": a later batch knew it durable, or it was written to its end) and
- * reports it; returns whether it was durable. */
+/* Judges a stretch (rules 1 and 2 of "torn tail or rot": a later batch knew it durable, or it was written to its end)
+ * and reports it; returns whether it was durable. */
 static enum mn_status report(struct scan *s, const struct stretch *stretch, bool intact, bool *durable)
 {
     struct mn_wal_damage damage = {.offset = stretch->offset,
@@ -130,7 +132,8 @@ static enum mn_status report(struct scan *s, const struct stretch *stretch, bool
     return s->visitor->damage ? s->visitor->damage(s->visitor->context, s->segment, &damage) : MN_OK;
 }
 
-/* True when any 512-byte sector of a bad block still has the zeros it was prepared with: its write may not have ended. */
+/* True when any 512-byte sector of a bad block still has the zeros it was prepared with: its write may not have ended.
+ */
 static bool has_zero_sector(const uint8_t *block, uint64_t bytes)
 {
     for (uint64_t at = 0; at + SECTOR <= bytes; at += SECTOR)
@@ -239,8 +242,11 @@ static void extend(struct scan *s, const struct mn_batch_header *h)
 static enum mn_status scan_batch(struct scan *s, const struct mn_batch_header *h, uint64_t offset)
 {
     const uint8_t *base = (const uint8_t *)h;
-    struct stretch stretch = {
-        .offset = offset, .bytes = h->bytes, .records_end = offset + h->footer_at, .records = h->records, .headed = true};
+    struct stretch stretch = {.offset = offset,
+                              .bytes = h->bytes,
+                              .records_end = offset + h->footer_at,
+                              .records = h->records,
+                              .headed = true};
     bool footer_whole = mn_batch_footer_valid(h, s->segment->header.salt, offset);
     const struct mn_batch_footer *footer = (const void *)(base + h->footer_at);
     uint64_t padding_at = (uint64_t)h->footer_at + h->footer_bytes;
@@ -348,7 +354,8 @@ struct verification {
     const char *path;
 };
 
-/* Where the log goes on behind segment `number`, as the next one that was begun says: *seq is the newest before it. False: nowhere. */
+/* Where the log goes on behind segment `number`, as the next one that was begun says: *seq is the newest before it.
+ * False: nowhere. */
 static enum mn_status find_successor(const struct mn_store *store, uint64_t number, uint64_t *seq, bool *found)
 {
     uint64_t *numbers;
@@ -373,8 +380,8 @@ static enum mn_status pass_record(void *context, const struct mn_wal_segment *se
     return MN_OK;
 }
 
-/* Bytes that a write which did not end may have left: the beginning of a batch, or sectors of one whose first did not land. A lone
- * byte among zeros is neither. */
+/* Bytes that a write which did not end may have left: the beginning of a batch, or sectors of one whose first did not
+ * land. A lone byte among zeros is neither. */
 static bool may_be_torn(const struct mn_wal_segment *segment, const struct mn_wal_damage *damage)
 {
     const uint8_t *p = segment->base + damage->offset;
@@ -388,7 +395,8 @@ static bool may_be_torn(const struct mn_wal_segment *segment, const struct mn_wa
     return at + 1 < end && !all_zero(p + at + 1, end - at - 1);
 }
 
-static enum mn_status tell_damage(void *context, const struct mn_wal_segment *segment, const struct mn_wal_damage *damage)
+static enum mn_status tell_damage(void *context, const struct mn_wal_segment *segment,
+                                  const struct mn_wal_damage *damage)
 {
     struct verification *v = context;
     char what[160];
@@ -403,7 +411,8 @@ static enum mn_status tell_damage(void *context, const struct mn_wal_segment *se
         if (found && seq <= damage->after_seq)
             return MN_OK; /* a torn end that recovery went on behind: it was never acknowledged */
     }
-    snprintf(what, sizeof what, "%s (offset %" PRIu64 ", %" PRIu64 " bytes)", damage->what, damage->offset, damage->bytes);
+    snprintf(what, sizeof what, "%s (offset %" PRIu64 ", %" PRIu64 " bytes)", damage->what, damage->offset,
+             damage->bytes);
     v->damaged(v->context, v->path, what);
     return MN_OK;
 }
@@ -437,7 +446,8 @@ enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint
             !all_zero((const uint8_t *)(copies[i] + 1), MN_WAL_BLOCK - sizeof *copies[i]))
             damaged(context, path, i == 0 ? "the first header block is damaged" : "the last header block is damaged");
     }
-    struct mn_wal_damage all = {.bytes = segment.bytes}; /* a first batch may have landed without the headers: the keeper makes it anew */
+    struct mn_wal_damage all = {
+        .bytes = segment.bytes}; /* a first batch may have landed without the headers: the keeper makes it anew */
     if (segment.unused && !all_zero(segment.base, segment.bytes) && !may_be_torn(&segment, &all))
         damaged(context, path, "a prepared log segment is not zero");
     mn_wal_unmap(&segment);

@@ -21,7 +21,8 @@ static enum mn_status take_view(struct mn_writer *w)
     MN_TRY(mn_view_map(&view, w->instance, gen));
     enum mn_status status = MN_OK;
     for (uint32_t i = 0; status == MN_OK && i < view.columns; i++) {
-        status = mn_parts_add_columns(&w->parts, view.column[i].segment, view.column[i].rows, view.column[i].live_gen, &number);
+        status = mn_parts_add_columns(&w->parts, view.column[i].segment, view.column[i].rows, view.column[i].live_gen,
+                                      &number);
         if (status == MN_OK)
             status = mn_parts_index(&w->parts, number);
     }
@@ -85,7 +86,8 @@ static enum mn_status make_buffer(struct mn_writer *w)
 {
     /* Address space for the largest batch; pages cost memory only when a batch reaches them. */
     w->batch_buffer_bytes = w->settings.wal_segment_bytes;
-    void *buffer = mmap(NULL, w->batch_buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *buffer =
+        mmap(NULL, w->batch_buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (buffer == MAP_FAILED)
         return MN_FAIL_ERRNO("no address space for a batch");
     w->batch.data = buffer;

@@ -9,8 +9,8 @@
  *     mn_writer_publish                                             rows, marks, visible_seq: visible from here
  *     send the acknowledgements; mn_writer_acked
  *
- * Not thread-safe; one per store (it holds wal/LOCK). After a failure of append or sync the writer is of no further use: the
- * process ends, recovery finds out what is on disk.
+ * Not thread-safe; one per store (it holds wal/LOCK). After a failure of append or sync the writer is of no further
+ * use: the process ends, recovery finds out what is on disk.
  */
 #ifndef MN_ENGINE_WRITER_H
 #define MN_ENGINE_WRITER_H
@@ -22,16 +22,17 @@
 
 struct mn_writer;
 
-/* Takes wal/LOCK, maps what recovery left (the newest view), builds the index, begins a log segment of its own. `stats` may be NULL. */
+/* Takes wal/LOCK, maps what recovery left (the newest view), builds the index, begins a log segment of its own. `stats`
+ * may be NULL. */
 enum mn_status mn_writer_open(struct mn_writer **writer, const struct mn_store *store, struct mn_instance *instance,
                               const struct mn_settings *settings, struct mn_stats_page *stats) MN_MUST_USE;
 /* Frees everything; what was not published is not acknowledged either. */
 void mn_writer_close(struct mn_writer *writer);
 
 /*
- * Admission. On MN_OK the change is in the current batch, or outcome->replayed. Errors change nothing; besides the protocol's
- * codes there is MN_NOT_READY: the batch is full; append, sync, publish, acknowledge, then admit the same request again.
- * MN_READ_ONLY while the disk is full; MN_BUSY above tail.rows_max or write.idem_max.
+ * Admission. On MN_OK the change is in the current batch, or outcome->replayed. Errors change nothing; besides the
+ * protocol's codes there is MN_NOT_READY: the batch is full; append, sync, publish, acknowledge, then admit the same
+ * request again. MN_READ_ONLY while the disk is full; MN_BUSY above tail.rows_max or write.idem_max.
  */
 enum mn_status mn_writer_remember(struct mn_writer *writer, const struct mn_remember *request,
                                   struct mn_outcome *outcome) MN_MUST_USE;
@@ -51,11 +52,11 @@ void mn_writer_publish(struct mn_writer *writer);
 void mn_writer_acked(struct mn_writer *writer);
 
 /*
- * Forget by filter: what matches at the start is found in slices, then forgotten in one record. `scope` must live until the
- * selection is freed. Starting needs no pending batch. MN_BUSY above MN_SELECTIONS_MAX at once.
+ * Forget by filter: what matches at the start is found in slices, then forgotten in one record. `scope` must live until
+ * the selection is freed. Starting needs no pending batch. MN_BUSY above MN_SELECTIONS_MAX at once.
  */
-#define MN_SELECTIONS_MAX    8
-#define MN_SELECTED_IDS_MAX  2000000u /* ids that one forget record can hold; more is MN_TOO_LARGE */
+#define MN_SELECTIONS_MAX   8
+#define MN_SELECTED_IDS_MAX 2000000u /* ids that one forget record can hold; more is MN_TOO_LARGE */
 struct mn_selection;
 enum mn_status mn_selection_start(struct mn_writer *writer, const struct mn_scope *scope, enum mn_forget_mode mode,
                                   struct mn_selection **selection) MN_MUST_USE;
@@ -66,25 +67,26 @@ enum mn_status mn_writer_forget_selected(struct mn_writer *writer, struct mn_sel
                                          const struct mn_forget *request, struct mn_outcome *outcome) MN_MUST_USE;
 void mn_selection_free(struct mn_selection *selection);
 
-/* The outcome that an idem key already has: *found, or MN_BAD_REQUEST when the key belongs to another request. For forgets by
- * filter, before the selection starts. */
+/* The outcome that an idem key already has: *found, or MN_BAD_REQUEST when the key belongs to another request. For
+ * forgets by filter, before the selection starts. */
 enum mn_status mn_writer_replay(struct mn_writer *writer, const struct mn_write *write, struct mn_outcome *outcome,
                                 bool *found) MN_MUST_USE;
 
-/* Purges: everything purged at or before the returned seq is in no file of the store any more. files: rewritten so far, in all. */
+/* Purges: everything purged at or before the returned seq is in no file of the store any more. files: rewritten so far,
+ * in all. */
 uint64_t mn_writer_purged_seq(const struct mn_writer *writer, uint64_t *files);
 /* True while an admitted purge waits for its rewrite: the role wakes the compactor. */
 bool mn_writer_purge_waits(const struct mn_writer *writer);
 
-/* For the compactor. seal: ends the active log segment if it holds anything (needs no pending batch); *sealed_seq: everything up
- * to it lies in sealed segments. commit: makes a proposal the manifest (needs no pending batch); MN_VERSION_MISMATCH when it was made
- * from another manifest, and then nothing has changed. */
+/* For the compactor. seal: ends the active log segment if it holds anything (needs no pending batch); *sealed_seq:
+ * everything up to it lies in sealed segments. commit: makes a proposal the manifest (needs no pending batch);
+ * MN_VERSION_MISMATCH when it was made from another manifest, and then nothing has changed. */
 enum mn_status mn_writer_seal(struct mn_writer *writer, uint64_t *sealed_seq) MN_MUST_USE;
 enum mn_status mn_writer_commit_proposal(struct mn_writer *writer,
                                          const struct mn_compact_proposal *proposal) MN_MUST_USE;
 
-/* Bounded housekeeping, each turn: retired files, the index after a compaction, idem keys, history, a new try after a full disk.
- * Returns how much it did (0: nothing waits). Also refreshes gauges. */
+/* Bounded housekeeping, each turn: retired files, the index after a compaction, idem keys, history, a new try after a
+ * full disk. Returns how much it did (0: nothing waits). Also refreshes gauges. */
 uint32_t mn_writer_tend(struct mn_writer *writer, int64_t wall_ns);
 /* Takes the reloadable settings. */
 void mn_writer_reload(struct mn_writer *writer, const struct mn_settings *settings);

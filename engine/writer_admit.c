@@ -1,8 +1,8 @@
 /*
  * writer_admit.c - remember and revise: every check first, then the records, rows and marks of the change.
  *
- * Nothing is changed before the last check has passed. After that only memory can fail, and then the writer is broken on purpose:
- * its role ends, recovery finds what was durable.
+ * Nothing is changed before the last check has passed. After that only memory can fail, and then the writer is broken
+ * on purpose: its role ends, recovery finds what was durable.
  */
 #include <float.h>
 #include <math.h>
@@ -16,15 +16,20 @@ enum mn_status mn_writer_check(struct mn_writer *w, const struct mn_write *write
     if (w->broken)
         return MN_FAIL(MN_INTERNAL, "the writer has failed and is about to be restarted");
     if (write->space.length < 1 || write->space.length > MN_SPACE_BYTES_MAX)
-        return MN_FAIL(MN_BAD_REQUEST, "space must have 1 to %u bytes, it has %u", MN_SPACE_BYTES_MAX, write->space.length);
+        return MN_FAIL(MN_BAD_REQUEST, "space must have 1 to %u bytes, it has %u", MN_SPACE_BYTES_MAX,
+                       write->space.length);
     if (write->idem.length > MN_IDEM_BYTES_MAX)
-        return MN_FAIL(MN_BAD_REQUEST, "idem must have at most %u bytes, it has %u", MN_IDEM_BYTES_MAX, write->idem.length);
+        return MN_FAIL(MN_BAD_REQUEST, "idem must have at most %u bytes, it has %u", MN_IDEM_BYTES_MAX,
+                       write->idem.length);
     if (write->idem.length > 0 && mn_ledger_entries(w->ledger) >= w->settings.write_idem_max)
-        return MN_FAIL(MN_BUSY, "%llu idem keys are remembered, as many as write.idem_max allows; they expire after write.idem_window",
-                       (unsigned long long)w->settings.write_idem_max);
+        return MN_FAIL(
+            MN_BUSY,
+            "%llu idem keys are remembered, as many as write.idem_max allows; they expire after write.idem_window",
+            (unsigned long long)w->settings.write_idem_max);
     if (mn_wal_keeper_full(w->keeper))
-        return MN_FAIL(MN_READ_ONLY, "the disk has less free space than disk.reserve (%llu MiB): recall goes on, writes resume by "
-                                     "themselves when there is space",
+        return MN_FAIL(MN_READ_ONLY,
+                       "the disk has less free space than disk.reserve (%llu MiB): recall goes on, writes resume by "
+                       "themselves when there is space",
                        (unsigned long long)(w->settings.disk_reserve >> 20));
     return MN_OK;
 }
@@ -53,7 +58,9 @@ static enum mn_status check_embedding(const struct mn_writer *w, const void *emb
         return MN_FAIL(MN_BAD_VALUE, "the embedding holds NaN or Inf");
     *scale = 1.0f;
     if (w->store.metric != MN_METRIC_COSINE)
-        return norm2 <= (double)FLT_MAX ? MN_OK : MN_FAIL(MN_BAD_VALUE, "the embedding is too long: its squared norm overflows");
+        return norm2 <= (double)FLT_MAX
+                   ? MN_OK
+                   : MN_FAIL(MN_BAD_VALUE, "the embedding is too long: its squared norm overflows");
     *scale = (float)(1.0 / sqrt(norm2));
     if (!(norm2 > 0) || !isnormal(*scale) || norm2 > (double)FLT_MAX)
         return MN_FAIL(MN_BAD_VALUE, norm2 > 0 ? "the embedding's norm is out of range"
@@ -146,7 +153,8 @@ static enum mn_status assign_ids(struct mn_writer *w, const struct mn_remember *
 }
 
 /* Ids that the request supersedes must not be given to its memories. (The counter may well come to a number that is
- * superseded though nothing has it: there is nothing to hide then, since this is done before the memories are added.) */
+ * superseded though nothing has it: there is nothing to hide then, since this is done before the memories are added.)
+ */
 static enum mn_status check_supersedes(struct mn_writer *w, const struct mn_remember *request, uint32_t *count)
 {
     *count = 0;
@@ -164,7 +172,8 @@ static enum mn_status check_supersedes(struct mn_writer *w, const struct mn_reme
 
 /* ---- idem keys ---- */
 
-enum mn_status mn_writer_replay(struct mn_writer *w, const struct mn_write *write, struct mn_outcome *outcome, bool *found)
+enum mn_status mn_writer_replay(struct mn_writer *w, const struct mn_write *write, struct mn_outcome *outcome,
+                                bool *found)
 {
     *found = false;
     if (write->idem.length == 0)
@@ -234,8 +243,8 @@ uint64_t mn_put_room(const struct mn_writer *w, struct mn_str space, const struc
     return bytes;
 }
 
-enum mn_status mn_writer_add_put(struct mn_writer *w, const struct mn_write *write, const struct mn_id *id, uint32_t flags,
-                                 const struct mn_memory *m, float scale, uint64_t seq)
+enum mn_status mn_writer_add_put(struct mn_writer *w, const struct mn_write *write, const struct mn_id *id,
+                                 uint32_t flags, const struct mn_memory *m, float scale, uint64_t seq)
 {
     uint64_t space_hash = mn_str_hash(write->space);
     struct mn_record record = {.op = MN_RECORD_PUT,

@@ -53,7 +53,8 @@ static void seal_active(struct mn_writer *w)
     w->active = MN_NONE;
 }
 
-/* The chunk of a log segment that was just begun, in a view of its own: nothing is admitted to rows that no reader will see. */
+/* The chunk of a log segment that was just begun, in a view of its own: nothing is admitted to rows that no reader will
+ * see. */
 static enum mn_status begin_chunk(struct mn_writer *w, const struct mn_wal *wal, uint32_t *part)
 {
     struct mn_tail tail;
@@ -69,7 +70,8 @@ static enum mn_status begin_chunk(struct mn_writer *w, const struct mn_wal *wal,
     return status;
 }
 
-/* Begins the next log segment with its chunk, then seals the active one, if there is one. A failure leaves that one active. */
+/* Begins the next log segment with its chunk, then seals the active one, if there is one. A failure leaves that one
+ * active. */
 static enum mn_status rotate(struct mn_writer *w)
 {
     uint64_t number;
@@ -119,15 +121,17 @@ enum mn_status mn_writer_make_room(struct mn_writer *w, const struct mn_room *ro
             return MN_FAIL(MN_NOT_READY, "the log segment is full");
         uint64_t whole = w->settings.wal_segment_bytes - 2 * MN_WAL_BLOCK;
         if (mn_batch_bytes(room->bytes, room->records) > whole)
-            return MN_FAIL(MN_TOO_LARGE, "the request takes %llu bytes of log, a log segment (wal.segment_bytes) holds %llu: send "
-                                         "less at once",
+            return MN_FAIL(MN_TOO_LARGE,
+                           "the request takes %llu bytes of log, a log segment (wal.segment_bytes) holds %llu: send "
+                           "less at once",
                            (unsigned long long)room->bytes, (unsigned long long)whole);
         bool fresh = w->wal.store && w->wal.offset == MN_WAL_BLOCK;
         if (!fresh)
             MN_TRY(rotate(w));
         if (!fits_segment(w, room))
-            return MN_FAIL(MN_TOO_LARGE, "the request has more rows, or more tags, than a log segment (wal.segment_bytes) has room "
-                                         "for: send less at once");
+            return MN_FAIL(MN_TOO_LARGE,
+                           "the request has more rows, or more tags, than a log segment (wal.segment_bytes) has room "
+                           "for: send less at once");
     }
     MN_TRY(grow_batch(w, room));
     if (!pending)
@@ -206,7 +210,8 @@ void mn_writer_publish(struct mn_writer *w)
         mn_parts_mark(&w->parts, &w->marks[i]);
     }
     atomic_store_explicit(&w->control->tail_rows, w->tail_rows, memory_order_relaxed);
-    /* Release: a reader that acquires this seq sees its rows and marks. Memories become visible here, all of a batch at once. */
+    /* Release: a reader that acquires this seq sees its rows and marks. Memories become visible here, all of a batch at
+     * once. */
     atomic_store_explicit(&w->control->visible_seq, seq, memory_order_release);
     mn_stat_add(w->stats, MN_STAT_write_memories, w->batch_memories);
     mn_stat_add(w->stats, MN_STAT_write_forgets, w->batch_forgets);

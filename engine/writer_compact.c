@@ -1,9 +1,9 @@
 /*
  * writer_compact.c - the writer commits what the compactor has prepared.
  *
- * Between two batches: liveness that changed during the build is carried over through the row maps, one manifest edit makes the change
- * durable, a new view makes it visible, the index is told where rows went, and what was taken goes to limbo. No file is copied and no
- * embedding is touched; the cost is one pass over the died words of the inputs.
+ * Between two batches: liveness that changed during the build is carried over through the row maps, one manifest edit
+ * makes the change durable, a new view makes it visible, the index is told where rows went, and what was taken goes to
+ * limbo. No file is copied and no embedding is touched; the cost is one pass over the died words of the inputs.
  */
 #include <stdlib.h>
 
@@ -93,7 +93,8 @@ static void carry_liveness(struct mn_writer *w, const struct mn_row_map *map, co
     }
 }
 
-/* What the new manifest no longer names: forwarded in the index, retired, in limbo until no reader pins an older view. */
+/* What the new manifest no longer names: forwarded in the index, retired, in limbo until no reader pins an older view.
+ */
 static enum mn_status retire_part(struct mn_writer *w, uint32_t part, const struct mn_compact_proposal *p,
                                   const uint32_t *outputs, uint64_t gen)
 {
@@ -146,8 +147,8 @@ static enum mn_status adopt(struct mn_writer *w, const struct mn_compact_proposa
     return MN_OK;
 }
 
-/* After an append that failed: true when the manifest on disk is still the one before. Otherwise nobody knows whether the edit is
- * there to stay; the writer ends, and recovery goes by what it finds. */
+/* After an append that failed: true when the manifest on disk is still the one before. Otherwise nobody knows whether
+ * the edit is there to stay; the writer ends, and recovery goes by what it finds. */
 static bool manifest_stands(const struct mn_writer *w)
 {
     struct mn_manifest found;
@@ -180,7 +181,8 @@ enum mn_status mn_writer_commit_proposal(struct mn_writer *w, const struct mn_co
     }
     mn_manifest_free(&w->manifest);
     w->manifest = next;
-    /* Durable now: a failure from here on leaves disk and memory apart, so the writer ends and recovery reads the new manifest. */
+    /* Durable now: a failure from here on leaves disk and memory apart, so the writer ends and recovery reads the new
+     * manifest. */
     status = adopt(w, proposal, outputs);
     w->broken |= status != MN_OK;
     free(outputs);

@@ -46,7 +46,8 @@ static enum mn_status restore(struct mn_writer *w, const struct mn_forget *reque
             continue;
         const struct mn_part *part = mn_writer_part(w, place);
         MN_TRY(read_back(part, place.row, &memory, tags));
-        MN_TRY(mn_writer_add_put(w, &request->write, &request->ids[i], 0, &memory, mn_part_scale(part, place.row), seq));
+        MN_TRY(
+            mn_writer_add_put(w, &request->write, &request->ids[i], 0, &memory, mn_part_scale(part, place.row), seq));
         ++*count;
     }
     return MN_OK;
@@ -100,7 +101,8 @@ static enum mn_status add_hidden(struct mn_writer *w, const struct mn_forget *re
 
 /* ---- admission ---- */
 
-/* Expired memories are absent: forgetting them hides nothing that a client could see. But they are removed all the same. */
+/* Expired memories are absent: forgetting them hides nothing that a client could see. But they are removed all the
+ * same. */
 static enum mn_status check_versions(struct mn_writer *w, const struct mn_forget *request)
 {
     uint64_t space_hash = mn_str_hash(request->write.space);
@@ -113,8 +115,8 @@ static enum mn_status check_versions(struct mn_writer *w, const struct mn_forget
         if (there && version == request->if_version)
             continue;
         mn_id_text(&request->ids[i], text);
-        return there ? MN_FAIL(MN_VERSION_MISMATCH, "id %s has version %llu, not %llu", text, (unsigned long long)version,
-                               (unsigned long long)request->if_version)
+        return there ? MN_FAIL(MN_VERSION_MISMATCH, "id %s has version %llu, not %llu", text,
+                               (unsigned long long)version, (unsigned long long)request->if_version)
                      : MN_FAIL(MN_VERSION_MISMATCH, "id %s is not there, so it has no version %llu", text,
                                (unsigned long long)request->if_version);
     }
@@ -126,7 +128,8 @@ static enum mn_status forget_room(struct mn_writer *w, const struct mn_forget *r
     uint64_t space_hash = mn_str_hash(request->write.space);
     *room = (struct mn_room){.bytes = mn_idem_room(&request->write), .records = 1};
     if (request->mode != MN_FORGET_RESTORE) {
-        room->bytes += mn_record_bytes(0, (uint64_t)request->id_count * sizeof(struct mn_id) + request->write.space.length);
+        room->bytes +=
+            mn_record_bytes(0, (uint64_t)request->id_count * sizeof(struct mn_id) + request->write.space.length);
         room->records++;
         return MN_OK;
     }
@@ -159,8 +162,8 @@ enum mn_status mn_writer_forget(struct mn_writer *w, const struct mn_forget *req
     uint64_t seq = ++w->seq;
     uint32_t records_before = w->batch.records;
     w->run_count = 0;
-    enum mn_status status = request->mode == MN_FORGET_RESTORE ? restore(w, request, seq, &count)
-                                                               : add_hidden(w, request, seq, &count);
+    enum mn_status status =
+        request->mode == MN_FORGET_RESTORE ? restore(w, request, seq, &count) : add_hidden(w, request, seq, &count);
     if (status == MN_OK)
         status = mn_writer_add_idem(w, &request->write, seq, count);
     if (status != MN_OK) {
@@ -190,7 +193,7 @@ struct mn_selection {
     struct selected {
         struct mn_id id;
         uint64_t born;
-    } *selected;
+    } * selected;
     uint32_t count, max;
 };
 

@@ -1,5 +1,6 @@
 /*
- * writer_state.h - the inside of the writer, shared by its files: admission, commit, housekeeping, compaction's commit, selections.
+ * writer_state.h - the inside of the writer, shared by its files: admission, commit, housekeeping, compaction's commit,
+ * selections.
  */
 #ifndef MN_ENGINE_WRITER_STATE_H
 #define MN_ENGINE_WRITER_STATE_H
@@ -80,8 +81,8 @@ struct mn_room {
     uint32_t records, rows;
     uint64_t arena; /* strings and tag lists, at most */
 };
-/* Makes sure that it fits: MN_NOT_READY when the batch must be committed first, MN_BUSY above tail.rows_max; begins or rotates the log
- * segment when that helps. */
+/* Makes sure that it fits: MN_NOT_READY when the batch must be committed first, MN_BUSY above tail.rows_max; begins or
+ * rotates the log segment when that helps. */
 enum mn_status mn_writer_make_room(struct mn_writer *writer, const struct mn_room *room) MN_MUST_USE;
 enum mn_status mn_writer_add_mark(struct mn_writer *writer, const struct mn_mark *mark) MN_MUST_USE;
 /* Publishes the next view of the current parts; what the old one alone listed goes to limbo by the caller. */
@@ -100,14 +101,15 @@ static inline const struct mn_part *mn_writer_part(const struct mn_writer *write
 {
     return &writer->parts.own[place.part]->part;
 }
-/* Rows of the batch in the making are not in the mapped log yet: what copies their bytes waits for the commit (MN_NOT_READY). */
+/* Rows of the batch in the making are not in the mapped log yet: what copies their bytes waits for the commit
+ * (MN_NOT_READY). */
 static inline bool mn_writer_in_log(const struct mn_writer *writer, struct mn_place place)
 {
     return place.row < mn_writer_part(writer, place)->rows;
 }
 /* True when an id has a version that a client can see: there, not suppressed, not expired. */
-bool mn_writer_visible(struct mn_writer *writer, struct mn_str space, const struct mn_id *id, uint64_t hash, int64_t now,
-                       struct mn_place *place);
+bool mn_writer_visible(struct mn_writer *writer, struct mn_str space, const struct mn_id *id, uint64_t hash,
+                       int64_t now, struct mn_place *place);
 
 /* ---- writer_admit.c ---- */
 
@@ -117,8 +119,8 @@ enum mn_status mn_writer_add_idem(struct mn_writer *writer, const struct mn_writ
                                   uint32_t count) MN_MUST_USE;
 uint64_t mn_idem_room(const struct mn_write *write);
 /* Encodes a memory, fills its row, supersedes what was there. flags: MN_RECORD_ASSIGNED. */
-enum mn_status mn_writer_add_put(struct mn_writer *writer, const struct mn_write *write, const struct mn_id *id, uint32_t flags,
-                                 const struct mn_memory *memory, float scale, uint64_t seq) MN_MUST_USE;
+enum mn_status mn_writer_add_put(struct mn_writer *writer, const struct mn_write *write, const struct mn_id *id,
+                                 uint32_t flags, const struct mn_memory *memory, float scale, uint64_t seq) MN_MUST_USE;
 uint64_t mn_put_room(const struct mn_writer *writer, struct mn_str space, const struct mn_memory *memory,
                      struct mn_room *room);
 

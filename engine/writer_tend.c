@@ -10,9 +10,9 @@
 #include "engine/writer_state.h"
 #include "shm/process.h"
 
-#define GAUGES_EVERY_NS  UINT64_C(100000000)
-#define SWEEP_SHARDS     16u
-#define EXPIRE_AT_ONCE   1024u
+#define GAUGES_EVERY_NS UINT64_C(100000000)
+#define SWEEP_SHARDS    16u
+#define EXPIRE_AT_ONCE  1024u
 
 /* ---- limbo ---- */
 
@@ -134,8 +134,8 @@ static enum mn_status sweep_shared(void *context, const char *name)
     return mn_writer_retire(s->w, entry);
 }
 
-/* Segments that a manifest has let go; a purge is not done before they are gone. Ids are never given twice, so one below
- * the next that the manifest does not name is in no compaction's hands either. */
+/* Segments that a manifest has let go; a purge is not done before they are gone. Ids are never given twice, so one
+ * below the next that the manifest does not name is in no compaction's hands either. */
 static enum mn_status sweep_columns(void *context, const char *name)
 {
     struct sweep *s = context;
@@ -147,7 +147,8 @@ static enum mn_status sweep_columns(void *context, const char *name)
     for (uint32_t i = 0; i < manifest->segment_count; i++)
         if (manifest->segments[i].id == id)
             return MN_OK;
-    struct mn_limbo entry = {.gen = s->view_gen, .kind = MN_LIMBO_COLUMNS, .number = id, .file_gen = s->w->instance_gen};
+    struct mn_limbo entry = {
+        .gen = s->view_gen, .kind = MN_LIMBO_COLUMNS, .number = id, .file_gen = s->w->instance_gen};
     return mn_writer_retire(s->w, entry);
 }
 
@@ -162,7 +163,8 @@ enum mn_status mn_writer_sweep(struct mn_writer *w)
     MN_TRY(mn_wal_list(&w->store, &numbers, &count));
     enum mn_status status = MN_OK;
     for (uint32_t i = 0; status == MN_OK && i < count && numbers[i] < w->manifest.wal_first; i++)
-        status = mn_writer_retire(w, (struct mn_limbo){.gen = sweep.view_gen, .kind = MN_LIMBO_WAL, .number = numbers[i]});
+        status =
+            mn_writer_retire(w, (struct mn_limbo){.gen = sweep.view_gen, .kind = MN_LIMBO_WAL, .number = numbers[i]});
     free(numbers);
     return status;
 }

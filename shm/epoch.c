@@ -51,7 +51,8 @@ uint64_t mn_epoch_pin(struct mn_epoch *epoch, uint32_t slot)
     atomic_store_explicit(&s->pinned_ns, mn_clock_ns(), memory_order_relaxed);
     uint64_t gen = atomic_load_explicit(&epoch->control->view_gen, memory_order_acquire);
     for (;;) {
-        /* seq_cst store, then the load again: either the writer's scan of the slots sees this pin, or we see its new view. */
+        /* seq_cst store, then the load again: either the writer's scan of the slots sees this pin, or we see its new
+         * view. */
         atomic_store_explicit(&s->epoch, gen, memory_order_seq_cst);
         uint64_t now = atomic_load_explicit(&epoch->control->view_gen, memory_order_seq_cst);
         if (now == gen)

@@ -24,17 +24,21 @@ enum mn_status mn_epoch_claim(struct mn_epoch *epoch, uint32_t *slot) MN_MUST_US
 /* Gives the slot back; it must be the caller's. */
 void mn_epoch_release(struct mn_epoch *epoch, uint32_t slot);
 
-/* Pins the newest view and returns its generation (>= 1), or 0 when no view has been published yet. One reader per slot. */
+/* Pins the newest view and returns its generation (>= 1), or 0 when no view has been published yet. One reader per
+ * slot. */
 uint64_t mn_epoch_pin(struct mn_epoch *epoch, uint32_t slot);
 void mn_epoch_unpin(struct mn_epoch *epoch, uint32_t slot);
 
-/* True while the slot is still the caller's (it may have been evicted): `owner` is what the slot held after the claim. */
+/* True while the slot is still the caller's (it may have been evicted): `owner` is what the slot held after the claim.
+ */
 bool mn_epoch_owned(const struct mn_epoch *epoch, uint32_t slot, uint64_t owner);
 
-/* The oldest pinned epoch, or UINT64_MAX when nothing is pinned. Pins older than max_age_ns do not count (0: all do). */
+/* The oldest pinned epoch, or UINT64_MAX when nothing is pinned. Pins older than max_age_ns do not count (0: all do).
+ */
 uint64_t mn_epoch_oldest(const struct mn_epoch *epoch, uint64_t now_ns, uint64_t max_age_ns);
 
-/* Supervisor: clears the slots of processes that are gone, and of `pid` whatever it does (0: none). Returns how many. */
+/* Supervisor: clears the slots of processes that are gone, and of `pid` whatever it does (0: none). Returns how many.
+ */
 uint32_t mn_epoch_reap(struct mn_epoch *epoch, uint32_t pid);
 
 /* Slots in use, and the age of the oldest pin in ns. */

@@ -13,8 +13,8 @@
 
 #include "shm/process.h"
 
-#define SHM_ROOT       "/dev/shm"
-#define FOLDER_PREFIX  "mneme-"
+#define SHM_ROOT      "/dev/shm"
+#define FOLDER_PREFIX "mneme-"
 
 static struct mn_segment_identity identity_of(const struct mn_instance *instance, uint64_t magic)
 {
@@ -75,8 +75,8 @@ enum mn_status mn_instance_create(struct mn_instance *instance, const struct mn_
     if (mkdir(instance->path, 0700) != 0)
         return MN_FAIL_ERRNO("cannot make the shared memory folder %s", instance->path);
     instance->dir_fd = open(instance->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    enum mn_status status = instance->dir_fd < 0 ? MN_FAIL_ERRNO("cannot open %s", instance->path)
-                                                 : lay_out(instance, shape);
+    enum mn_status status =
+        instance->dir_fd < 0 ? MN_FAIL_ERRNO("cannot open %s", instance->path) : lay_out(instance, shape);
     if (status != MN_OK) {
         char path[sizeof instance->path];
         memcpy(path, instance->path, sizeof path);
@@ -144,8 +144,8 @@ enum mn_status mn_instance_remove(const char *path)
     return rmdir(path) == 0 ? MN_OK : MN_FAIL_ERRNO("cannot remove the shared memory folder %s", path);
 }
 
-/* An instance is gone when it cannot be trusted (another boot) or its supervisor (role slot 0) does not live. Folders of other
- * stores and of other builds are left alone. */
+/* An instance is gone when it cannot be trusted (another boot) or its supervisor (role slot 0) does not live. Folders
+ * of other stores and of other builds are left alone. */
 static bool is_orphan(const char *path, const uint8_t store_uuid[16])
 {
     struct mn_instance instance;

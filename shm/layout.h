@@ -1,10 +1,10 @@
 /*
  * layout.h - every structure that two processes of Mneme share, declared once.
  *
- * Each struct is a list of rows `F(offset, type, name, dims, "who writes it: what it is")`; L is an F that begins a 64-byte
- * line of its own (hot words do not share a line with anything that another process writes). The list expands to the
- * struct, to static assertions on each offset, to the layout fingerprint that a process compares before it trusts a
- * mapping, and to LAYOUT.md. Fields have fixed widths; there are no pointers and no locks.
+ * Each struct is a list of rows `F(offset, type, name, dims, "who writes it: what it is")`; L is an F that begins a
+ * 64-byte line of its own (hot words do not share a line with anything that another process writes). The list expands
+ * to the struct, to static assertions on each offset, to the layout fingerprint that a process compares before it
+ * trusts a mapping, and to LAYOUT.md. Fields have fixed widths; there are no pointers and no locks.
  */
 #ifndef MN_SHM_LAYOUT_H
 #define MN_SHM_LAYOUT_H
@@ -13,12 +13,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MN_LINE            64
-#define MN_LAYOUT_VERSION  1
-#define MN_ROLE_SLOTS      72  /* supervisor, recovery, writer, compactor, up to 64 recall workers, spare */
-#define MN_LAST_WORDS_MAX  240
-#define MN_UUID_BYTES      16
-#define MN_STATS_PAGES     MN_ROLE_SLOTS
+#define MN_LINE           64
+#define MN_LAYOUT_VERSION 1
+#define MN_ROLE_SLOTS     72 /* supervisor, recovery, writer, compactor, up to 64 recall workers, spare */
+#define MN_LAST_WORDS_MAX 240
+#define MN_UUID_BYTES     16
+#define MN_STATS_PAGES    MN_ROLE_SLOTS
 
 /* At the front of every shared segment. */
 #define MN_SEGMENT_HEADER_FIELDS(F, L)                                                                                 \
@@ -74,7 +74,7 @@
     F(24, _Atomic uint64_t, pinned_ns, , "owner: CLOCK_MONOTONIC at the pin")                                          \
     F(32, uint8_t, spare, [32], "nobody")
 
-#define MN_FIELD(offset, type, name, dims, help) type name dims;
+#define MN_FIELD(offset, type, name, dims, help)      type name dims;
 #define MN_LINE_FIELD(offset, type, name, dims, help) _Alignas(MN_LINE) type name dims;
 #define MN_STRUCT(tag, FIELDS)                                                                                         \
     struct tag {                                                                                                       \
@@ -86,8 +86,8 @@ MN_STRUCT(mn_role_slot, MN_ROLE_SLOT_FIELDS)
 MN_STRUCT(mn_control, MN_CONTROL_FIELDS)
 MN_STRUCT(mn_reader_slot, MN_READER_SLOT_FIELDS)
 
-/* Name, struct, field list, size: what the assertions, the fingerprint and LAYOUT.md run over. Engine segments (tail chunk,
- * liveness, view) add theirs in engine/shared.h. */
+/* Name, struct, field list, size: what the assertions, the fingerprint and LAYOUT.md run over. Engine segments (tail
+ * chunk, liveness, view) add theirs in engine/shared.h. */
 #define MN_LAYOUT_TABLE(X)                                                                                             \
     X(mn_segment_header, MN_SEGMENT_HEADER_FIELDS, 128)                                                                \
     X(mn_role_slot, MN_ROLE_SLOT_FIELDS, 320)                                                                          \
@@ -170,8 +170,8 @@ const char *mn_store_state_word(unsigned state);
 const char *mn_metric_word(unsigned metric);
 const char *mn_scheduling_word(unsigned scheduling);
 
-/* FNV-1a over every row of MN_LAYOUT_TABLE (struct, field, offset, type): equal only for builds that agree. mn_layout_hash adds a
- * text to such a hash; the engine goes on from here with its own tables. */
+/* FNV-1a over every row of MN_LAYOUT_TABLE (struct, field, offset, type): equal only for builds that agree.
+ * mn_layout_hash adds a text to such a hash; the engine goes on from here with its own tables. */
 uint64_t mn_layout_fingerprint(void);
 uint64_t mn_layout_hash(uint64_t hash, const char *text);
 

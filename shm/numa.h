@@ -13,7 +13,8 @@ uint32_t mn_numa_nodes(void);
 /* Binds the calling process to the CPUs of the node and prefers its memory. Does nothing on a machine with one node. */
 enum mn_status mn_numa_bind(uint32_t node) MN_MUST_USE;
 
-/* Asks for a scheduling class for the calling process; returns the one it got (MN_SCHEDULING_NORMAL where it is not allowed). */
+/* Asks for a scheduling class for the calling process; returns the one it got (MN_SCHEDULING_NORMAL where it is not
+ * allowed). */
 enum mn_scheduling mn_numa_schedule(enum mn_scheduling wanted);
 
 #endif

@@ -137,8 +137,8 @@ void mn_stat_record(struct mn_stats_page *page, enum mn_stat stat, uint64_t valu
     atomic_fetch_add_explicit(&h->sum, value, memory_order_relaxed);
     atomic_fetch_add_explicit(&h->count, 1, memory_order_relaxed);
     uint64_t max = atomic_load_explicit(&h->max, memory_order_relaxed);
-    while (value > max && !atomic_compare_exchange_weak_explicit(&h->max, &max, value, memory_order_relaxed,
-                                                                 memory_order_relaxed)) {
+    while (value > max &&
+           !atomic_compare_exchange_weak_explicit(&h->max, &max, value, memory_order_relaxed, memory_order_relaxed)) {
     }
 }
 

@@ -2,8 +2,8 @@
  * stats.h - counters, gauges and histograms in shared memory: one page per actor, one writer per page.
  *
  * Writers add with relaxed atomics on their own page; readers sum over pages and may be a moment behind, which harms
- * nobody. The segment describes itself (a table of names, kinds, units and offsets behind its header), so that a program
- * which was compiled against another version can still show it.
+ * nobody. The segment describes itself (a table of names, kinds, units and offsets behind its header), so that a
+ * program which was compiled against another version can still show it.
  */
 #ifndef MN_SHM_STATS_H
 #define MN_SHM_STATS_H
@@ -61,8 +61,8 @@ struct mn_stat_summary {
 };
 void mn_stats_summary(const struct mn_stats *stats, enum mn_stat stat, struct mn_stat_summary *summary);
 
-/* A histogram's buckets over all pages; and a quantile (0..1) of such buckets, or of the difference between two looks at them:
- * what happened in between. 0 when they are empty. */
+/* A histogram's buckets over all pages; and a quantile (0..1) of such buckets, or of the difference between two looks
+ * at them: what happened in between. 0 when they are empty. */
 void mn_stats_buckets(const struct mn_stats *stats, enum mn_stat stat, uint64_t buckets[MN_HISTOGRAM_BUCKETS]);
 uint64_t mn_stats_quantile(const uint64_t buckets[MN_HISTOGRAM_BUCKETS], double q);
 

@@ -51,15 +51,16 @@ enum mn_status { MN_STATUS_TABLE(X) MN_STATUS_COUNT };
 const char *mn_status_word(enum mn_status status);
 bool mn_status_retry(enum mn_status status);
 
-/* Records `code` with a sentence; its value is `code` (as a constant, so that a compiler sees that it is not MN_OK). Sentences say
- * what was wrong and what would be right. */
+/* Records `code` with a sentence; its value is `code` (as a constant, so that a compiler sees that it is not MN_OK).
+ * Sentences say what was wrong and what would be right. */
 #define MN_FAIL(code, ...)                                                                                             \
     __extension__({                                                                                                    \
         mn_error_set((code), __FILE__, __LINE__, __VA_ARGS__);                                                         \
         (code);                                                                                                        \
     })
 
-/* As MN_FAIL(MN_SYSTEM, ...), with ": strerror(errno)" behind the sentence; ENOSPC, EDQUOT and EROFS become MN_READ_ONLY. */
+/* As MN_FAIL(MN_SYSTEM, ...), with ": strerror(errno)" behind the sentence; ENOSPC, EDQUOT and EROFS become
+ * MN_READ_ONLY. */
 #define MN_FAIL_ERRNO(...)                                                                                             \
     (mn_error_set_errno(__FILE__, __LINE__, __VA_ARGS__) == MN_READ_ONLY ? MN_READ_ONLY : MN_SYSTEM)
 
@@ -67,13 +68,14 @@ bool mn_status_retry(enum mn_status status);
 #define MN_TRY(expr)                                                                                                   \
     do {                                                                                                               \
         enum mn_status mn_try_ = (expr);                                                                               \
-        if (__builtin_expect(mn_try_ != MN_OK, 0)) {                                                                                                              \
+        if (__builtin_expect(mn_try_ != MN_OK, 0)) {                                                                   \
             mn_error_pass(mn_try_, __FILE__, __LINE__);                                                                \
             return mn_try_;                                                                                            \
         }                                                                                                              \
     } while (0)
 
-/* As MN_TRY where things must be released: jumps to `out` with `status` set (declare `enum mn_status status = MN_OK;`). */
+/* As MN_TRY where things must be released: jumps to `out` with `status` set (declare `enum mn_status status = MN_OK;`).
+ */
 #define MN_TRY_OUT(expr)                                                                                               \
     do {                                                                                                               \
         status = (expr);                                                                                               \
