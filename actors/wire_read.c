@@ -147,7 +147,7 @@ static inline const uint8_t *head(const uint8_t *p, const uint8_t *end, struct m
     v->type = MN_WIRE_ABSENT;
     if (end && p >= end)
         return NULL;
-    uint8_t code = *p++;
+    uint8_t code = *p++; // NOLINT(clang-analyzer-core.NullDereference): a place in a frame, which is never NULL
     if (code < 0x80 || code >= 0xe0) {
         set_integer(v, (int8_t)code);
     } else if (code < 0xa0) {

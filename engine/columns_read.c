@@ -102,8 +102,8 @@ static enum mn_status map_column(struct mn_columns *c, const struct mn_store *st
     if (mn_column_info[column].whole)
         return MN_OK;
     size_t words = file->blocks / 64 + 1;
-    c->checked[column] = calloc(words, sizeof(uint64_t));
-    c->damaged[column] = calloc(words, sizeof(uint64_t));
+    c->checked[column] = calloc(words, sizeof *c->checked[column]);
+    c->damaged[column] = calloc(words, sizeof *c->damaged[column]);
     if (!c->checked[column] || !c->damaged[column])
         return MN_FAIL(MN_SYSTEM, "no memory to open %s", path);
     return MN_OK;
@@ -199,7 +199,7 @@ static enum mn_status map_all(struct mn_columns *c, const struct mn_store *store
     const struct mn_column_file *vectors = &c->files[MN_COLUMN_EMBEDDINGS];
     c->vectors = vectors->data;
     c->vector_bytes = vectors->header->element_bytes;
-    c->vectors_checked = calloc(vectors->blocks / 64 + 1, sizeof(uint64_t));
+    c->vectors_checked = calloc(vectors->blocks / 64 + 1, sizeof *c->vectors_checked);
     return c->vectors_checked ? MN_OK : MN_FAIL(MN_SYSTEM, "no memory to open %s", c->dir);
 }
 
@@ -271,8 +271,9 @@ static void close_locked(struct mn_columns *columns)
 static enum mn_status open_locked(struct mn_columns **columns, const struct mn_store *store, uint64_t segment,
                                   enum mn_columns_check check)
 {
-    struct mn_columns *c;
+    struct mn_columns *c = NULL;
     MN_TRY(find_or_map(&c, store, segment));
+    MN_ASSERT(c);
     enum mn_status status = MN_OK;
     if (check == MN_COLUMNS_DEEP || (check == MN_COLUMNS_CHECK && !c->small_checked))
         status = check_columns(c, store, true);
@@ -293,6 +294,7 @@ enum mn_status mn_columns_open(struct mn_columns **columns, const struct mn_stor
     enum mn_status status = open_locked(columns, store, segment, check);
     pthread_mutex_unlock(&registry_lock);
     MN_TRY(status);
+    MN_ASSERT(*columns);
     if (check == MN_COLUMNS_DEEP)
         status = check_deep(*columns, store);
     if (status != MN_OK) {

@@ -142,6 +142,7 @@ enum mn_status mn_ledger_put(struct mn_ledger *ledger, const struct mn_idem_entr
     MN_TRY(make_room(ledger));
     struct mn_id_run *runs = NULL;
     if (entry->run_count > 0) {
+        // NOLINTNEXTLINE(clang-analyzer-optin.portability.UnixAPI): run_count is not 0 here
         runs = malloc(entry->run_count * sizeof *runs);
         if (!runs)
             return MN_FAIL(MN_INTERNAL, "no memory for an idem key");

