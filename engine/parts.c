@@ -41,6 +41,7 @@ static enum mn_status add(struct mn_parts *parts, struct mn_own_part **own, uint
 {
     if (parts->count == parts->max) {
         uint32_t max = parts->max ? parts->max * 2 : 64;
+        // NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers
         struct mn_own_part **list = realloc(parts->own, max * sizeof *list);
         if (!list)
             return MN_FAIL(MN_INTERNAL, "no memory for parts");

@@ -44,6 +44,7 @@ static void put_ids(FILE *out, const struct mn_wal_segment *segment, const struc
     uint64_t end = segment ? note->offset + note->bytes : 0;
     for (uint64_t at = note->offset; at + sizeof(struct mn_record) <= end && ftell(out) < (long)NOTE_BYTES_MAX;
          at += MN_RECORD_ALIGN) {
+        // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): without a segment `end` is 0
         const struct mn_record *r = (const struct mn_record *)(const void *)(segment->base + at);
         char id[MN_ID_TEXT_MAX];
         if (!mn_record_header_valid(r, segment->header.salt, at, end) || r->op != MN_RECORD_PUT)
