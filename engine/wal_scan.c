@@ -440,8 +440,8 @@ enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint
     if (segment.cut)
         damaged(context, path, "the file is shorter than it was made");
     for (int i = 0; i < 2 && !segment.unused && !segment.cut; i++) {
-        if (extent.batches == 0 && all_zero((const uint8_t *)copies[i], MN_WAL_BLOCK))
-            continue; /* it was never synced: nothing in it was acknowledged */
+        if (extent.batches <= 1 && all_zero((const uint8_t *)copies[i], MN_WAL_BLOCK))
+            continue; /* the power went before the first sync: this copy never landed, and the other one serves */
         if (!mn_wal_header_valid(copies[i], store->uuid, number, segment.bytes) ||
             !all_zero((const uint8_t *)(copies[i] + 1), MN_WAL_BLOCK - sizeof *copies[i]))
             damaged(context, path, i == 0 ? "the first header block is damaged" : "the last header block is damaged");
