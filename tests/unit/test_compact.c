@@ -17,6 +17,7 @@
 #include "engine/columns.h"
 #include "engine/snapshot.h"
 #include "shm/process.h"
+#include "tests/unit/fail_once.h"
 #include "tests/unit/live_store.h"
 
 static int setup(void **state)
@@ -655,66 +656,11 @@ static void broken_proposals_are_refused(void **state)
 
 /* ---- a disk that fails once, at its n-th change ---- */
 
-static struct {
-    uint32_t calls, fail_at;
-    enum mn_status status;
-} disk;
-
-static enum mn_status change(void)
-{
-    if (++disk.calls != disk.fail_at)
-        return MN_OK;
-    return MN_FAIL(disk.status, "the disk was told to fail");
-}
-
-static enum mn_status failing_write(int fd, const void *data, size_t bytes, uint64_t offset)
-{
-    enum mn_status status = change();
-    if (status != MN_OK && bytes > 1) /* half of it lands */
-        (void)!mn_io_posix.write(fd, data, bytes / 2, offset);
-    return status == MN_OK ? mn_io_posix.write(fd, data, bytes, offset) : status;
-}
-
-static enum mn_status failing_datasync(int fd)
-{
-    enum mn_status status = change();
-    return status == MN_OK ? mn_io_posix.datasync(fd) : status;
-}
-
-static enum mn_status failing_rename(const char *from, const char *to)
-{
-    enum mn_status status = change();
-    return status == MN_OK ? mn_io_posix.rename(from, to) : status;
-}
-
-static enum mn_status failing_mkdir(const char *path)
-{
-    enum mn_status status = change();
-    return status == MN_OK ? mn_io_posix.mkdir(path) : status;
-}
-
-static enum mn_status failing_sync_dir(const char *path)
-{
-    enum mn_status status = change();
-    return status == MN_OK ? mn_io_posix.sync_dir(path) : status;
-}
-
-static struct mn_io failing_io(void)
-{
-    struct mn_io io = mn_io_posix;
-    io.write = failing_write;
-    io.datasync = failing_datasync;
-    io.rename = failing_rename;
-    io.mkdir = failing_mkdir;
-    io.sync_dir = failing_sync_dir;
-    return io;
-}
-
 /* Whatever fails, the build says so, leaves nothing behind, and the next one succeeds. */
 static void failing_disk(void **state)
 {
     struct live_store *s = *state;
-    struct mn_io io = failing_io();
+    struct mn_io io = fail_once_io();
     struct mn_store store = s->store;
     struct mn_compactor *compactor;
     struct mn_compact_plan plan;
@@ -731,11 +677,11 @@ static void failing_disk(void **state)
     live_ok(mn_compact_plan_make(compactor, &s->policy, false, &plan));
     enum mn_status status = MN_SYSTEM;
     for (uint32_t n = 1; status != MN_OK; n += 1 + n / 8) {
-        disk.calls = 0;
-        disk.fail_at = n;
-        disk.status = n % 2 ? MN_SYSTEM : MN_READ_ONLY;
+        fail_once.calls = 0;
+        fail_once.fail_at = n;
+        fail_once.status = n % 2 ? MN_SYSTEM : MN_READ_ONLY;
         status = mn_compact_build(compactor, &plan, &s->policy, NULL, NULL, &proposal);
-        assert_true(status == MN_OK || status == disk.status);
+        assert_true(status == MN_OK || status == fail_once.status);
         if (status != MN_OK) {
             assert_non_null(strstr(mn_error_text(), "told to fail"));
             assert_int_equal(proposal.output_count, 0);
@@ -743,7 +689,7 @@ static void failing_disk(void **state)
             assert_int_equal(entries(s->instance.path, "live."), 1);
         }
     }
-    assert_true(disk.fail_at > 50);
+    assert_true(fail_once.fail_at > 50);
     live_commit(s, &proposal);
     mn_compact_proposal_free(&proposal);
     mn_compact_plan_free(&plan);

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "engine/manifest.h"
+#include "tests/unit/fail_once.h"
 
 struct fixture {
     struct mn_store store;
@@ -288,66 +289,11 @@ static void lost_edit_is_reported(void **state)
 
 /* ---- a disk that fails once, at its n-th change ---- */
 
-static struct {
-    uint32_t calls, fail_at;
-    enum mn_status status;
-} disk;
-
-static enum mn_status change(void)
-{
-    if (++disk.calls != disk.fail_at)
-        return MN_OK;
-    return MN_FAIL(disk.status, "the disk was told to fail");
-}
-
-static enum mn_status failing_write(int fd, const void *data, size_t bytes, uint64_t offset)
-{
-    enum mn_status status = change();
-    if (status != MN_OK && bytes > 1) /* half of it lands */
-        (void)!mn_io_posix.write(fd, data, bytes / 2, offset);
-    return status == MN_OK ? mn_io_posix.write(fd, data, bytes, offset) : status;
-}
-
-static enum mn_status failing_datasync(int fd)
-{
-    enum mn_status status = change();
-    return status == MN_OK ? mn_io_posix.datasync(fd) : status;
-}
-
-static enum mn_status failing_rename(const char *from, const char *to)
-{
-    enum mn_status status = change();
-    return status == MN_OK ? mn_io_posix.rename(from, to) : status;
-}
-
-static enum mn_status failing_mkdir(const char *path)
-{
-    enum mn_status status = change();
-    return status == MN_OK ? mn_io_posix.mkdir(path) : status;
-}
-
-static enum mn_status failing_sync_dir(const char *path)
-{
-    enum mn_status status = change();
-    return status == MN_OK ? mn_io_posix.sync_dir(path) : status;
-}
-
-static struct mn_io failing_io(void)
-{
-    struct mn_io io = mn_io_posix;
-    io.write = failing_write;
-    io.datasync = failing_datasync;
-    io.rename = failing_rename;
-    io.mkdir = failing_mkdir;
-    io.sync_dir = failing_sync_dir;
-    return io;
-}
-
 /* An append that failed is there or is not; the one after it is. */
 static void failing_disk(void **state)
 {
     struct fixture *f = *state;
-    struct mn_io io = failing_io();
+    struct mn_io io = fail_once_io();
     struct mn_store store = f->store;
     store.io = &io;
     for (uint32_t edits = 0; edits < 3; edits++) {
@@ -357,9 +303,9 @@ static void failing_disk(void **state)
             fresh(f, edits, 3);
             make_state(&m, edits + 1, 5);
             m.edit = edits;
-            disk.calls = 0;
-            disk.fail_at = n;
-            disk.status = MN_SYSTEM;
+            fail_once.calls = 0;
+            fail_once.fail_at = n;
+            fail_once.status = MN_SYSTEM;
             status = mn_manifest_append(&m, &store);
             assert_true(status == MN_OK || status == MN_SYSTEM);
             assert_int_equal(m.edit, status == MN_OK ? edits + 1 : edits);
@@ -375,7 +321,7 @@ static void failing_disk(void **state)
             expect_state(&m, edit + 1, 2);
             mn_manifest_free(&m);
         }
-        assert_true(disk.fail_at > 2);
+        assert_true(fail_once.fail_at > 2);
     }
 }
 
