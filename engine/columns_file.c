@@ -11,7 +11,7 @@
 #include "engine/crc.h"
 
 #define X(name, number, file, element, whole) {number, file, element, whole},
-const struct mn_column_info mn_column_info[MN_COLUMN_COUNT] = {MN_COLUMN_TABLE(X)};
+const struct mn_column_info mn_column_info[MN_COLUMN_KINDS] = {MN_COLUMN_TABLE(X) MN_COLUMN_DERIVED_TABLE(X)};
 #undef X
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "column files are mapped as they are: little-endian");

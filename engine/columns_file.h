@@ -31,8 +31,14 @@
     X(POSTINGS, 14, "postings", 0, true)                                                                               \
     X(DIED, 15, "died", 8, true)
 
+/* Files of the same layout that are no columns of a segment from its birth: what is derived from them, and codebooks
+ * (whose `segment` is their generation). */
+#define MN_COLUMN_DERIVED_TABLE(X)                                                                                     \
+    X(IVF, 32, "ivf", 0, false)                                                                                        \
+    X(CODEBOOK, 33, "codebook", 0, true)
+
 #define X(name, number, file, element, whole) MN_COLUMN_##name,
-enum mn_column { MN_COLUMN_TABLE(X) MN_COLUMN_COUNT };
+enum mn_column { MN_COLUMN_TABLE(X) MN_COLUMN_DERIVED_TABLE(X) MN_COLUMN_KINDS, MN_COLUMN_COUNT = MN_COLUMN_IVF };
 #undef X
 
 struct mn_column_info {
@@ -41,7 +47,7 @@ struct mn_column_info {
     uint32_t element; /* bytes, 0 or MN_COLUMN_DIM */
     bool whole;
 };
-extern const struct mn_column_info mn_column_info[MN_COLUMN_COUNT];
+extern const struct mn_column_info mn_column_info[MN_COLUMN_KINDS];
 
 #define MN_COLUMN_BLOCK (64u << 10)
 #define MN_COLUMN_MAGIC UINT64_C(0x314c4f434d454e4d) /* "MNEMCOL1" */

@@ -26,12 +26,13 @@ struct edit_head {
     uint64_t magic;
     uint32_t version, segment_count;
     uint64_t edit, next_segment, wal_first, log_seq, oldest_seq, ledger_seq;
-    uint64_t spare;
+    uint64_t codebook;
+    uint32_t tuning[MN_TUNING_WORDS];
     uint32_t zero;
     uint32_t checksum; /* of this head up to here, then of the segments */
 };
-_Static_assert(sizeof(struct edit_head) == 80, "on disk");
-_Static_assert(sizeof(struct mn_manifest_segment) == 48, "on disk as in memory");
+_Static_assert(sizeof(struct edit_head) == 80 + 4 * MN_TUNING_WORDS, "on disk");
+_Static_assert(sizeof(struct mn_manifest_segment) == 56, "on disk as in memory");
 
 struct frame_head {
     uint64_t magic;
@@ -61,6 +62,12 @@ enum mn_status mn_manifest_copy(struct mn_manifest *to, const struct mn_manifest
     return MN_OK;
 }
 
+void mn_manifest_publish_tuning(const struct mn_manifest *manifest, struct mn_control *control)
+{
+    for (uint32_t i = 0; i < MN_TUNING_WORDS; i++)
+        atomic_store_explicit(&control->tuning[i], manifest->tuning[i], memory_order_relaxed);
+}
+
 /* ---- an edit as bytes ---- */
 
 static uint32_t edit_checksum(const struct edit_head *head, const void *segments)
@@ -88,7 +95,9 @@ enum mn_status mn_manifest_encode(const struct mn_manifest *manifest, void **dat
                              .wal_first = manifest->wal_first,
                              .log_seq = manifest->log_seq,
                              .oldest_seq = manifest->oldest_seq,
-                             .ledger_seq = manifest->ledger_seq};
+                             .ledger_seq = manifest->ledger_seq,
+                             .codebook = manifest->codebook};
+    memcpy(head.tuning, manifest->tuning, sizeof head.tuning);
     head.checksum = edit_checksum(&head, out + sizeof head);
     memcpy(out, &head, sizeof head);
     *data = out;
@@ -124,7 +133,9 @@ enum mn_status mn_manifest_decode(struct mn_manifest *manifest, const void *data
                                .log_seq = head.log_seq,
                                .oldest_seq = head.oldest_seq,
                                .ledger_seq = head.ledger_seq,
+                               .codebook = head.codebook,
                                .segment_count = head.segment_count};
+    memcpy(made.tuning, head.tuning, sizeof made.tuning);
     made.segments = calloc(head.segment_count + 1u, sizeof *made.segments);
     if (!made.segments)
         return MN_FAIL(MN_SYSTEM, "no memory for a manifest of %u segments", head.segment_count);

@@ -20,6 +20,7 @@ struct mn_manifest_segment {
     uint64_t died_seq; /* died.<died_seq>.col holds its liveness as of that seq; 0 = the one it was born with */
     uint64_t bytes;    /* of its files */
     int64_t at_min, at_max;
+    uint64_t codebook; /* its inverted file is ivf.<codebook>.col; 0 = it has none */
 };
 
 struct mn_manifest {
@@ -29,12 +30,18 @@ struct mn_manifest {
     uint64_t log_seq;      /* everything up to here is in columns */
     uint64_t oldest_seq;   /* compaction has let go of versions that died up to here */
     uint64_t ledger_seq;   /* ledger.<seq> holds idem keys and id counters as of that seq; 0 = none */
+    uint64_t codebook;     /* what new inverted files are made with; 0 = none yet, see engine/codebook.h */
     uint32_t segment_count;
+    uint32_t tuning[MN_TUNING_WORDS]; /* as mn_control.tuning */
     struct mn_manifest_segment *segments; /* oldest first; owned */
 };
 
 void mn_manifest_free(struct mn_manifest *manifest);
 enum mn_status mn_manifest_copy(struct mn_manifest *to, const struct mn_manifest *from) MN_MUST_USE;
+
+/* Copies the tuning to where readers take it from. Word by word: a reader in between has some new and some old
+ * thresholds, each of them sound. */
+void mn_manifest_publish_tuning(const struct mn_manifest *manifest, struct mn_control *control);
 
 /* The edit as bytes (for the file, and for the compactor's proposal to the writer), malloc'd; and back (all checked).
  */

@@ -12,12 +12,14 @@
 #include "engine/types.h"
 
 struct mn_columns; /* engine/columns.h: an open column segment */
+struct mn_ivf;     /* engine/ivf.h: rows as codes, grouped by cluster */
 
 struct mn_part {
     bool tail;
     uint64_t number; /* log segment (tail) or column segment id */
     uint32_t rows;   /* published when the snapshot was taken; rows are filled for good below this */
     uint32_t dim;
+    const struct mn_ivf *ivf; /* codes of the rows below ivf->rows, or NULL: they are compared as they are */
     /* tail */
     const struct mn_tail_header *chunk;
     const struct mn_tail_row *tail_rows;

@@ -216,7 +216,8 @@ enum mn_status mn_parts_publish(const struct mn_parts *parts, const struct mn_ma
             continue; /* damaged beyond use: reported by recovery, left on disk */
         columns[list.columns++] = (struct mn_view_columns){.segment = manifest->segments[i].id,
                                                            .rows = manifest->segments[i].rows,
-                                                           .live_gen = parts->own[number]->gen};
+                                                           .live_gen = parts->own[number]->gen,
+                                                           .codebook = manifest->segments[i].codebook};
     }
     for (uint32_t i = 0; status == MN_OK && i < parts->count; i++)
         if (parts->own[i]->part.tail && !parts->own[i]->retired)

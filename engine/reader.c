@@ -252,6 +252,7 @@ static enum mn_status pin_once(struct mn_reader *r, uint64_t as_of, struct mn_sn
             r->parts[i].rows = atomic_load_explicit(&r->parts[i].chunk->rows, memory_order_acquire);
     snapshot->gen = gen;
     snapshot->missing = r->missing;
+    snapshot->tuning = control->tuning;
     snapshot->part_count = r->count;
     snapshot->parts = r->parts;
     return MN_OK;

@@ -485,6 +485,7 @@ static enum mn_status hand_over(struct recovery *r)
     MN_TRY(mn_ledger_write(r->ledger, r->store.io, path, INT64_MIN));
     uint64_t seq = r->report->last_seq;
     atomic_store(&control->oldest_seq, r->manifest.oldest_seq);
+    mn_manifest_publish_tuning(&r->manifest, control);
     atomic_store(&control->history_seq, r->manifest.oldest_seq);
     atomic_store(&control->durable_seq, seq);
     atomic_store_explicit(&control->visible_seq, seq, memory_order_release);

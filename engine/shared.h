@@ -71,7 +71,7 @@
     F(0, uint64_t, segment, , "id of the column segment")                                                              \
     F(8, uint64_t, rows, , "rows in it")                                                                               \
     F(16, uint64_t, live_gen, , "its liveness file is live.<live_gen>.<segment>")                                      \
-    F(24, uint64_t, spare, , "0")
+    F(24, uint64_t, codebook, , "its codes are ivf.<codebook>.col; 0 = it has none")
 
 #define MN_VIEW_CHUNK_FIELDS(F, L)                                                                                     \
     F(0, uint64_t, wal_number, , "log segment")                                                                        \

@@ -132,6 +132,7 @@ static enum mn_status adopt(struct mn_writer *w, const struct mn_compact_proposa
 {
     uint64_t gen = atomic_load(&w->control->view_gen) + 1;
     atomic_store_explicit(&w->control->oldest_seq, w->manifest.oldest_seq, memory_order_release);
+    mn_manifest_publish_tuning(&w->manifest, w->control);
     uint32_t count = w->parts.count;
     for (uint32_t i = 0; i < count; i++)
         if (!w->parts.own[i]->retired && !manifest_names(&w->manifest, &w->parts.own[i]->part))

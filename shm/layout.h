@@ -19,6 +19,7 @@
 #define MN_LAST_WORDS_MAX 240
 #define MN_UUID_BYTES     16
 #define MN_STATS_PAGES    MN_ROLE_SLOTS
+#define MN_TUNING_WORDS   32
 
 /* At the front of every shared segment. */
 #define MN_SEGMENT_HEADER_FIELDS(F, L)                                                                                 \
@@ -64,7 +65,9 @@
     F(464, _Atomic uint64_t, instance_gen, , "recovery: counts the tails built in this instance")                      \
     F(472, _Atomic uint64_t, history_seq, , "writer: versions that died up to here are older than history.window")     \
     F(480, _Atomic uint64_t, recovery_gen, , "recovery: the last instance_gen that any try has used")                  \
-    L(512, struct mn_role_slot, roles, [MN_ROLE_SLOTS], "see there")
+    L(512, struct mn_role_slot, roles, [MN_ROLE_SLOTS], "see there")                                                  \
+    L(23552, _Atomic uint32_t, tuning, [MN_TUNING_WORDS],                                                              \
+      "writer: how recall keeps its targets, from the manifest: floats as bits, see engine/tune.h; 0 = untuned")
 
 /* A reader's lease, alone on its line. Cleared by the supervisor alone (or by its owner on a clean end). */
 #define MN_READER_SLOT_FIELDS(F, L)                                                                                    \
@@ -91,7 +94,7 @@ MN_STRUCT(mn_reader_slot, MN_READER_SLOT_FIELDS)
 #define MN_LAYOUT_TABLE(X)                                                                                             \
     X(mn_segment_header, MN_SEGMENT_HEADER_FIELDS, 128)                                                                \
     X(mn_role_slot, MN_ROLE_SLOT_FIELDS, 320)                                                                          \
-    X(mn_control, MN_CONTROL_FIELDS, 512 + 320 * MN_ROLE_SLOTS)                                                        \
+    X(mn_control, MN_CONTROL_FIELDS, 512 + 320 * MN_ROLE_SLOTS + 4 * MN_TUNING_WORDS)                                  \
     X(mn_reader_slot, MN_READER_SLOT_FIELDS, 64)
 
 /* The compiler's check of a list: every field is where its row says, and the struct has its size. */

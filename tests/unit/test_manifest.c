@@ -53,10 +53,13 @@ static void make_state(struct mn_manifest *m, uint64_t edit, uint32_t segments)
                               .log_seq = 10 * edit + 3,
                               .oldest_seq = 10 * edit + 4,
                               .ledger_seq = 10 * edit + 5,
+                              .codebook = 10 * edit + 6,
                               .segment_count = segments,
                               .segments = calloc(segments + 1, sizeof(struct mn_manifest_segment))};
     for (uint32_t s = 0; s < segments; s++)
-        m->segments[s] = (struct mn_manifest_segment){edit + s, s + 1, s * 2, s * 3, -(int64_t)s, (int64_t)edit};
+        m->segments[s] = (struct mn_manifest_segment){edit + s, s + 1, s * 2, s * 3, -(int64_t)s, (int64_t)edit, s % 3};
+    for (uint32_t t = 0; t < MN_TUNING_WORDS; t++)
+        m->tuning[t] = (uint32_t)edit * 100 + t;
 }
 
 static void expect_state(const struct mn_manifest *m, uint64_t edit, uint32_t segments)
@@ -69,6 +72,8 @@ static void expect_state(const struct mn_manifest *m, uint64_t edit, uint32_t se
     assert_int_equal(m->log_seq, want.log_seq);
     assert_int_equal(m->oldest_seq, want.oldest_seq);
     assert_int_equal(m->ledger_seq, want.ledger_seq);
+    assert_int_equal(m->codebook, want.codebook);
+    assert_memory_equal(m->tuning, want.tuning, sizeof want.tuning);
     assert_int_equal(m->segment_count, segments);
     assert_memory_equal(m->segments, want.segments, segments * sizeof *want.segments);
     mn_manifest_free(&want);

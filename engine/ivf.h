@@ -1,0 +1,100 @@
+/*
+ * ivf.h - the inverted file of one part: its rows as codes, grouped by cluster.
+ *
+ * It is derived from the part's embeddings and a codebook: when it is missing or damaged the part is scanned exactly,
+ * and the answer is the same or better. Of a column segment it is the file columns/<id>/ivf.<codebook>.col; of a tail
+ * chunk it lies in shared memory only. Rows keep their numbers (the order of time in columns); the codes are in an
+ * order of their own, cluster by cluster, and in a cluster by row number:
+ *
+ *   block   32 rows of a cluster: 4 * width bytes of 1-bit codes, then struct mn_ivf_lanes. A cluster's blocks are
+ *           contiguous; lanes beyond its last row have add = MN_IVF_FAR and row = MN_NONE.
+ *   slot    the dense number of a coded row: slot = first_slot[c] + position in its cluster c. 8-bit codes and
+ *           `fine` are by slot.
+ *
+ * 1-bit codes (RaBitQ, arXiv 2405.12497): of the residual r = x' - c in the rotated space, 4 coordinates make a nibble
+ * (bit i of nibble t: r[4t + i] > 0). Table t lies in bytes 16t..16t+15 of a block; byte j holds, in its low nibble, the
+ * lane {0,8,1,9,2,10,3,11,4,12,5,13,6,14,7,15}[j] and in its high nibble that lane + 16: one layout for registers of
+ * 64 and 32 bytes, and for plain C. With l2 = |r|^2, y = bits - 1/2, p = <r,y> = |r|_1 / 2, o = p / (|r| sqrt(width)/2):
+ *
+ *   under cosine and L2, distance = |x - q|^2:            under inner product, distance = -<x',q>:
+ *     add   = l2 + 2 l2 <y,c> / p                           add   = 0
+ *     slope = -2 l2 / p                                     slope = -l2 / p
+ *     error = 2 |r| sqrt((1 - o^2) / (o^2 (width - 1)))      error = |r| sqrt((1 - o^2) / (o^2 (width - 1)))
+ *     estimate = add + gap + slope * (<bits,q> - sum(q)/2), less epsilon * error * reach for a (statistical) lower bound
+ *     gap = |q - c|^2, reach = |q - c|                      gap = -<c,q>, reach = |q|
+ *
+ * 8-bit codes (arXiv 2409.09913): u_i = clamp(floor(r_i * t), -128, 127) + 128, t = 127.99 / max|r|, y8 = u - 127.5,
+ * a = <r,y8>; the same with y8 for y: fine.add, fine.slope; fine.error = |r - (l2/a) y8|, an exact norm rounded up, so
+ * that |distance - estimate8| <= 2 (1 under inner product) * (error * reach + what quantizing q costs).
+ * A zero residual has slope = error = 0, add = l2 (0), u = 128.
+ */
+#ifndef MN_ENGINE_IVF_H
+#define MN_ENGINE_IVF_H
+
+#include "engine/kernels.h"
+
+#define MN_IVF_LANES 32
+#define MN_IVF_FAR   1e30f
+
+struct mn_codebook;
+
+/* Behind the 1-bit codes of a block. */
+struct mn_ivf_lanes {
+    float add[MN_IVF_LANES], slope[MN_IVF_LANES], error[MN_IVF_LANES];
+    uint32_t row[MN_IVF_LANES];
+};
+
+struct mn_ivf_fine {
+    float add, slope, error;
+};
+
+static inline uint32_t mn_ivf_block_bytes(uint32_t width)
+{
+    return 4 * width + (uint32_t)sizeof(struct mn_ivf_lanes);
+}
+static inline const struct mn_ivf_lanes *mn_ivf_lanes(const uint8_t *block, uint32_t width)
+{
+    return (const struct mn_ivf_lanes *)(const void *)(block + 4 * (size_t)width);
+}
+
+/* A mapped inverted file. `clusters` is the codebook's, or 1 in a flat one: then the centroid is the origin of the
+ * rotated space, and the codes are in the order of rows. Valid while the part is. */
+struct mn_ivf {
+    const struct mn_codebook *codebook;
+    uint32_t clusters;
+    uint32_t rows;               /* rows below it are coded; in a growing flat one as published at the pin: a multiple
+                                    of 32 while it grows */
+    const uint32_t *first_block; /* [clusters + 1] */
+    const uint32_t *first_slot;  /* [clusters + 1] */
+    const uint8_t *blocks;
+    const uint8_t *codes8;          /* [rows][width], by slot */
+    const struct mn_ivf_fine *fine; /* [rows], by slot */
+    const uint32_t *slots;          /* [rows]: row -> slot; NULL: the row number itself */
+    const struct mn_ivf_check *check; /* NULL: everything was checked; else see mn_ivf_intact */
+};
+
+static inline bool mn_ivf_flat(const struct mn_ivf *ivf)
+{
+    return ivf->clusters == 1;
+}
+
+/* ---- coding ---- */
+
+/* Codes one rotated row against a rotated centroid (NULL: the origin) into lane `lane` of `block` (whose nibbles of
+ * that lane are zero), and codes8[width], *fine. */
+void mn_ivf_encode(const struct mn_kernels *kernels, enum mn_metric metric, uint32_t width, const float *x,
+                   const float *centroid, uint8_t *block, uint32_t lane, uint8_t *codes8, struct mn_ivf_fine *fine);
+/* Makes an empty block: zero codes, every lane far. */
+void mn_ivf_clear_block(uint8_t *block, uint32_t width);
+
+/* ---- integrity ---- */
+
+/* Checksums of 8-bit codes that are checked at first touch (of the file; a copy in shared memory was checked when it
+ * was made). False: the block of the file that holds this slot is damaged. */
+bool mn_ivf_check_slot(const struct mn_ivf *ivf, uint32_t slot);
+static inline bool mn_ivf_intact(const struct mn_ivf *ivf, uint32_t slot)
+{
+    return !ivf->check || mn_ivf_check_slot(ivf, slot);
+}
+
+#endif

@@ -1,0 +1,52 @@
+/*
+ * tune.h - how a recall keeps its target: the stopping rule of the search and how it is calibrated.
+ *
+ * Adaptive probing (after Quake, OSDI'25, section 4): clusters are probed nearest first. The share of the query's
+ * neighbours that cluster i holds is estimated from the cap that its border cuts off the ball around the query:
+ * h_i = (d_i^2 - d_1^2) / (2 |c_i - c_1|), p_i = Q(h_i / rho * sqrt(dimension)), p_1 = 1/2, rho = the distance of the
+ * k-th best so far. Probing ends when the clusters that are left hold less than `stop` of the sum. `stop` and epsilon
+ * (how far a 1-bit lower bound reaches) per recall target, and the effective dimension, are found by calibration: rows
+ * of the store, left out of their own answers, are the queries; the exact top 10 is the truth.
+ */
+#ifndef MN_ENGINE_TUNE_H
+#define MN_ENGINE_TUNE_H
+
+#include "engine/query.h"
+#include "shm/layout.h"
+
+/* Targets that are calibrated; between two, the rule is interpolated. */
+#define MN_TUNE_TARGETS 12
+extern const double mn_tune_targets[MN_TUNE_TARGETS];
+
+/* Floats, kept as bits in mn_control.tuning and in the manifest: stop[12], epsilon[12], dimension, rows (of the store
+ * when it was calibrated), spare. All zero: untuned; the search then errs on the safe side. */
+struct mn_tuning {
+    float stop[MN_TUNE_TARGETS], epsilon[MN_TUNE_TARGETS];
+    float dimension;
+    float rows;
+    float spare[6];
+};
+_Static_assert(sizeof(struct mn_tuning) == 4 * MN_TUNING_WORDS, "fits the control segment");
+
+struct mn_tune_rule {
+    float stop, epsilon, dimension;
+};
+/* The rule for a wanted recall@k (0..1). Never fails: what is not calibrated has safe defaults. */
+struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target);
+
+/* One point of the calibrated curve, as `mneme tune` shows it. */
+struct mn_tune_point {
+    double target, recall;
+    double p50_us, p99_us;
+    double scanned; /* rows a query, mean */
+};
+
+struct mn_snapshot;
+/* Calibrates on a snapshot: `queries` rows of it are asked for (fewer when there are fewer; the same seed takes the
+ * same). points (may be NULL): what was measured with the new tuning, [MN_TUNE_TARGETS]. `pause` as in
+ * mn_compact_build. A snapshot without inverted files: MN_OK, *tuning all zero. */
+enum mn_status mn_tune_calibrate(const struct mn_snapshot *snapshot, enum mn_metric metric, uint32_t dim,
+                                 uint32_t queries, uint64_t seed, bool (*pause)(void *context), void *context,
+                                 struct mn_tuning *tuning, struct mn_tune_point *points) MN_MUST_USE;
+
+#endif
