@@ -1,10 +1,12 @@
 /*
- * shared.h - the engine's own shared segments, declared like those of shm/layout.h: tail chunks, liveness, views.
+ * shared.h - the engine's own shared segments, declared like those of shm/layout.h: tail chunks, liveness, codes,
+ * views.
  *
  * A *tail chunk* indexes one log segment: they are born, sealed and retired together. It holds a row per memory in that
  * log segment (the embedding, content and meta stay in the mapped log), a hash table of ids, and a dictionary of the
  * space names and tags that its rows use. A *liveness* file holds the `died` word of each row of one column segment. A
- * *view* is an immutable list of the column segments and tail chunks that together are the store.
+ * *codes* file holds the rows of a tail chunk as codes (engine/tail_codes.h). A *view* is an immutable list of the
+ * column segments and tail chunks that together are the store.
  */
 #ifndef MN_ENGINE_SHARED_H
 #define MN_ENGINE_SHARED_H
@@ -67,6 +69,24 @@
     F(208, _Atomic uint32_t, checked, , "compactor, writer or recovery: 1 = the small columns passed their checksums") \
     L(256, _Atomic uint64_t, died, [], "writer: see mn_died_make")
 
+/* Byte offsets count from the beginning of the file. */
+#define MN_CODES_FIELDS(F, L)                                                                                          \
+    F(0, struct mn_segment_header, header, , "compactor")                                                              \
+    F(128, uint64_t, instance_gen, , "compactor: with wal_number, the chunk whose rows are coded")                     \
+    F(136, uint64_t, wal_number, , "compactor")                                                                        \
+    F(144, uint64_t, codebook, , "compactor: generation of the codebook; 0 = the plain one")                           \
+    F(152, uint32_t, width, , "compactor: of the rotated space")                                                       \
+    F(156, uint32_t, clusters, , "compactor: of the codebook; 1 = flat, in the order of rows")                         \
+    F(160, uint32_t, rows_max, , "compactor: rows that there is room for")                                             \
+    F(164, uint32_t, blocks, , "compactor: blocks that there is room for")                                             \
+    F(168, uint64_t, first_block_at, , "compactor: uint32_t[clusters + 1]; 0 in a flat one")                           \
+    F(176, uint64_t, first_slot_at, , "compactor: uint32_t[clusters + 1]; 0 in a flat one")                            \
+    F(184, uint64_t, slots_at, , "compactor: uint32_t[rows_max], row -> slot; 0 in a flat one")                        \
+    F(192, uint64_t, blocks_at, , "compactor: blocks of 32 rows: 1-bit codes and struct mn_ivf_lanes")                 \
+    F(200, uint64_t, codes8_at, , "compactor: uint8_t[rows_max][width], by slot")                                      \
+    F(208, uint64_t, fine_at, , "compactor: struct mn_ivf_fine[rows_max], by slot")                                    \
+    L(256, _Atomic uint32_t, rows, , "compactor: rows below it are coded for good; store with release")
+
 #define MN_VIEW_COLUMNS_FIELDS(F, L)                                                                                   \
     F(0, uint64_t, segment, , "id of the column segment")                                                              \
     F(8, uint64_t, rows, , "rows in it")                                                                               \
@@ -89,6 +109,7 @@ MN_STRUCT(mn_tail_row, MN_TAIL_ROW_FIELDS)
 MN_STRUCT(mn_tail_header, MN_TAIL_HEADER_FIELDS)
 MN_STRUCT(mn_tail_string, MN_TAIL_STRING_FIELDS)
 MN_STRUCT(mn_live, MN_LIVE_FIELDS)
+MN_STRUCT(mn_codes, MN_CODES_FIELDS)
 MN_STRUCT(mn_view_columns, MN_VIEW_COLUMNS_FIELDS)
 MN_STRUCT(mn_view_chunk, MN_VIEW_CHUNK_FIELDS)
 MN_STRUCT(mn_view, MN_VIEW_FIELDS)
@@ -98,6 +119,7 @@ MN_STRUCT(mn_view, MN_VIEW_FIELDS)
     X(mn_tail_header, MN_TAIL_HEADER_FIELDS, 256)                                                                      \
     X(mn_tail_string, MN_TAIL_STRING_FIELDS, 16)                                                                       \
     X(mn_live, MN_LIVE_FIELDS, 256)                                                                                    \
+    X(mn_codes, MN_CODES_FIELDS, 320)                                                                                  \
     X(mn_view_columns, MN_VIEW_COLUMNS_FIELDS, 32)                                                                     \
     X(mn_view_chunk, MN_VIEW_CHUNK_FIELDS, 16)                                                                         \
     X(mn_view, MN_VIEW_FIELDS, 192)

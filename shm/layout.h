@@ -67,7 +67,9 @@
     F(480, _Atomic uint64_t, recovery_gen, , "recovery: the last instance_gen that any try has used")                  \
     L(512, struct mn_role_slot, roles, [MN_ROLE_SLOTS], "see there")                                                  \
     L(23552, _Atomic uint32_t, tuning, [MN_TUNING_WORDS],                                                              \
-      "writer: how recall keeps its targets, from the manifest: floats as bits, see engine/tune.h; 0 = untuned")
+      "writer: how recall keeps its targets, from the manifest: floats as bits, see engine/tune.h; 0 = untuned")         \
+    L(23680, _Atomic uint64_t, codes_gen, ,                                                                            \
+      "compactor: counts the files with codes of tail chunks that were published, see engine/tail_codes.h")
 
 /* A reader's lease, alone on its line. Cleared by the supervisor alone (or by its owner on a clean end). */
 #define MN_READER_SLOT_FIELDS(F, L)                                                                                    \
@@ -94,7 +96,7 @@ MN_STRUCT(mn_reader_slot, MN_READER_SLOT_FIELDS)
 #define MN_LAYOUT_TABLE(X)                                                                                             \
     X(mn_segment_header, MN_SEGMENT_HEADER_FIELDS, 128)                                                                \
     X(mn_role_slot, MN_ROLE_SLOT_FIELDS, 320)                                                                          \
-    X(mn_control, MN_CONTROL_FIELDS, 512 + 320 * MN_ROLE_SLOTS + 4 * MN_TUNING_WORDS)                                  \
+    X(mn_control, MN_CONTROL_FIELDS, 512 + 320 * MN_ROLE_SLOTS + 4 * MN_TUNING_WORDS + 64)                                \
     X(mn_reader_slot, MN_READER_SLOT_FIELDS, 64)
 
 /* The compiler's check of a list: every field is where its row says, and the struct has its size. */
@@ -116,6 +118,7 @@ MN_LAYOUT_TABLE(MN_CHECK_STRUCT)
 #define MN_MAGIC_TAIL    UINT64_C(0x314c4941544e4d04)
 #define MN_MAGIC_LIVE    UINT64_C(0x315645564c4e4d05)
 #define MN_MAGIC_VIEW    UINT64_C(0x31574549564e4d06)
+#define MN_MAGIC_CODES   UINT64_C(0x315345444f434d07)
 
 /* Wire words of the enums below are in actors; each list is (enum name, word). */
 #define MN_ROLE_TABLE(X)                                                                                               \
