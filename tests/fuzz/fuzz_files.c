@@ -1,8 +1,8 @@
 /*
  * fuzz_files.c - any bytes as a file that the store opens: STORE, a column, a settings file.
  *
- * The first byte says which. A column's header is given a right checksum, place and length, so that the checks behind it
- * are reached; what is mapped may then be read to its end.
+ * The first byte says which. A column's header is given a right checksum, place and length, so that the checks behind
+ * it are reached; what is mapped may then be read to its end.
  */
 #include "config/settings.h"
 #include "engine/columns_file.h"

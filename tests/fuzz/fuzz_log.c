@@ -1,6 +1,6 @@
 /*
- * fuzz_log.c - any bytes as a log segment: scanning returns, reads nothing outside of it, and what it hands out as a whole
- * record can be put into a tail chunk's row without reading outside the record.
+ * fuzz_log.c - any bytes as a log segment: scanning returns, reads nothing outside of it, and what it hands out as a
+ * whole record can be put into a tail chunk's row without reading outside the record.
  *
  * Checksums would keep a fuzzer at the gate. The input is therefore a recipe: batches of records with arbitrary fields,
  * sealed as the writer seals them, and then bytes of the finished segment overwritten.
