@@ -12,21 +12,25 @@
  *           `fine` are by slot.
  *
  * 1-bit codes (RaBitQ, arXiv 2405.12497): of the residual r = x' - c in the rotated space, 4 coordinates make a nibble
- * (bit i of nibble t: r[4t + i] > 0). Table t lies in bytes 16t..16t+15 of a block; byte j holds, in its low nibble, the
- * lane {0,8,1,9,2,10,3,11,4,12,5,13,6,14,7,15}[j] and in its high nibble that lane + 16: one layout for registers of
- * 64 and 32 bytes, and for plain C. With l2 = |r|^2, y = bits - 1/2, p = <r,y> = |r|_1 / 2, o = p / (|r| sqrt(width)/2):
+ * (bit i of nibble t: r[4t + i] > 0). Table t lies in bytes 16t..16t+15 of a block; byte j holds, in its low nibble,
+ * the lane {0,8,1,9,2,10,3,11,4,12,5,13,6,14,7,15}[j] and in its high nibble that lane + 16: one layout for registers
+ * of 64 and 32 bytes, and for plain C. With l2 = |r|^2, y = bits - 1/2, p = <r,y> = |r|_1 / 2, o = p / (|r|
+ * sqrt(width)/2):
  *
  *   under cosine and L2, distance = |x - q|^2:            under inner product, distance = -<x',q>:
  *     add   = l2 + 2 l2 <y,c> / p                           add   = 0
  *     slope = -2 l2 / p                                     slope = -l2 / p
  *     error = 2 |r| sqrt((1 - o^2) / (o^2 (width - 1)))      error = |r| sqrt((1 - o^2) / (o^2 (width - 1)))
- *     estimate = add + gap + slope * (<bits,q> - sum(q)/2), less epsilon * error * reach for a (statistical) lower bound
- *     gap = |q - c|^2, reach = |q - c|                      gap = -<c,q>, reach = |q|
+ *     gap   = |q - c|^2, reach = |q - c|                    gap   = -<c,q>, reach = |q|
+ *   estimate = add + gap + slope * (<bits,q> - sum(q)/2); less epsilon * error * reach: a (statistical) lower bound.
  *
- * 8-bit codes (arXiv 2409.09913): u_i = clamp(floor(r_i * t), -128, 127) + 128, t = 127.99 / max|r|, y8 = u - 127.5,
- * a = <r,y8>; the same with y8 for y: fine.add, fine.slope; fine.error = |r - (l2/a) y8|, an exact norm rounded up, so
- * that |distance - estimate8| <= 2 (1 under inner product) * (error * reach + what quantizing q costs).
- * A zero residual has slope = error = 0, add = l2 (0), u = 128.
+ * 8-bit codes (arXiv 2409.09913): u_i = floor(r_i * 127.99 / max|r| + 128), y8 = u - 127.5, scale = l2 / <r,y8>, so
+ * that scale * y8 is about r. fine.add and fine.slope as above with y8 for y; fine.error = |r - scale y8| and fine.span
+ * >= |scale y8| are norms, rounded up: mn_ivf_doubt8 is a bound that holds, not a likely one.
+ *
+ * A zero residual (its squares may have underflown) has slope = 0, add = l2, u = 128. A residual too long for floats
+ * has slope = error = 0, add = MN_IVF_NEAR and (8 bits) an infinite doubt: the f32 vectors decide. Distances above
+ * MN_IVF_FAR are possible: a search's limit begins at infinity, and lanes without a row are told by their row.
  */
 #ifndef MN_ENGINE_IVF_H
 #define MN_ENGINE_IVF_H
@@ -35,6 +39,7 @@
 
 #define MN_IVF_LANES 32
 #define MN_IVF_FAR   1e30f
+#define MN_IVF_NEAR  (-0x1.fffffep127f)
 
 struct mn_codebook;
 
@@ -45,8 +50,29 @@ struct mn_ivf_lanes {
 };
 
 struct mn_ivf_fine {
-    float add, slope, error;
+    float add, slope, error, span;
 };
+_Static_assert(sizeof(struct mn_ivf_fine) == 16, "element of an array on disk");
+
+/* The distance as the 8-bit codes see it; dot: kernels->dot8 of the row's codes and the query's. The same bits
+ * everywhere. (2 <y8, codes> fits 32 bits; what overflows on the way comes back.) */
+static inline float mn_ivf_estimate8(const struct mn_ivf_fine *fine, const struct mn_fine_query *query, int32_t dot,
+                                     float gap)
+{
+    int32_t twice = (int32_t)(2u * (uint32_t)dot - 255u * (uint32_t)query->sum);
+    return (fine->add + gap) + fine->slope * (query->step * 0.5f * (float)twice);
+}
+
+/* How far that can be from the distance, at most: by the code, by the rounding of the query, and by that of all sums.
+ * size >= |q| + |c|, of the rotated query and the centroid. */
+static inline float mn_ivf_doubt8(const struct mn_ivf_fine *fine, const struct mn_fine_query *query,
+                                  enum mn_metric metric, float reach, float size)
+{
+    float twice = metric == MN_METRIC_IP ? 1.0f : 2.0f;
+    float rounding = (float)(query->width / 32 + 32) * 0x1p-23f, all = fine->span + size;
+    return twice * (fine->error * reach + fine->span * query->lost) * 1.000001f + rounding * all * all +
+           (float)query->width * 0x1p-140f;
+}
 
 static inline uint32_t mn_ivf_block_bytes(uint32_t width)
 {
@@ -67,9 +93,9 @@ struct mn_ivf {
     const uint32_t *first_block; /* [clusters + 1] */
     const uint32_t *first_slot;  /* [clusters + 1] */
     const uint8_t *blocks;
-    const uint8_t *codes8;          /* [rows][width], by slot */
-    const struct mn_ivf_fine *fine; /* [rows], by slot */
-    const uint32_t *slots;          /* [rows]: row -> slot; NULL: the row number itself */
+    const uint8_t *codes8;            /* [rows][width], by slot */
+    const struct mn_ivf_fine *fine;   /* [rows], by slot */
+    const uint32_t *slots;            /* [rows]: row -> slot; NULL: the row number itself */
     const struct mn_ivf_check *check; /* NULL: everything was checked; else see mn_ivf_intact */
 };
 

@@ -1,9 +1,10 @@
 /*
  * kernels.h - the arithmetic of recall, per instruction set behind one table.
  *
- * Every implementation of what an answer depends on adds in the same order (MN_KERNEL_LANES lanes, lane i takes elements i, i + 32, ...; then lanes
- * are folded in halves: i += i + 16, i += i + 8, ... ; no fused multiply-add), so that all give the same answer to the
- * last bit. 32 lanes are two AVX-512 or four AVX2 registers: enough to hide the latency of an addition.
+ * Every implementation of what an answer depends on gives the same answer to the last bit: the operations named below,
+ * each rounded once to float, never fused; and sums in one order: MN_KERNEL_LANES lanes, lane i takes elements i,
+ * i + 32, ...; then lanes are folded in halves: i += i + 16, i += i + 8, ... 32 lanes are two AVX-512 or four AVX2
+ * registers: enough to hide the latency of an addition. "Rounded" to an integer is to nearest, ties to even.
  */
 #ifndef MN_ENGINE_KERNELS_H
 #define MN_ENGINE_KERNELS_H
@@ -13,22 +14,36 @@
 #define MN_KERNEL_LANES      32
 #define MN_KERNEL_NORM_LANES 16 /* of `check`, in double */
 
+/* What is smaller than this in the largest coordinate counts as zero: its reciprocal must stay finite. */
+#define MN_KERNEL_TINY 0x1p-100f
+
 /* A query as the 1-bit codes of one codebook see it (engine/ivf.h). width is a multiple of 64. */
 struct mn_scan_query {
     uint32_t width;
     const uint8_t *table; /* [width / 4][16], 64-byte aligned: entry b of group t is the sum of q[4t + i] over the set
-                             bits i of b, less the smallest such sum, in steps of `step`, rounded: 0..31 (5 bits, so that
-                             eight entries add up in a byte) */
+                             bits i of b, less the smallest such sum, in steps of `step`, rounded: 0..31 (5 bits, so
+                             that eight entries add up in a byte) */
     float step;           /* value of one unit; 0 for a zero query */
-    float bias;           /* <bits, q> - sum(q)/2 is about step * (sum of entries) + bias */
+    float bias; /* <bits, q> - sum(q)/2 is about step * (sum of entries) + bias. It is -step times the mean sum
+                   of entries, so that what rounding the entries costs is 0 on average over all codes */
 };
 
 /* A query as the 8-bit codes see it. */
 struct mn_fine_query {
+    uint32_t width;
     const int8_t *codes; /* [width], 64-byte aligned: q[i] / step, rounded, -127..127 */
     float step;          /* 0 for a zero query */
     int32_t sum;         /* of codes */
-    float lost;          /* |q - step * codes|, rounded up */
+    float lost;          /* |q - step * codes|, rounded up: never less than the true value */
+};
+
+/* What `encode` adds up of a residual r, with y = bits - 1/2 and y8 = codes8 - 127.5. */
+struct mn_code_sums {
+    float norm2, norm1, max; /* |r|^2, sum of |r[i]|, largest |r[i]| */
+    float center;            /* <y, c> */
+    float fine, fine_center; /* <r, y8>, <y8, c> */
+    float scale;             /* norm2 / fine, 0 when that is not positive: scale * y8 is about r */
+    float lost2;             /* |r - scale * y8|^2 */
 };
 
 struct mn_kernels {
@@ -41,27 +56,35 @@ struct mn_kernels {
 
     /* ---- codes (engine/ivf.h); width is a multiple of 64; the same bits on every instruction set ---- */
 
-    /* The rotation of engine/codebook.h, in place, on `width` floats, 64-byte aligned. signs: [4][width / 32]. */
+    /* The rotation of engine/codebook.h, in place, on `width` floats, 64-byte aligned. signs: [4][width / 32], bit i %
+     * 32 of word i / 32 negates x[i]. With P = 2^floor(log2 width) and round = 0..3: x[i] = -x[i] where the sign bit is
+     * set; in round 0 and unless width = P, x[i] *= 1/4 (of the butterflies, below); y = the first (odd rounds: last) P
+     * coordinates: y[i] *= 1/sqrt(P), then for h = 1, 2, 4 .. P/2, wherever i & h = 0: (y[i], y[i + h]) = (y[i] + y[i +
+     * h], y[i] - y[i + h]); unless width = P: (x[i], x[i + width/2]) = (x[i] + x[i + width/2], x[i] - x[i + width/2]).
+     * The 1/sqrt 2 that makes a butterfly orthonormal makes 1/4 of four: exact, and taken at the beginning. Distances
+     * change by 4 (log2 P + 3) 2^-24 of the length of x at most. No step exceeds 2 |x|. */
     void (*rotate)(float *x, uint32_t width, const uint32_t *signs);
-    /* Fills query->step and bias, and table[width / 4][16]. q: 64-byte aligned. */
+    /* Fills query->width, table, step and bias, and table[width / 4][16]. q: 64-byte aligned. With c(i, bit) = max(q,
+     * 0) for a set bit and max(-q, 0) for another, an entry is (c0 + c1) + (c2 + c3), times 31 / largest, rounded. */
     void (*make_table)(const float *q, uint32_t width, uint8_t *table, struct mn_scan_query *query);
-    /* Fills query->step, sum and lost, and codes[width]. */
+    /* Fills all of *query, and codes[width]: q[i] * (127 / largest |q[i]|), rounded. */
     void (*make_fine)(const float *q, uint32_t width, int8_t *codes, struct mn_fine_query *query);
-    /* One block of 32 rows: low[i] = (add + gap + slope * (step * entries + bias)) - error * reach, in this order of
-     * roundings, for every lane; returns the lanes with low < limit, bit i for lane i. reach has epsilon in it. low:
-     * 64-byte aligned. */
+    /* One block of 32 rows: low[i] = ((add + gap) + slope * (step * entries + bias)) - error * reach for every lane;
+     * returns the lanes with low < limit, bit i for lane i. reach has epsilon in it. Lanes without a row are far
+     * (MN_IVF_FAR), not absent: a limit above that returns them. low: 64-byte aligned. */
     uint32_t (*scan_block)(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach, float limit,
                            float low[32]);
-    /* Sum of codes[i] * query[i], exact. Both 64-byte aligned, width of them. */
+    /* Sum of codes[i] * query[i], exact. Both 64-byte aligned, width of them (65536 of any values fit an int32_t). */
     int32_t (*dot8)(const uint8_t *codes, const int8_t *query, uint32_t width);
-    /* Residual r = x - c (c NULL: x) as codes8[width] of ivf.h and its 1-bit nibbles, bits[width / 8] (bit i: r[i] > 0);
-     * sums[0..5] = |r|^2, |r|_1, <bits - 1/2, c>, max|r|, <r, y8>, <y8, c>, in 32 lanes as above. */
-    void (*encode)(const float *x, const float *c, uint32_t width, uint8_t *codes8, uint8_t *bits, float sums[6]);
+    /* Residual r = x - c (c NULL: x) as codes8[width], r[i] * (127.99 / max) + 128 cut off to an integer, and as its
+     * signs, bits[width / 8] (bit i % 8 of byte i / 8: r[i] > 0). All 64-byte aligned; codes8 too. */
+    void (*encode)(const float *x, const float *c, uint32_t width, uint8_t *codes8, uint8_t *bits,
+                   struct mn_code_sums *sums);
 
     /* ---- training and assignment: fused and reordered as is fastest; not the same bits everywhere ---- */
 
     /* out[i * out_stride + j] = <a_i, b_j>, for na rows of a and nb rows of b, each width floats, 64-byte aligned.
-     * Register-blocked. */
+     * Register-blocked, and blocked for the caches. */
     void (*products)(const float *a, uint32_t na, const float *b, uint32_t nb, uint32_t width, float *out,
                      uint32_t out_stride);
 };

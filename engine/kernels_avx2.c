@@ -1,7 +1,7 @@
 /*
  * kernels_avx2.c - the kernels with 256-bit registers. Same order of additions as kernels_portable.c.
  */
-#include "engine/kernels.h"
+#include "engine/kernels_portable.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -95,7 +95,17 @@ AVX2 static bool check(const void *floats, uint32_t n, double *norm2)
     return _mm256_testz_si256(bad, bad) != 0;
 }
 
-const struct mn_kernels mn_kernels_avx2 = {.name = "avx2", .dot = dot, .l2 = l2, .check = check};
+const struct mn_kernels mn_kernels_avx2 = {.name = "avx2",
+                                           .dot = dot,
+                                           .l2 = l2,
+                                           .check = check,
+                                           .rotate = mn_portable_rotate,
+                                           .make_table = mn_portable_make_table,
+                                           .make_fine = mn_portable_make_fine,
+                                           .scan_block = mn_portable_scan_block,
+                                           .dot8 = mn_portable_dot8,
+                                           .encode = mn_portable_encode,
+                                           .products = mn_portable_products};
 #else
 typedef int mn_no_avx2_here;
 #endif

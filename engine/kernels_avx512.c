@@ -3,7 +3,7 @@
  *
  * A multiplication and an addition, never the fused instruction: it rounds once where the others round twice.
  */
-#include "engine/kernels.h"
+#include "engine/kernels_portable.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -84,7 +84,17 @@ AVX512 static bool check(const void *floats, uint32_t n, double *norm2)
     return bad == 0;
 }
 
-const struct mn_kernels mn_kernels_avx512 = {.name = "avx512", .dot = dot, .l2 = l2, .check = check};
+const struct mn_kernels mn_kernels_avx512 = {.name = "avx512",
+                                             .dot = dot,
+                                             .l2 = l2,
+                                             .check = check,
+                                             .rotate = mn_portable_rotate,
+                                             .make_table = mn_portable_make_table,
+                                             .make_fine = mn_portable_make_fine,
+                                             .scan_block = mn_portable_scan_block,
+                                             .dot8 = mn_portable_dot8,
+                                             .encode = mn_portable_encode,
+                                             .products = mn_portable_products};
 #else
 typedef int mn_no_avx512_here;
 #endif

@@ -1,0 +1,101 @@
+/*
+ * ivf.c - rows into codes: the factors of the 1-bit and the 8-bit estimators, and where a row's bits lie in its block.
+ *
+ * The sums come from the kernels and are the same on every instruction set; what is made of them here is plain double
+ * arithmetic, so that codes do not depend on the machine either.
+ */
+#include "engine/ivf.h"
+
+#include <float.h>
+#include <math.h>
+
+_Static_assert(sizeof(struct mn_ivf_lanes) == 512, "kernels->scan_block reads add, slope and error behind the nibbles");
+
+/* Where lane l (of its half) stands in a table: byte 2l for the lower eight, between them the upper eight. */
+static inline uint32_t byte_of(uint32_t lane)
+{
+    uint32_t l = lane & 15;
+    return l < 8 ? 2 * l : 2 * (l - 8) + 1;
+}
+
+static void put_nibbles(uint8_t *block, uint32_t width, uint32_t lane, const uint8_t *bits)
+{
+    unsigned shift = lane < 16 ? 0 : 4;
+    uint8_t *at = block + byte_of(lane);
+    for (uint32_t i = 0; i < width / 8; i++, at += 32) {
+        at[0] |= (uint8_t)((bits[i] & 15) << shift);
+        at[16] |= (uint8_t)(bits[i] >> 4 << shift);
+    }
+}
+
+/* A norm from its square in floats: never less than the true one (see make_fine). */
+static double norm_above(float squares, uint32_t width)
+{
+    return sqrt((double)squares) * (1 + (width / 32 + 32) * 0x1p-23) + sqrt(width) * 0x1p-74;
+}
+
+static float float_above(double x)
+{
+    return (float)(x * (1 + 0x1p-22));
+}
+
+static void make_lane(struct mn_ivf_lanes *lanes, uint32_t lane, uint32_t width, const struct mn_code_sums *s,
+                      bool distances)
+{
+    double l2 = s->norm2, p = 0.5 * s->norm1, twice = distances ? 2 : 1;
+    double o = p / (sqrt(l2) * 0.5 * sqrt(width)), odd = (1 - o * o) / (o * o * (width - 1));
+    lanes->slope[lane] = (float)(-twice * l2 / p);
+    lanes->error[lane] = (float)(twice * sqrt(l2) * sqrt(odd > 0 ? odd : 0));
+    lanes->add[lane] = distances ? (float)(l2 + 2 * l2 * s->center / p) : 0;
+}
+
+static void make_fine(struct mn_ivf_fine *fine, uint32_t width, const struct mn_code_sums *s, bool distances)
+{
+    double length = norm_above(s->norm2, width), error = norm_above(s->lost2, width);
+    error += (length + error) * 0x1p-22; /* what rounding x - c and scale * y8 costs */
+    fine->slope = distances ? -2 * s->scale : -s->scale;
+    fine->error = float_above(error);
+    fine->span = float_above(length + error);
+    fine->add = distances ? (float)((double)s->norm2 + 2 * (double)s->scale * s->fine_center) : 0;
+}
+
+/* Squares overflow, or nearly: estimates would be NaN. */
+static bool too_long(const struct mn_code_sums *s, const struct mn_ivf_lanes *lanes, uint32_t lane,
+                     const struct mn_ivf_fine *fine)
+{
+    return !(s->norm2 < FLT_MAX / 16) || !isfinite(lanes->add[lane]) || !isfinite(fine->add) || !isfinite(s->lost2);
+}
+
+void mn_ivf_encode(const struct mn_kernels *kernels, enum mn_metric metric, uint32_t width, const float *x,
+                   const float *centroid, uint8_t *block, uint32_t lane, uint8_t *codes8, struct mn_ivf_fine *fine)
+{
+    _Alignas(64) uint8_t bits[MN_DIM_MAX / 8];
+    struct mn_ivf_lanes *lanes = (struct mn_ivf_lanes *)(void *)(block + 4 * (size_t)width);
+    struct mn_code_sums sums;
+    bool distances = metric != MN_METRIC_IP;
+    kernels->encode(x, centroid, width, codes8, bits, &sums);
+    put_nibbles(block, width, lane, bits);
+    if (sums.norm2 > 0) {
+        make_lane(lanes, lane, width, &sums, distances);
+    } else {
+        lanes->add[lane] = lanes->slope[lane] = lanes->error[lane] = 0;
+        sums.scale = 0;
+        sums.lost2 = 0;
+    }
+    make_fine(fine, width, &sums, distances);
+    if (too_long(&sums, lanes, lane, fine)) {
+        lanes->add[lane] = fine->add = MN_IVF_NEAR;
+        lanes->slope[lane] = lanes->error[lane] = fine->slope = fine->error = 0;
+        fine->span = -MN_IVF_NEAR; /* its square is infinite */
+    }
+}
+
+void mn_ivf_clear_block(uint8_t *block, uint32_t width)
+{
+    struct mn_ivf_lanes *lanes = (struct mn_ivf_lanes *)(void *)(block + 4 * (size_t)width);
+    memset(block, 0, mn_ivf_block_bytes(width));
+    for (unsigned i = 0; i < MN_IVF_LANES; i++) {
+        lanes->add[i] = MN_IVF_FAR;
+        lanes->row[i] = MN_NONE;
+    }
+}
