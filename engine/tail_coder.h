@@ -1,0 +1,35 @@
+/*
+ * tail_coder.h - makes the codes of tail chunks (engine/tail_codes.h): the one writer of their files.
+ *
+ * It runs in a thread of the compactor, follows the view and polls the published rows of its chunks; the writer of the
+ * log knows nothing of it. A growing chunk is coded flat, block by block. A chunk that stays in the view after it was
+ * sealed, because compaction is off or behind, is coded again by cluster, so that a search probes few of its blocks. A
+ * codebook that is newer than a chunk's codes has them made anew. What a coder that died has published goes on being
+ * filled; what it has not is made afresh.
+ *
+ * Memory is reserved before it is written, so a full /dev/shm ends a turn with MN_READ_ONLY and not the process: coding
+ * stops where it stands and is tried again after a while. Rows without codes are found all the same.
+ */
+#ifndef MN_ENGINE_TAIL_CODER_H
+#define MN_ENGINE_TAIL_CODER_H
+
+#include "engine/store.h"
+#include "shm/instance.h"
+
+#define MN_TAIL_CODER_RETRY_NS    5000000000u
+#define MN_TAIL_CODER_SETTLED_NS  2000000000u /* sealed for so long: no compaction seems to take it */
+#define MN_TAIL_CODER_CLUSTER_MIN 4096u       /* rows; fewer are scanned flat as fast */
+
+struct mn_tail_coder;
+
+/* One at a time in an instance; one thread. stats: the compactor's page, or NULL. */
+enum mn_status mn_tail_coder_open(struct mn_tail_coder **coder, const struct mn_store *store,
+                                  struct mn_instance *instance, struct mn_stats_page *stats) MN_MUST_USE;
+/* What was made stays where it is: for readers, and for the next coder. */
+void mn_tail_coder_close(struct mn_tail_coder *coder);
+
+/* One turn of a few milliseconds. *worked: rows coded; 0 = there was nothing to do. now_ns: CLOCK_MONOTONIC. A failure
+ * is counted, and changes nothing that readers see; the next turn may be called as always. */
+enum mn_status mn_tail_coder_turn(struct mn_tail_coder *coder, uint64_t now_ns, uint32_t *worked) MN_MUST_USE;
+
+#endif

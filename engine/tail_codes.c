@@ -1,0 +1,228 @@
+/*
+ * tail_codes.c - names, layout and mapping of the files with codes of tail chunks.
+ */
+#include "engine/tail_codes.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define PAGE 4096u
+
+/* ---- names ---- */
+
+void mn_codes_name_text(char text[96], const struct mn_codes_name *name)
+{
+    snprintf(text, 96, "codes.%llu.%llu.%llu", (unsigned long long)name->instance_gen,
+             (unsigned long long)name->wal_number, (unsigned long long)name->serial);
+}
+
+bool mn_codes_name_parse(const char *text, struct mn_codes_name *name)
+{
+    unsigned long long gen, number, serial;
+    char same[96];
+    if (sscanf(text, "codes.%llu.%llu.%llu", &gen, &number, &serial) != 3)
+        return false;
+    *name = (struct mn_codes_name){gen, number, serial};
+    mn_codes_name_text(same, name);
+    return strcmp(same, text) == 0;
+}
+
+static enum mn_status add_name(void *context, const char *text)
+{
+    struct mn_codes_list *list = context;
+    struct mn_codes_name name;
+    if (!mn_codes_name_parse(text, &name))
+        return MN_OK;
+    if (list->count == list->max) {
+        uint32_t max = list->max ? list->max * 2 : 32;
+        struct mn_codes_name *names = realloc(list->names, max * sizeof *names);
+        if (!names)
+            return MN_FAIL(MN_INTERNAL, "no memory for a list of codes");
+        list->names = names;
+        list->max = max;
+    }
+    list->names[list->count++] = name;
+    return MN_OK;
+}
+
+enum mn_status mn_codes_list_make(struct mn_codes_list *list, const struct mn_store *store,
+                                  const struct mn_instance *instance)
+{
+    list->count = 0;
+    return store->io->list(instance->path, add_name, list);
+}
+
+const struct mn_codes_name *mn_codes_list_find(const struct mn_codes_list *list, uint64_t instance_gen,
+                                               uint64_t wal_number)
+{
+    const struct mn_codes_name *best = NULL;
+    for (uint32_t i = 0; i < list->count; i++) {
+        const struct mn_codes_name *name = &list->names[i];
+        if (name->instance_gen == instance_gen && name->wal_number == wal_number &&
+            (!best || name->serial > best->serial))
+            best = name;
+    }
+    return best;
+}
+
+/* ---- layout ---- */
+
+/* Where everything lies, from the numbers that decide it: width, clusters, rows_max, blocks. */
+static void plan(struct mn_codes *h, uint64_t *bytes)
+{
+    uint64_t at = sizeof(struct mn_codes), directory = ((uint64_t)h->clusters + 1) * sizeof(uint32_t);
+    if (h->clusters > 1) {
+        h->first_block_at = at;
+        h->first_slot_at = mn_round_up(h->first_block_at + directory, MN_LINE);
+        h->slots_at = mn_round_up(h->first_slot_at + directory, MN_LINE);
+        at = h->slots_at + (uint64_t)h->rows_max * sizeof(uint32_t);
+    }
+    h->blocks_at = mn_round_up(at, PAGE);
+    h->codes8_at = mn_round_up(h->blocks_at + (uint64_t)h->blocks * mn_ivf_block_bytes(h->width), PAGE);
+    h->fine_at = mn_round_up(h->codes8_at + (uint64_t)h->rows_max * h->width, PAGE);
+    *bytes = mn_round_up(h->fine_at + (uint64_t)h->rows_max * sizeof(struct mn_ivf_fine), PAGE);
+}
+
+static struct mn_segment_identity identity_of(const struct mn_instance *instance)
+{
+    struct mn_segment_identity identity = instance->identity;
+    identity.magic = MN_MAGIC_CODES;
+    identity.fingerprint = mn_engine_fingerprint();
+    return identity;
+}
+
+/* Whether the header describes this very file: then no offset leads out of it. */
+static bool laid_out_well(const struct mn_tail_codes *codes, const struct mn_store *store)
+{
+    if (codes->segment.bytes < sizeof(struct mn_codes))
+        return false;
+    const struct mn_codes *h = codes->segment.base;
+    struct mn_codes should = {.width = h->width, .clusters = h->clusters, .rows_max = h->rows_max, .blocks = h->blocks};
+    uint64_t bytes;
+    plan(&should, &bytes);
+    return h->instance_gen == codes->name.instance_gen && h->wal_number == codes->name.wal_number &&
+           h->width == MN_CODEBOOK_WIDTH(store->dim) && h->clusters > 0 && bytes == codes->segment.bytes &&
+           h->first_block_at == should.first_block_at && h->first_slot_at == should.first_slot_at &&
+           h->slots_at == should.slots_at && h->blocks_at == should.blocks_at && h->codes8_at == should.codes8_at &&
+           h->fine_at == should.fine_at &&
+           (h->clusters > 1 || h->blocks == (h->rows_max + MN_IVF_LANES - 1) / MN_IVF_LANES);
+}
+
+/* Of one by cluster: clusters follow one another and hold all rows, each row has a slot. */
+static bool directory_holds(const struct mn_ivf *ivf, const struct mn_codes *h)
+{
+    uint32_t rows = atomic_load_explicit(&h->rows, memory_order_acquire);
+    if (ivf->first_block[0] != 0 || ivf->first_slot[0] != 0 || ivf->first_block[h->clusters] != h->blocks ||
+        ivf->first_slot[h->clusters] != rows || rows != h->rows_max)
+        return false;
+    for (uint32_t c = 0; c < h->clusters; c++) {
+        uint64_t slots = (uint64_t)ivf->first_slot[c + 1] - ivf->first_slot[c];
+        uint64_t blocks = (uint64_t)ivf->first_block[c + 1] - ivf->first_block[c];
+        if (slots > rows || blocks != (slots + MN_IVF_LANES - 1) / MN_IVF_LANES)
+            return false;
+    }
+    for (uint32_t row = 0; row < rows; row++)
+        if (ivf->slots[row] >= rows)
+            return false;
+    return true;
+}
+
+static void adopt(struct mn_tail_codes *codes)
+{
+    uint8_t *base = codes->segment.base;
+    const struct mn_codes *h = codes->header = codes->segment.base;
+    codes->ivf = (struct mn_ivf){
+        .codebook = codes->codebook,
+        .clusters = h->clusters,
+        .blocks = base + h->blocks_at,
+        .codes8 = base + h->codes8_at,
+        .fine = (const struct mn_ivf_fine *)(const void *)(base + h->fine_at),
+    };
+    if (h->clusters > 1) {
+        codes->ivf.first_block = (const uint32_t *)(const void *)(base + h->first_block_at);
+        codes->ivf.first_slot = (const uint32_t *)(const void *)(base + h->first_slot_at);
+        codes->ivf.slots = (const uint32_t *)(const void *)(base + h->slots_at);
+    }
+}
+
+/* ---- mapping ---- */
+
+static enum mn_status check(struct mn_tail_codes *codes, const struct mn_store *store, const char *text)
+{
+    const struct mn_codes *h = codes->segment.base;
+    if (!laid_out_well(codes, store))
+        return MN_FAIL(MN_CORRUPT, "%s is not laid out as it should be", text);
+    MN_TRY(mn_codebook_open(&codes->codebook, store, h->codebook));
+    if (codes->codebook->width != h->width || (h->clusters > 1 && codes->codebook->clusters != h->clusters))
+        return MN_FAIL(MN_CORRUPT, "%s does not fit its codebook", text);
+    adopt(codes);
+    if (h->clusters > 1 && !directory_holds(&codes->ivf, h))
+        return MN_FAIL(MN_CORRUPT, "the directory of %s is damaged", text);
+    return MN_OK;
+}
+
+enum mn_status mn_tail_codes_map(struct mn_tail_codes *codes, const struct mn_store *store,
+                                 struct mn_instance *instance, const struct mn_codes_name *name, bool writable)
+{
+    char text[96];
+    struct mn_segment_identity identity = identity_of(instance);
+    mn_codes_name_text(text, name);
+    *codes = (struct mn_tail_codes){.name = *name};
+    MN_TRY(mn_segment_map(&codes->segment, instance->dir_fd, text, writable, &identity));
+    enum mn_status status = check(codes, store, text);
+    if (status != MN_OK)
+        mn_tail_codes_unmap(codes);
+    return status;
+}
+
+void mn_tail_codes_unmap(struct mn_tail_codes *codes)
+{
+    if (codes->codebook)
+        mn_codebook_close(codes->codebook);
+    mn_segment_unmap(&codes->segment);
+    *codes = (struct mn_tail_codes){0};
+}
+
+const struct mn_ivf *mn_tail_codes_look(struct mn_tail_codes *codes)
+{
+    /* Acquire: the codes of all rows below it are there, and the rows themselves were published before it. */
+    uint32_t rows = atomic_load_explicit(&codes->header->rows, memory_order_acquire);
+    if (rows == 0 || rows > codes->header->rows_max)
+        return NULL;
+    codes->ivf.rows = rows;
+    if (mn_ivf_flat(&codes->ivf)) {
+        codes->flat_blocks[1] = (rows + MN_IVF_LANES - 1) / MN_IVF_LANES;
+        codes->flat_slots[1] = rows;
+        codes->ivf.first_block = codes->flat_blocks;
+        codes->ivf.first_slot = codes->flat_slots;
+    }
+    return &codes->ivf;
+}
+
+enum mn_status mn_tail_codes_create(struct mn_tail_codes *codes, struct mn_instance *instance,
+                                    const struct mn_codes_name *name, const struct mn_codebook *codebook,
+                                    uint32_t clusters, uint32_t rows_max, uint32_t blocks)
+{
+    char text[96];
+    uint64_t bytes;
+    struct mn_segment_identity identity = identity_of(instance);
+    struct mn_codes h = {.instance_gen = name->instance_gen,
+                         .wal_number = name->wal_number,
+                         .codebook = codebook->gen,
+                         .width = codebook->width,
+                         .clusters = clusters,
+                         .rows_max = rows_max,
+                         .blocks = blocks};
+    plan(&h, &bytes);
+    mn_codes_name_text(text, name);
+    *codes = (struct mn_tail_codes){.name = *name, .codebook = codebook};
+    enum mn_status status = mn_segment_create(&codes->segment, instance->dir_fd, text, bytes, &identity, 0600);
+    if (status != MN_OK) {
+        mn_tail_codes_unmap(codes);
+        return mn_error_pass(status, __FILE__, __LINE__);
+    }
+    h.header = *codes->segment.header;
+    memcpy(codes->segment.base, &h, sizeof h);
+    adopt(codes);
+    return MN_OK;
+}
