@@ -4,11 +4,13 @@
  *   compactor_work.c   a compaction: plan, build, propose, and what the writer makes of it
  *   compactor_watch.c  what the columns look like: residency, the scrubber, verify
  *   compactor_load.c   how busy recall is
+ *   compactor_codes.c  the thread that codes the tail
  */
 #ifndef MN_ACTORS_COMPACTOR_H
 #define MN_ACTORS_COMPACTOR_H
 
 #include "actors/actor.h"
+#include "actors/compactor_codes.h"
 #include "actors/compactor_load.h"
 #include "actors/link.h"
 #include "actors/router.h"
@@ -46,6 +48,7 @@ struct mn_watched {
 struct mn_compactor_role {
     struct mn_actor *actor;
     struct mn_compactor *engine;
+    struct mn_compactor_codes *codes;
     struct mn_router router;
     struct mn_link writer;
     struct mn_writer_life writer_life; /* that the line leads to */

@@ -294,6 +294,7 @@ static enum mn_status start(struct mn_actor *actor, void **state)
     umask(mask);
     MN_TRY(status);
     mn_actor_poll(actor, c->router.socket);
+    mn_compactor_codes_start(&c->codes, actor);
     return MN_OK;
 }
 
@@ -302,6 +303,7 @@ static void stop(struct mn_actor *actor, void *state)
     struct mn_compactor_role *c = state;
     if (!c)
         return;
+    mn_compactor_codes_stop(c->codes);
     mn_compactor_unwatch(c);
     if (c->engine)
         mn_compactor_close(c->engine);

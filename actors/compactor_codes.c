@@ -1,0 +1,81 @@
+/*
+ * compactor_codes.c - the thread that codes the tail: turn after turn, with pauses that follow the writes.
+ *
+ * The counters in shared memory are polled; nobody has to wake it. While rows come it looks once a millisecond, else
+ * ever less often. What is not coded yet is found all the same, so a pause costs a recall microseconds, never a row.
+ */
+#include "actors/compactor_codes.h"
+
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "engine/tail_coder.h"
+#include "shm/numa.h"
+#include "shm/process.h"
+
+#define PAUSE_MIN_NS  1000000u
+#define PAUSE_MAX_NS  20000000u
+#define PAUSE_FAIL_NS 100000000u
+#define CODER_NICE    5 /* before compaction (10): a recall waits for codes, nobody waits for columns */
+
+struct mn_compactor_codes {
+    struct mn_actor *actor;
+    struct mn_tail_coder *coder;
+    pthread_t thread;
+    _Atomic bool stop;
+};
+
+/* Told once, when it begins: the statistic counts the rest. */
+static void tell(const struct mn_compactor_codes *t, enum mn_status status, bool *failing)
+{
+    if (status != MN_OK && !*failing)
+        mn_log(t->actor, "the tail is not coded, and recall is slower: %s", mn_error_trail());
+    *failing = status != MN_OK;
+}
+
+static void *run(void *context)
+{
+    struct mn_compactor_codes *t = context;
+    uint64_t pause_ns = PAUSE_MIN_NS;
+    bool failing = false;
+    mn_numa_schedule(MN_SCHEDULING_NORMAL);
+    setpriority(PRIO_PROCESS, 0, CODER_NICE); /* of this thread; where it is not allowed, the compactor's serves */
+    while (!atomic_load_explicit(&t->stop, memory_order_relaxed)) {
+        uint32_t worked = 0;
+        uint64_t before = mn_clock_ns();
+        enum mn_status status = mn_tail_coder_turn(t->coder, before, &worked);
+        tell(t, status, &failing);
+        pause_ns = worked > 0 ? PAUSE_MIN_NS : pause_ns + pause_ns / 4;
+        pause_ns = pause_ns < PAUSE_MAX_NS ? pause_ns : PAUSE_MAX_NS;
+        uint64_t pause = status != MN_OK ? PAUSE_FAIL_NS : pause_ns;
+        nanosleep(&(struct timespec){.tv_nsec = (long)pause}, NULL);
+    }
+    return NULL;
+}
+
+void mn_compactor_codes_start(struct mn_compactor_codes **codes, struct mn_actor *actor)
+{
+    struct mn_compactor_codes *t = calloc(1, sizeof *t);
+    *codes = NULL;
+    if (t && mn_tail_coder_open(&t->coder, &actor->store, &actor->instance, actor->stats) == MN_OK) {
+        t->actor = actor;
+        if (pthread_create(&t->thread, NULL, run, t) == 0) {
+            *codes = t;
+            return;
+        }
+        mn_tail_coder_close(t->coder);
+    }
+    free(t);
+    mn_log(actor, "no thread for the codes of the tail: recall compares its rows as they are");
+}
+
+void mn_compactor_codes_stop(struct mn_compactor_codes *t)
+{
+    if (!t)
+        return;
+    atomic_store_explicit(&t->stop, true, memory_order_relaxed);
+    pthread_join(t->thread, NULL);
+    mn_tail_coder_close(t->coder);
+    free(t);
+}
