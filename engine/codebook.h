@@ -18,26 +18,35 @@
 
 #define MN_CODEBOOK_WIDTH(dim) ((uint32_t)mn_round_up((dim), 64))
 
+/* A store with fewer rows is searched exactly in less time than clusters would take to choose. */
+#define MN_CODEBOOK_ROWS_MIN 4096u
+/* Limits of a trained codebook. */
+#define MN_CODEBOOK_CLUSTERS_MAX 65536u
+#define MN_CODEBOOK_SUPERS_MAX   256u
+/* What a training holds in memory of its sample at most; a larger sample is thinned out evenly. */
+#define MN_CODEBOOK_SAMPLE_BYTES (UINT64_C(512) << 20)
+
 /* Everything points into the mapping (or, for the plain one, into memory of its own). */
 struct mn_codebook {
     uint64_t gen;
     uint32_t dim, width;
     enum mn_metric metric;
-    uint32_t clusters;      /* 0 for the plain one */
-    uint32_t supers;        /* super-centroids */
-    const float *mean;      /* [width], in the space of embeddings; zeros beyond dim */
-    const uint32_t *signs;  /* [4][width / 32]: bit set = negate */
-    const float *super;     /* [supers][width], rotated */
-    const uint32_t *child;  /* [supers + 1]: centroids child[s]..child[s + 1] belong to super s */
-    const float *centroids; /* [clusters][width], rotated; neighbours of one super side by side */
-    const float *norms;     /* [clusters]: |c|^2 */
+    uint32_t clusters;        /* 0 for the plain one */
+    uint32_t supers;          /* super-centroids */
+    const float *mean;        /* [width], in the space of embeddings; zeros beyond dim */
+    const uint32_t *signs;    /* [4][width / 32]: bit set = negate */
+    const float *super;       /* [supers][width], rotated */
+    const float *super_norms; /* [supers]: |s|^2 */
+    const uint32_t *child;    /* [supers + 1]: centroids child[s]..child[s + 1] belong to super s */
+    const float *centroids;   /* [clusters][width], rotated; neighbours of one super side by side */
+    const float *norms;       /* [clusters]: |c|^2 */
     /* Centroids as the search sees them, in the layouts of ivf.h: blocks of 32 with factors against the origin (lanes
      * beyond the last have add = 1e30), and 8-bit codes. */
     const uint8_t *blocks;
     const uint8_t *codes8;          /* [clusters][width] */
     const struct mn_ivf_fine *fine; /* [clusters] */
-    float energy;           /* mean |x - c|^2 of the rows it was trained on */
-    uint64_t trained_rows;  /* rows the store had then */
+    float energy;                   /* mean |x - c|^2 of the rows it was trained on */
+    uint64_t trained_rows;          /* rows the store had then */
 };
 
 /* Puts a row (of this scale) into the codebook's space. out: width floats, 64-byte aligned; x: dim floats, any
@@ -55,20 +64,25 @@ enum mn_status mn_codebook_open(const struct mn_codebook **codebook, const struc
 void mn_codebook_close(const struct mn_codebook *codebook);
 
 /* Where training rows come from: fills out[dim] with the embedding of sample row i (0..rows-1) times its scale; false
- * leaves that row out. Called in rising order of i, from the training thread. */
+ * leaves that row out. Called in rising order of i, from the training thread; not for all of them when they would take
+ * more than MN_CODEBOOK_SAMPLE_BYTES. */
 struct mn_codebook_sample {
     uint64_t rows;
     bool (*row)(void *context, uint64_t i, float *out);
     void *context;
 };
 
-/* How many clusters suit a store of that many rows (about 4 sqrt(rows), a multiple of 32), and how large a sample. */
+/* How many clusters suit a store of that many rows: about 4 sqrt(rows), but not fewer than 32 rows in one; a multiple
+ * of 32; 0 below MN_CODEBOOK_ROWS_MIN. And how large a sample suits the training. */
 uint32_t mn_codebook_clusters(uint64_t store_rows);
 uint64_t mn_codebook_sample_rows(uint32_t clusters);
 
 /* Trains generation `gen` (> 0) and writes codebooks/<gen>.col: written under a temporary name, synced, renamed, folder
- * synced. seed: the same sample and seed give the same codebook. `pause` as in mn_compact_build (true: MN_DEADLINE),
- * called at least every 20 ms of work. What an earlier attempt left under that name is replaced. */
+ * synced; the folder is made when it is missing. The same sample and seed give the same codebook on the same kind of
+ * CPU. There are as many clusters as asked for (1..MN_CODEBOOK_CLUSTERS_MAX), or fewer when the sample has fewer
+ * different rows, but at least 2 (one has a twin then). `pause` as in mn_compact_build (true: MN_DEADLINE), called at
+ * least every 20 ms of work. What an earlier attempt left under that name is replaced. Memory: the sample (see
+ * MN_CODEBOOK_SAMPLE_BYTES), and twice the file. MN_NOT_FOUND: no row of the sample could be read. */
 enum mn_status mn_codebook_train(const struct mn_store *store, uint64_t gen, uint32_t clusters, uint64_t store_rows,
                                  const struct mn_codebook_sample *sample, uint64_t seed, bool (*pause)(void *context),
                                  void *context) MN_MUST_USE;

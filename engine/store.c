@@ -98,7 +98,8 @@ enum mn_status mn_store_open(struct mn_store *store, const struct mn_io *io, con
 
 static enum mn_status refuse_foreign(void *context, const char *name)
 {
-    static const char *const ours[] = {"LOCK", "run", "wal", "columns", "quarantine", "STORE.tmp", "lost+found"};
+    static const char *const ours[] = {"LOCK",      "run",        "wal",       "columns",
+                                       "codebooks", "quarantine", "STORE.tmp", "lost+found"};
     for (size_t i = 0; i < MN_ARRAY_LEN(ours); i++)
         if (strcmp(name, ours[i]) == 0)
             return MN_OK;
@@ -115,7 +116,7 @@ static enum mn_status make_folder(const struct mn_io *io, const char *path)
 enum mn_status mn_store_create(struct mn_store *store, const struct mn_io *io, const char *dir, uint32_t dim,
                                enum mn_metric metric)
 {
-    static const char *const folders[] = {"wal", "columns", "quarantine", "run"};
+    static const char *const folders[] = {"wal", "columns", "codebooks", "quarantine", "run"};
     char path[MN_PATH_MAX], uuid[37], text[512];
     MN_TRY(set_dir(store, io, dir));
     if (dim < 1 || dim > MN_DIM_MAX)

@@ -1,0 +1,253 @@
+/*
+ * kmeans.c - balanced k-means; see the header for what is special about it.
+ */
+#include "engine/kmeans.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+
+/* Rows and centroids of a tile: together they stay in a second-level cache of 512 KiB at 768 floats. */
+#define TILE_ROWS      32u
+#define TILE_CENTROIDS 64u
+
+/* How much of the mean energy a cluster of twice the mean size is made dearer by in a round. */
+#define PRICE_STEP 0.02f
+/* How far the two halves of a split cluster are apart, of the distance to a row of it. */
+#define SPLIT 0.1f
+
+uint64_t mn_kmeans_random(uint64_t *state)
+{
+    /* Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014 */
+    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+static uint32_t random_below(struct mn_kmeans *km, uint32_t n)
+{
+    return (uint32_t)((mn_kmeans_random(&km->random) >> 32) * n >> 32);
+}
+
+enum mn_status mn_kmeans_breathe(struct mn_kmeans *km, uint64_t multiplications)
+{
+    km->work += multiplications;
+    if (km->work < MN_KMEANS_BREATH)
+        return MN_OK;
+    km->work = 0;
+    if (km->pause && km->pause(km->context))
+        return MN_FAIL(MN_DEADLINE, "the training of a codebook was told to stop");
+    return MN_OK;
+}
+
+static inline const float *row_at(const struct mn_kmeans *km, const float *rows, uint32_t i)
+{
+    return rows + (size_t)i * km->width;
+}
+
+/* ---- nearest ---- */
+
+/* A row of a tile of products: the least bias - 2 product, if it is less than *least. */
+static void take_least(const float *products, const float *biases, uint32_t count, uint32_t first, uint32_t *nearest,
+                       float *least)
+{
+    for (uint32_t j = 0; j < count; j++) {
+        float sum = biases[j] - 2 * products[j];
+        if (sum < *least) {
+            *least = sum;
+            *nearest = first + j;
+        }
+    }
+}
+
+static void nearest_of_tile(const struct mn_kmeans *km, const float *rows, uint32_t count, const float *centroids,
+                            const float *biases, uint32_t k, uint32_t *nearest, float *least)
+{
+    float products[TILE_ROWS * TILE_CENTROIDS];
+    for (uint32_t i = 0; i < count; i++) {
+        nearest[i] = 0;
+        least[i] = INFINITY;
+    }
+    for (uint32_t first = 0; first < k; first += TILE_CENTROIDS) {
+        uint32_t some = k - first < TILE_CENTROIDS ? k - first : TILE_CENTROIDS;
+        km->kernels->products(rows, count, row_at(km, centroids, first), some, km->width, products, TILE_CENTROIDS);
+        for (uint32_t i = 0; i < count; i++)
+            take_least(products + i * TILE_CENTROIDS, biases + first, some, first, &nearest[i], &least[i]);
+    }
+}
+
+enum mn_status mn_kmeans_nearest(struct mn_kmeans *km, const float *rows, uint32_t n, const float *centroids,
+                                 const float *biases, uint32_t k, uint32_t *nearest, float *least)
+{
+    float scratch[TILE_ROWS];
+    for (uint32_t first = 0; first < n; first += TILE_ROWS) {
+        uint32_t count = n - first < TILE_ROWS ? n - first : TILE_ROWS;
+        nearest_of_tile(km, row_at(km, rows, first), count, centroids, biases, k, nearest + first,
+                        least ? least + first : scratch);
+        MN_TRY(mn_kmeans_breathe(km, (uint64_t)count * k * km->width));
+    }
+    return MN_OK;
+}
+
+/* ---- rounds ---- */
+
+/* Going through a row in memory takes about as long as so many multiplications of each of its floats. */
+#define PASS 16
+
+static enum mn_status sum_rows(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
+                               struct mn_kmeans_round *round)
+{
+    uint32_t width = km->width;
+    memset(round->sizes, 0, round->k * sizeof *round->sizes);
+    for (uint32_t i = 0; i < n; i++) {
+        float *sum = round->centroids + (size_t)nearest[i] * width;
+        const float *x = row_at(km, rows, i);
+        if (round->sizes[nearest[i]]++ == 0)
+            memset(sum, 0, width * sizeof *sum);
+        for (uint32_t d = 0; d < width; d++)
+            sum[d] += x[d];
+        MN_TRY(mn_kmeans_breathe(km, (uint64_t)PASS * width));
+    }
+    return MN_OK;
+}
+
+enum mn_status mn_kmeans_update(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
+                                struct mn_kmeans_round *round, double *spread)
+{
+    double sum = 0;
+    MN_TRY(sum_rows(km, rows, nearest, n, round));
+    for (uint32_t j = 0; j < round->k; j++) {
+        float *mean = round->centroids + (size_t)j * km->width, share = 1 / (float)round->sizes[j];
+        for (uint32_t d = 0; d < km->width && round->sizes[j] > 0; d++)
+            mean[d] *= share;
+        sum += round->sizes[j] * (double)km->kernels->dot(mean, mean, km->width);
+    }
+    if (spread)
+        *spread = sum;
+    return MN_OK;
+}
+
+static uint32_t largest(const struct mn_kmeans_round *round)
+{
+    uint32_t at = 0;
+    for (uint32_t j = 1; j < round->k; j++)
+        if (round->sizes[j] > round->sizes[at])
+            at = j;
+    return at;
+}
+
+static uint32_t smallest(const struct mn_kmeans_round *round)
+{
+    uint32_t at = 0;
+    for (uint32_t j = 1; j < round->k; j++)
+        if (round->sizes[j] < round->sizes[at])
+            at = j;
+    return at;
+}
+
+/* A row of a cluster, from a random place on; n when there is none. */
+static uint32_t member(struct mn_kmeans *km, const uint32_t *nearest, uint32_t n, uint32_t cluster)
+{
+    uint32_t begin = random_below(km, n);
+    for (uint32_t step = 0, i = begin; step < n; step++, i = i + 1 < n ? i + 1 : 0)
+        if (nearest[i] == cluster)
+            return i;
+    return n;
+}
+
+/* Sets centroid `to` beside centroid `from`, apart in the direction of a row x of it. */
+static void split(const struct mn_kmeans *km, struct mn_kmeans_round *round, uint32_t from, uint32_t to, const float *x)
+{
+    float *a = round->centroids + (size_t)from * km->width, *b = round->centroids + (size_t)to * km->width;
+    for (uint32_t d = 0; d < km->width; d++) {
+        float step = SPLIT * (x[d] - a[d]);
+        b[d] = a[d] + step;
+        a[d] -= step;
+    }
+    round->sizes[from] -= round->sizes[from] / 2;
+}
+
+uint32_t mn_kmeans_reseed(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
+                          struct mn_kmeans_round *round)
+{
+    uint32_t mean = n / round->k, moved = 0;
+    for (; moved < round->k; moved++) {
+        uint32_t to = smallest(round), from = largest(round);
+        bool wanted = round->sizes[to] == 0 ? round->sizes[from] > 1 : round->sizes[from] > MN_KMEANS_SKEW * (mean + 1);
+        if (!wanted || from == to)
+            break;
+        uint32_t row = member(km, nearest, n, from);
+        if (row == n)
+            break; /* one that was moved itself: there is nothing larger left */
+        split(km, round, from, to, row_at(km, rows, row));
+        round->sizes[to] = mean / 2 + 1; /* neither the smallest nor the largest for the rest of this call */
+    }
+    return moved;
+}
+
+/* Prices after a round: dearer above the mean size, cheaper below. */
+static void set_prices(const struct mn_kmeans_round *round, uint32_t n, double energy, float *prices)
+{
+    double mean = (double)n / round->k;
+    for (uint32_t j = 0; j < round->k; j++) {
+        double excess = round->sizes[j] / mean - 1;
+        prices[j] += PRICE_STEP * (float)(energy * (excess < 3 ? excess : 3));
+    }
+}
+
+static void set_biases(const struct mn_kmeans *km, const struct mn_kmeans_round *round, const float *prices,
+                       float *biases)
+{
+    for (uint32_t j = 0; j < round->k; j++) {
+        const float *c = round->centroids + (size_t)j * km->width;
+        biases[j] = km->kernels->dot(c, c, km->width) + prices[j];
+    }
+}
+
+/* Rows from all over, one of each k-th part of them. */
+static void begin_somewhere(struct mn_kmeans *km, const float *rows, uint32_t n, uint32_t k, float *centroids)
+{
+    for (uint32_t j = 0; j < k; j++) {
+        uint32_t first = (uint32_t)((uint64_t)j * n / k), end = (uint32_t)((uint64_t)(j + 1) * n / k);
+        memcpy(centroids + (size_t)j * km->width, row_at(km, rows, first + random_below(km, end - first)),
+               km->width * sizeof *centroids);
+    }
+}
+
+static enum mn_status norms_sum(struct mn_kmeans *km, const float *rows, uint32_t n, double *sum)
+{
+    *sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        *sum += (double)km->kernels->dot(row_at(km, rows, i), row_at(km, rows, i), km->width);
+        MN_TRY(mn_kmeans_breathe(km, (uint64_t)PASS * km->width));
+    }
+    return MN_OK;
+}
+
+enum mn_status mn_kmeans_run(struct mn_kmeans *km, const float *rows, uint32_t n, uint32_t k, uint32_t rounds,
+                             float *centroids, uint32_t *nearest)
+{
+    enum mn_status status = MN_OK;
+    double norms, spread;
+    struct mn_kmeans_round round = {centroids, calloc(k, sizeof(uint32_t)), k};
+    float *prices = calloc(2 * (size_t)k, sizeof *prices), *biases = prices + k;
+    if (!round.sizes || !prices) {
+        status = MN_FAIL(MN_SYSTEM, "no memory for %u clusters", k);
+        goto out;
+    }
+    MN_TRY_OUT(norms_sum(km, rows, n, &norms));
+    begin_somewhere(km, rows, n, k, centroids);
+    for (uint32_t r = 0; r < rounds; r++) {
+        if (r > 0)
+            mn_kmeans_reseed(km, rows, nearest, n, &round);
+        set_biases(km, &round, prices, biases);
+        MN_TRY_OUT(mn_kmeans_nearest(km, rows, n, centroids, biases, k, nearest, NULL));
+        MN_TRY_OUT(mn_kmeans_update(km, rows, nearest, n, &round, &spread));
+        set_prices(&round, n, norms > spread ? (norms - spread) / n : 0, prices);
+    }
+out:
+    free(round.sizes);
+    free(prices);
+    return status;
+}
