@@ -10,6 +10,9 @@
 
 #include "engine/filter.h"
 
+/* A list is never longer; what more rows match comes as bits. */
+#define MN_SELECTION_LIST_MAX 4096u
+
 enum mn_selection_kind {
     MN_SELECTION_NONE, /* no row of the part can match */
     MN_SELECTION_ALL,  /* every row in [first, end) matches */
@@ -28,9 +31,11 @@ struct mn_selection {
 
 /* Scratch of one thread; begins as zeros. Grows to what the largest part needs and is reused. */
 struct mn_selector {
-    uint32_t *rows;
-    uint64_t *bits;
-    uint64_t rows_max, bits_max; /* elements that there is room for */
+    uint32_t *rows;                  /* [MN_SELECTION_LIST_MAX] */
+    uint64_t *bits, *other;          /* [words_max] */
+    struct mn_selection_term *terms; /* [terms_max]: the conditions of a scope */
+    uint64_t words_max;
+    uint32_t terms_max, term_count;
 };
 
 /* Selects in the part that `matcher` stands on (mn_matcher_part returned true). What `selection` points to is good

@@ -1,0 +1,42 @@
+/*
+ * rowset.h - sets of rows of a part as bits: row r is bit r % 64 of word r / 64.
+ *
+ * What a selection (selection.h) is made of. A set has mn_rowset_words(rows of the part) words; callers own them. Sets
+ * are dense on purpose: 100,000 rows are 12 KiB, which the second-level cache holds, and joining two is a pass over
+ * words. Pure functions, thread-safe; the same result on every instruction set.
+ */
+#ifndef MN_ENGINE_ROWSET_H
+#define MN_ENGINE_ROWSET_H
+
+#include "engine/types.h"
+
+static inline uint64_t mn_rowset_words(uint64_t rows)
+{
+    return (rows + 63) / 64;
+}
+
+static inline bool mn_rowset_has(const uint64_t *bits, uint32_t row)
+{
+    return bits[row / 64] >> (row % 64) & 1;
+}
+
+/* Adds the rows of a roaring bitmap (const roaring_bitmap_t *) that lie below 64 * words. */
+void mn_rowset_add(uint64_t *bits, uint64_t words, const void *bitmap);
+
+void mn_rowset_and(uint64_t *bits, const uint64_t *other, uint64_t words);
+void mn_rowset_and_not(uint64_t *bits, const uint64_t *other, uint64_t words);
+
+/* Exactly the rows [first, end). */
+void mn_rowset_fill(uint64_t *bits, uint64_t words, uint32_t first, uint32_t end);
+/* Removes the rows outside [first, end). */
+void mn_rowset_trim(uint64_t *bits, uint64_t words, uint32_t first, uint32_t end);
+
+/* Removes the rows whose number is below `least`, or NaN. values: one per row; those of words without a bit are not
+ * read. */
+void mn_rowset_at_least(uint64_t *bits, uint64_t words, const float *values, uint32_t rows, float least);
+
+uint64_t mn_rowset_count(const uint64_t *bits, uint64_t words);
+/* Writes the rows, rising; returns how many. There must be room for all of them. */
+uint32_t mn_rowset_list(const uint64_t *bits, uint64_t words, uint32_t *rows);
+
+#endif
