@@ -4,7 +4,6 @@
  * Each chunk has at most two files in our hands: `current`, which readers use, and `next`, which will replace it and is
  * published once it is no worse. The order of a replacement: next is ready, codes_gen tells of it, current is unlinked.
  */
-#define _GNU_SOURCE
 #include "engine/tail_coder.h"
 
 #include <errno.h>
