@@ -179,8 +179,10 @@ static void kill_stalled(struct mn_supervisor *s, uint64_t now)
         char name[MN_CHILD_NAME_MAX];
         if (!mn_child_stalled(s, child, now))
             continue;
-        mn_log(NULL, "the %s (pid %d) has shown no heartbeat for supervisor.stall: killing it",
-               mn_child_name(child, name), (int)child->pid);
+        if (!child->stall_told)
+            mn_log(NULL, "the %s (pid %d) has shown no heartbeat for supervisor.stall: killing it",
+                   mn_child_name(child, name), (int)child->pid);
+        child->stall_told = true;
         mn_child_signal(child, SIGKILL);
     }
 }

@@ -43,6 +43,7 @@ struct mn_child {
     bool born_before; /* the next start is a restart */
     bool ready;       /* has reported ready in this life */
     bool stop_sent;
+    bool stall_told; /* a process that hangs in the kernel dies when it returns: told once */
     struct mn_backoff backoff;
     uint64_t start_at_ns; /* not before */
 };

@@ -131,7 +131,7 @@ enum mn_status mn_child_start(struct mn_supervisor *s, struct mn_child *child)
     }
     if (child->born_before)
         mn_stat_add(s->stats, MN_STAT_restarts, 1);
-    child->ready = child->stop_sent = false;
+    child->ready = child->stop_sent = child->stall_told = false;
     child->born_before = true;
     atomic_store(&child->shared->start_time, mn_process_start_time((uint32_t)child->pid));
     atomic_store(&child->shared->pid, (uint32_t)child->pid);
