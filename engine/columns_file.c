@@ -120,9 +120,45 @@ enum mn_status mn_column_sink_append(struct mn_column_sink *sink, const void *da
 
 enum mn_status mn_column_sink_align(struct mn_column_sink *sink, uint32_t to)
 {
-    static const uint8_t zeros[64];
-    uint64_t at = mn_column_sink_at(sink);
-    return mn_column_sink_append(sink, zeros, mn_round_up(at, to) - at);
+    static const uint8_t zeros[4096];
+    uint64_t at = mn_column_sink_at(sink), end = mn_round_up(at, to);
+    for (uint64_t bytes; at < end; at += bytes) {
+        bytes = end - at < sizeof zeros ? end - at : sizeof zeros;
+        MN_TRY(mn_column_sink_append(sink, zeros, bytes));
+    }
+    return MN_OK;
+}
+
+enum mn_status mn_column_sink_branch(struct mn_column_sink *branch, const struct mn_column_sink *trunk, uint64_t at)
+{
+    MN_ASSERT(at % MN_COLUMN_BLOCK == 0);
+    *branch =
+        (struct mn_column_sink){.io = trunk->io, .fd = trunk->fd, .branch = true, .written = at, .seed = trunk->seed};
+    branch->blocks = at / MN_COLUMN_BLOCK;
+    branch->blocks_max = branch->blocks + 64;
+    branch->buffer = malloc(MN_SINK_BYTES);
+    branch->checksums = calloc(branch->blocks_max, sizeof *branch->checksums);
+    if (branch->buffer && branch->checksums)
+        return MN_OK;
+    mn_column_sink_close(branch);
+    return MN_FAIL(MN_SYSTEM, "no memory to write a column file");
+}
+
+enum mn_status mn_column_sink_join(struct mn_column_sink *trunk, struct mn_column_sink *branch)
+{
+    MN_TRY(mn_column_sink_align(trunk, MN_COLUMN_BLOCK));
+    MN_TRY(flush(trunk));
+    MN_TRY(flush(branch));
+    MN_ASSERT(trunk->written <= branch->written && branch->written % 64 == 0);
+    uint64_t first = trunk->blocks;
+    uint32_t *checksums = realloc(trunk->checksums, (branch->blocks + 1) * sizeof *checksums);
+    if (!checksums)
+        return MN_FAIL(MN_SYSTEM, "no memory for the checksums of a column file");
+    trunk->checksums = checksums;
+    memcpy(checksums + first, branch->checksums + first, (branch->blocks - first) * sizeof *checksums);
+    trunk->blocks = trunk->blocks_max = branch->blocks;
+    trunk->written = branch->written;
+    return MN_OK;
 }
 
 enum mn_status mn_column_sink_end(struct mn_column_sink *sink, uint64_t rows, uint64_t extra)
@@ -153,7 +189,7 @@ enum mn_status mn_column_sink_sync(struct mn_column_sink *sink)
 
 void mn_column_sink_close(struct mn_column_sink *sink)
 {
-    if (sink->io && sink->fd >= 0)
+    if (sink->io && sink->fd >= 0 && !sink->branch)
         sink->io->close(sink->fd);
     sink->fd = -1;
     free(sink->buffer);

@@ -105,6 +105,7 @@ struct mn_column_sink {
     uint32_t *checksums;
     uint64_t blocks, blocks_max;
     uint32_t seed;
+    bool branch; /* the file is another's */
 };
 
 /* Makes `path`. On failure there is nothing to close. */
@@ -117,6 +118,13 @@ static inline uint64_t mn_column_sink_at(const struct mn_column_sink *sink)
 {
     return sink->written + sink->buffered;
 }
+/* A second stream into the file of `trunk`, for data that begins at `at`, a multiple of MN_COLUMN_BLOCK. Both are
+ * appended to, in any order; closed like a sink, before or after the trunk. */
+enum mn_status mn_column_sink_branch(struct mn_column_sink *branch, const struct mn_column_sink *trunk,
+                                     uint64_t at) MN_MUST_USE;
+/* Ends the branch, a multiple of 64 bytes: zeros fill the trunk up to where it began, and what the branch has written
+ * becomes the trunk's. Only mn_column_sink_end may follow. */
+enum mn_status mn_column_sink_join(struct mn_column_sink *trunk, struct mn_column_sink *branch) MN_MUST_USE;
 /* Writes what is left, checksums and header. The file is whole then, but not synced; the buffer is freed. */
 enum mn_status mn_column_sink_end(struct mn_column_sink *sink, uint64_t rows, uint64_t extra) MN_MUST_USE;
 enum mn_status mn_column_sink_sync(struct mn_column_sink *sink) MN_MUST_USE;

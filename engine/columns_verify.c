@@ -1,10 +1,11 @@
 /*
- * columns_verify.c - every checksum of every file of a column segment, and a word about each that does not hold.
+ * columns_verify.c - every checksum of every file of a column segment, of an inverted file and of a codebook, and a
+ * word about each that does not hold.
  */
 #include <stdio.h>
 
-#include "engine/columns.h"
 #include "engine/columns_file.h"
+#include "engine/ivf_file.h"
 
 struct survey {
     const struct mn_store *store;
@@ -14,11 +15,11 @@ struct survey {
     void *context;
 };
 
-static void check_file(struct survey *survey, enum mn_column column, const char *name, bool may_be_gone)
+/* The file of a column at `path`. */
+static void check_path(const struct survey *survey, enum mn_column column, const char *path, bool may_be_gone)
 {
-    char path[MN_PATH_MAX], what[96];
+    char what[96];
     struct mn_column_file file;
-    mn_store_column_path(survey->store, path, survey->segment, name);
     enum mn_status status = mn_column_file_map(&file, survey->store, survey->segment, column, path);
     if (status == MN_NOT_FOUND && may_be_gone)
         return;
@@ -36,6 +37,12 @@ static void check_file(struct survey *survey, enum mn_column column, const char 
     }
     *survey->bytes += file.file_bytes;
     mn_column_file_unmap(&file);
+}
+
+static void check_file(const struct survey *survey, enum mn_column column, const char *name, bool may_be_gone)
+{
+    char path[MN_PATH_MAX];
+    check_path(survey, column, mn_store_column_path(survey->store, path, survey->segment, name), may_be_gone);
 }
 
 /* died.<seq>.col. One that a later manifest has made obsolete may go while we look. */
@@ -61,4 +68,20 @@ enum mn_status mn_columns_verify(const struct mn_store *store, uint64_t segment,
         check_file(&survey, column, mn_column_info[column].name, false);
     enum mn_status status = store->io->list(mn_store_columns_dir(store, dir, segment), check_later_died, &survey);
     return status == MN_NOT_FOUND ? MN_OK : status;
+}
+
+void mn_ivf_verify(const struct mn_store *store, uint64_t segment, uint64_t codebook, uint64_t *files, uint64_t *bytes,
+                   mn_damage_fn damaged, void *context)
+{
+    struct survey survey = {store, segment, files, bytes, damaged, context};
+    char path[MN_PATH_MAX];
+    check_path(&survey, MN_COLUMN_IVF, mn_ivf_path(store, path, segment, codebook), false);
+}
+
+void mn_codebook_verify(const struct mn_store *store, uint64_t gen, uint64_t *files, uint64_t *bytes,
+                        mn_damage_fn damaged, void *context)
+{
+    struct survey survey = {store, gen, files, bytes, damaged, context};
+    char path[MN_PATH_MAX];
+    check_path(&survey, MN_COLUMN_CODEBOOK, mn_codebook_path(store, path, gen), false);
 }

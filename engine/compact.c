@@ -38,6 +38,7 @@ void mn_compactor_close(struct mn_compactor *compactor)
         return;
     mn_reader_close(compactor->reader);
     free(compactor->health);
+    free(compactor->doubts);
     free(compactor);
 }
 
@@ -61,8 +62,9 @@ struct mn_compact_health *mn_compact_health_of(struct mn_compactor *c, uint64_t 
 
 /* ---- a snapshot and its manifest ---- */
 
-/* A view may lack segments of its manifest: those that were too damaged to open. A publication moves log_seq or takes
- * segments away, so a view from before one names what the manifest does not, or has another log_seq. */
+/* A view may lack segments of its manifest: those that were too damaged to open. A publication moves log_seq, takes
+ * segments away or changes their codes, so a view from before one names what the manifest does not, or has another
+ * log_seq. */
 static bool same_store(const struct mn_manifest *manifest, const struct mn_view_list *view)
 {
     if (manifest->log_seq != view->log_seq)
@@ -70,7 +72,8 @@ static bool same_store(const struct mn_manifest *manifest, const struct mn_view_
     for (uint32_t v = 0; v < view->columns; v++) {
         bool named = false;
         for (uint32_t s = 0; s < manifest->segment_count && !named; s++)
-            named = manifest->segments[s].id == view->column[v].segment;
+            named = manifest->segments[s].id == view->column[v].segment &&
+                    manifest->segments[s].codebook == view->column[v].codebook;
         if (!named)
             return false;
     }
@@ -141,9 +144,8 @@ static bool has_id(const struct id_list *list, uint64_t id)
     return false;
 }
 
-/* Calls `visit` for each file in the instance's folder. */
-static enum mn_status list_shared(const struct mn_instance *instance,
-                                  enum mn_status (*visit)(void *context, const char *name), void *context)
+enum mn_status mn_compact_list_shared(const struct mn_instance *instance,
+                                      enum mn_status (*visit)(void *context, const char *name), void *context)
 {
     int fd = openat(instance->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -189,7 +191,7 @@ static enum mn_status note_used(struct sweep *sweep)
     MN_TRY(mn_manifest_read(&sweep->manifest, &sweep->compactor->store, NULL));
     for (uint32_t s = 0; s < sweep->manifest.segment_count; s++)
         MN_TRY(add_id(&sweep->used, sweep->manifest.segments[s].id));
-    return list_shared(sweep->compactor->instance, note_view, sweep);
+    return mn_compact_list_shared(sweep->compactor->instance, note_view, sweep);
 }
 
 /* ---- sweeping ---- */
@@ -230,7 +232,7 @@ enum mn_status mn_compactor_sweep(struct mn_compactor *compactor)
     MN_TRY_OUT(store->io->list(mn_store_path(store, path, "columns"), sweep_folder, &sweep));
     for (uint32_t d = 0; d < sweep.doomed.count; d++)
         MN_TRY_OUT(mn_io_remove_tree(store->io, mn_store_columns_dir(store, path, sweep.doomed.ids[d])));
-    MN_TRY_OUT(list_shared(compactor->instance, sweep_live, &sweep));
+    MN_TRY_OUT(mn_compact_list_shared(compactor->instance, sweep_live, &sweep));
     MN_TRY_OUT(mn_compact_tidy(compactor, &sweep.manifest));
 out:
     mn_manifest_free(&sweep.manifest);
@@ -296,7 +298,7 @@ enum mn_status mn_compact_tidy(struct mn_compactor *c, const struct mn_manifest 
         struct tidy died = {.prefix = "died.", .suffix = ".col", .below = manifest->segments[s].died_seq};
         MN_TRY(remove_below(&c->store, mn_store_columns_dir(&c->store, dir, manifest->segments[s].id), &died));
     }
-    return MN_OK;
+    return mn_compact_tidy_codes(c, manifest, NULL);
 }
 
 /* ---- ids and giving up ---- */

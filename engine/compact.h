@@ -22,7 +22,8 @@ struct mn_compact_policy {
     uint32_t fanout;           /* segments of one size class before they merge */
     uint32_t dead_percent;     /* dead rows that make a segment worth rewriting */
     uint64_t segment_rows_max;
-    int64_t idem_window_ns; /* idem keys admitted longer ago are left out of the ledger; 0 = none is */
+    int64_t idem_window_ns;     /* idem keys admitted longer ago are left out of the ledger; 0 = none is */
+    uint64_t codebook_rows_min; /* rows in columns that are worth a codebook; 0 = nothing is coded */
 };
 
 struct mn_compact_plan {
@@ -55,6 +56,10 @@ struct mn_compact_proposal {
     uint64_t
         purge_seq; /* purges up to here are carried out; 0 while a segment is too damaged to be searched for them */
     uint64_t rows_lost; /* left out because they cannot be read and a purge forced their segment to be rewritten */
+    /* Of codes; they stay with the compactor. */
+    uint64_t rows_coded;
+    uint32_t codebooks_trained, code_failures;
+    char code_failure[256]; /* why the last one failed */
 };
 
 struct mn_compactor; /* a reader slot, scratch */
@@ -80,6 +85,24 @@ enum mn_status mn_compact_build(struct mn_compactor *compactor, const struct mn_
                                 const struct mn_compact_policy *policy, bool (*pause)(void *context), void *context,
                                 struct mn_compact_proposal *proposal) MN_MUST_USE;
 void mn_compact_proposal_free(struct mn_compact_proposal *proposal);
+
+/* ---- codes ---- */
+
+/* What mn_compact_care came to. */
+struct mn_compact_care {
+    bool worth;       /* the proposal is to be published */
+    bool sound;       /* every inverted file that the manifest names can be used */
+    uint64_t segment; /* that was coded; 0: none was */
+};
+/* Looks after codes, one step at a time, when there is nothing to compact: trains the codebook that the store needs,
+ * codes a segment that has no codes, damaged ones, or codes on an older codebook. The proposal moves no rows. Failures
+ * are those of mn_compact_build; nothing is left to free then. */
+enum mn_status mn_compact_care_for(struct mn_compactor *compactor, const struct mn_compact_policy *policy,
+                                   bool (*pause)(void *context), void *context, struct mn_compact_proposal *proposal,
+                                   struct mn_compact_care *care) MN_MUST_USE;
+/* Somebody has found codes damaged: the codebook and all inverted files (segment 0), or one segment's, are checked
+ * whole by the next mn_compact_care_for. */
+enum mn_status mn_compact_doubt(struct mn_compactor *compactor, uint64_t segment) MN_MUST_USE;
 
 /* The proposal's way to the writer: the file `name` in the instance's shared memory folder (an older one of that name
  * is replaced), checked whole when it is read. Whoever is done with it unlinks it. */

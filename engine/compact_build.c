@@ -375,6 +375,7 @@ static enum mn_status run(struct mn_compact_build *b, const struct mn_compact_pl
     MN_TRY(select_rows(b));
     MN_TRY(check_room(b));
     MN_TRY(mn_compact_sort(b));
+    MN_TRY(mn_compact_codes_begin(b));
     MN_TRY(list_segments(b));
     if (b->wal_end > b->manifest.wal_first)
         MN_TRY(keep_log(b));
@@ -392,6 +393,7 @@ static void end(struct mn_compact_build *b)
             mn_wal_unmap(&b->inputs[i].wal);
         free(b->inputs[i].to);
     }
+    mn_compact_codes_end(b);
     free(b->inputs);
     free(b->keys);
     mn_compact_purges_free(&b->purges);

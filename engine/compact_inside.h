@@ -4,8 +4,8 @@
 #ifndef MN_ENGINE_COMPACT_INSIDE_H
 #define MN_ENGINE_COMPACT_INSIDE_H
 
-#include "engine/columns.h"
 #include "engine/compact.h"
+#include "engine/ivf_file.h"
 #include "engine/ledger.h"
 #include "engine/tail.h"
 #include "engine/view.h"
@@ -19,12 +19,23 @@ struct mn_compact_health {
     uint64_t droppable; /* rows that a rewrite would leave out */
 };
 
+/* What was coded on a codebook since it was trained, or since the compactor was opened. */
+struct mn_compact_coded {
+    uint64_t codebook;
+    uint64_t rows;
+    double energy; /* sum of |x - c|^2 */
+};
+
 struct mn_compactor {
     struct mn_store store;
     struct mn_instance *instance;
     struct mn_reader *reader;
     struct mn_compact_health *health;
     uint32_t health_count, health_max;
+    struct mn_compact_coded coded;
+    uint64_t *doubts; /* segments whose inverted files are to be checked */
+    uint32_t doubt_count;
+    uint64_t tidied_edit; /* nothing was left to tidy beside this manifest */
 };
 
 /* The entry of a segment, made when new. NULL: no memory. */
@@ -53,9 +64,20 @@ const struct mn_part *mn_compact_part(const struct mn_snapshot *snapshot, bool t
 /* True when no more rows will come to a tail part than it shows. */
 bool mn_compact_sealed(const struct mn_part *part);
 
-/* Removes files beside the column segments that a durable manifest has made obsolete: older died.<seq>.col and ledgers.
- */
+/* Calls `visit` for each file in the instance's folder. */
+enum mn_status mn_compact_list_shared(const struct mn_instance *instance,
+                                      enum mn_status (*visit)(void *context, const char *name),
+                                      void *context) MN_MUST_USE;
+
+/* Removes files beside the column segments that a durable manifest has made obsolete: older died.<seq>.col and ledgers;
+ * and what mn_compact_tidy_codes does. */
 enum mn_status mn_compact_tidy(struct mn_compactor *compactor, const struct mn_manifest *manifest) MN_MUST_USE;
+
+/* Removes inverted files and codebooks that neither the manifest nor a view names, and what was being written when a
+ * compactor died. The codebook before the newest stays: codes of the tail may be on it. *left (may be NULL): some are
+ * still in a view. */
+enum mn_status mn_compact_tidy_codes(struct mn_compactor *compactor, const struct mn_manifest *manifest,
+                                     bool *left) MN_MUST_USE;
 
 /* The lowest id that no folder under columns/ has, and >= manifest->next_segment. */
 enum mn_status mn_compact_free_id(struct mn_compactor *compactor, const struct mn_manifest *manifest,
@@ -102,6 +124,7 @@ struct mn_compact_input {
     uint64_t *to;              /* [part->rows]: the row map in the making */
     uint64_t bytes;            /* of its files, about */
     struct mn_wal_segment wal; /* tail: its log segment, for the checksums of records */
+    uint32_t *clusters;        /* [part->rows]: where they are known, else MN_NONE; NULL: of no row */
     struct mn_compact_numbers numbers;
     bool forced; /* by a purge: must go, whatever cannot be read */
 };
@@ -128,8 +151,9 @@ struct mn_compact_build {
     uint32_t input_count;
     struct mn_compact_key *keys;
     uint64_t key_count;
-    uint64_t rows_seen;   /* since the last pause */
-    bool history_dropped; /* a version that as-of reads could still have asked for is left out */
+    uint64_t rows_seen;                 /* since the last pause */
+    bool history_dropped;               /* a version that as-of reads could still have asked for is left out */
+    const struct mn_codebook *codebook; /* what the outputs are coded with; NULL: they are not */
 };
 
 /* Gives others a turn after every few thousand rows; MN_DEADLINE when told to stop. */
@@ -142,5 +166,23 @@ enum mn_status mn_compact_sort(struct mn_compact_build *build) MN_MUST_USE;
  */
 enum mn_status mn_compact_write(struct mn_compact_build *build, uint64_t begin, uint64_t end, uint32_t output,
                                 uint64_t id, struct mn_manifest_segment *segment) MN_MUST_USE;
+
+/* ---- codes ---- */
+
+/* Chooses the codebook of the outputs, trains the first one when it is time, and looks up the clusters that rows of the
+ * inputs have already. Fails with MN_DEADLINE only: a segment without codes is better than a log that grows. */
+enum mn_status mn_compact_codes_begin(struct mn_compact_build *build) MN_MUST_USE;
+void mn_compact_codes_end(struct mn_compact_build *build);
+/* Writes the inverted file of the output that `part` shows, keys [begin, ...), and enters it in *segment. Fails as
+ * above. */
+enum mn_status mn_compact_codes_write(struct mn_compact_build *build, uint64_t begin, const struct mn_part *part,
+                                      struct mn_manifest_segment *segment) MN_MUST_USE;
+
+/* Trains a new generation on evenly spread rows of a snapshot. store_rows: what it is meant for. */
+enum mn_status mn_compact_train(struct mn_compactor *compactor, const struct mn_manifest *manifest,
+                                const struct mn_snapshot *snapshot, uint64_t store_rows, bool (*pause)(void *context),
+                                void *context, uint64_t *gen) MN_MUST_USE;
+/* Notes what mn_ivf_write has told. */
+void mn_compact_note_coded(struct mn_compactor *compactor, uint64_t codebook, uint64_t rows, float energy);
 
 #endif

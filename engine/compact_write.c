@@ -244,13 +244,16 @@ static enum mn_status write_rows(struct output *o, uint32_t number)
     return MN_OK;
 }
 
-/* Reads the segment back: what does not pass its own checks is not proposed. */
-static enum mn_status check_segment(const struct output *o, uint64_t id)
+/* Reads the segment back: what does not pass its own checks is not proposed. Then it is coded. */
+static enum mn_status check_and_code(const struct output *o, struct mn_manifest_segment *segment)
 {
     struct mn_columns *columns;
-    MN_TRY(mn_columns_open(&columns, &o->build->compactor->store, id, MN_COLUMNS_DEEP));
+    struct mn_part part;
+    MN_TRY(mn_columns_open(&columns, &o->build->compactor->store, segment->id, MN_COLUMNS_DEEP));
+    mn_columns_part(columns, &part);
+    enum mn_status status = mn_compact_codes_write(o->build, o->begin, &part, segment);
     mn_columns_close(columns);
-    return MN_OK;
+    return status;
 }
 
 static enum mn_status make_liveness(const struct output *o, uint64_t id)
@@ -294,7 +297,7 @@ enum mn_status mn_compact_write(struct mn_compact_build *b, uint64_t begin, uint
     struct mn_columns_writer *writer = o.writer;
     o.writer = NULL;
     MN_TRY_OUT(mn_columns_finish(writer, &segment->bytes));
-    MN_TRY_OUT(check_segment(&o, id));
+    MN_TRY_OUT(check_and_code(&o, segment));
     MN_TRY_OUT(make_liveness(&o, id));
 out:
     mn_columns_abandon(o.writer);

@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "engine/columns.h"
+#include "engine/ivf_file.h"
 #include "engine/tail.h"
+#include "engine/tail_codes.h"
 #include "engine/view.h"
 #include "shm/process.h"
 
@@ -18,8 +19,12 @@ struct mapped {
     struct mn_tail chunk;
     const void *wal;
     uint64_t wal_bytes;
+    struct mn_tail_codes *codes; /* of the chunk; NULL: none */
     struct mn_columns *columns;
     struct mn_segment live;
+    uint64_t codebook;       /* of the inverted file that the view names; 0 = none */
+    struct mn_ivf_file *ivf; /* NULL: it cannot be used */
+    bool reopened;           /* once already, since the view was taken over */
 };
 
 struct mn_reader {
@@ -32,7 +37,10 @@ struct mn_reader {
     struct mapped *mapped;
     struct mn_part *parts; /* parts[i] shows mapped[i]; newest first */
     uint32_t count;
-    uint32_t missing; /* column segments of the view that could not be opened */
+    uint32_t missing;               /* column segments of the view that could not be opened */
+    uint32_t uncoded;               /* and inverted files */
+    uint64_t codes_gen, codes_view; /* what both were when codes of tail chunks were looked for */
+    struct mn_codes_list codes_list;
 };
 
 enum mn_status mn_reader_open(struct mn_reader **reader, const struct mn_store *store, struct mn_instance *instance)
@@ -52,11 +60,21 @@ enum mn_status mn_reader_open(struct mn_reader **reader, const struct mn_store *
     return MN_OK;
 }
 
+static void drop_codes(struct mapped *m)
+{
+    if (m->codes)
+        mn_tail_codes_unmap(m->codes);
+    free(m->codes);
+    m->codes = NULL;
+}
+
 static void unmap_part(const struct mn_store *store, struct mapped *m)
 {
+    drop_codes(m);
     mn_tail_unmap(&m->chunk);
     if (m->wal)
         store->io->unmap(m->wal, m->wal_bytes);
+    mn_ivf_close(m->ivf);
     mn_columns_close(m->columns);
     mn_segment_unmap(&m->live);
     *m = (struct mapped){0};
@@ -73,6 +91,7 @@ void mn_reader_close(struct mn_reader *reader)
         mn_epoch_release(&reader->instance->epoch, reader->slot);
     free(reader->mapped);
     free(reader->parts);
+    free(reader->codes_list.names);
     free(reader);
 }
 
@@ -88,13 +107,35 @@ static enum mn_status map_wal(const struct mn_store *store, struct mapped *m)
     return status;
 }
 
-/* The same file of the same generation is mapped once, however many views list it. */
+/* The same file of the same generation is mapped once, however many views list it. An inverted file that could not be
+ * used may have been written anew: it is tried again with each view. */
 static const struct mapped *find_mapped(const struct mapped *list, uint32_t count, const struct mapped *wanted)
 {
     for (uint32_t i = 0; i < count; i++)
-        if (list[i].tail == wanted->tail && list[i].number == wanted->number && list[i].gen == wanted->gen)
+        if (list[i].tail == wanted->tail && list[i].number == wanted->number && list[i].gen == wanted->gen &&
+            list[i].codebook == wanted->codebook && (list[i].codebook == 0 || list[i].ivf))
             return &list[i];
     return NULL;
+}
+
+/* True when another list has taken a mapping over. */
+static bool taken_over(const struct mapped *list, uint32_t count, const struct mapped *m)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (list[i].tail == m->tail && (m->tail ? list[i].wal == m->wal : list[i].live.base == m->live.base))
+            return true;
+    return false;
+}
+
+/* Without it the segment is scanned exactly: its failure is no failure of the reader's. */
+static void open_ivf(const struct mn_store *store, struct mapped *m, uint32_t rows)
+{
+    if (m->codebook == 0 || mn_ivf_open(&m->ivf, store, m->number, m->codebook) != MN_OK)
+        return;
+    if (mn_ivf_of(m->ivf)->rows == rows)
+        return;
+    mn_ivf_close(m->ivf);
+    m->ivf = NULL;
 }
 
 static enum mn_status map_part(struct mn_reader *r, struct mapped *m, uint64_t rows)
@@ -111,6 +152,7 @@ static enum mn_status map_part(struct mn_reader *r, struct mapped *m, uint64_t r
     if (part.rows != rows)
         return MN_FAIL(MN_CORRUPT, "column segment %llu has %u rows, the view says %llu", (unsigned long long)m->number,
                        part.rows, (unsigned long long)rows);
+    open_ivf(&r->store, m, part.rows);
     return MN_OK;
 }
 
@@ -122,6 +164,7 @@ static void show_part(const struct mn_reader *r, const struct mapped *m, struct 
     }
     mn_columns_part(m->columns, part);
     part->died = ((const struct mn_live *)m->live.base)->died;
+    part->ivf = m->ivf ? mn_ivf_of(m->ivf) : NULL;
 }
 
 /* What the view lists at place `i`, newest first. */
@@ -133,7 +176,7 @@ static struct mapped wanted_at(const struct mn_view_list *view, uint32_t i, uint
     }
     const struct mn_view_columns *column = &view->column[view->columns + view->chunks - 1 - i];
     *rows = column->rows;
-    return (struct mapped){.number = column->segment, .gen = column->live_gen};
+    return (struct mapped){.number = column->segment, .gen = column->live_gen, .codebook = column->codebook};
 }
 
 /* A view that is being taken over. */
@@ -166,7 +209,7 @@ static void drop_rest(struct mn_reader *r, struct mapped *list, uint32_t count, 
                       uint32_t others)
 {
     for (uint32_t i = 0; i < count; i++)
-        if (!find_mapped(other, others, &list[i]))
+        if (!taken_over(other, others, &list[i]))
             unmap_part(&r->store, &list[i]);
     free(list);
 }
@@ -192,7 +235,27 @@ static enum mn_status take_view(struct mn_reader *r, const struct mn_view_list *
     r->count = t.count;
     r->missing = t.missing;
     r->gen = view->gen;
+    for (uint32_t i = 0; i < r->count; i++)
+        r->mapped[i].reopened = false;
     return MN_OK;
+}
+
+/* Lets go of inverted files in which damage was found since the last pin: what lies there now may be whole. */
+static void mend_codes(struct mn_reader *r)
+{
+    r->uncoded = 0;
+    for (uint32_t i = 0; i < r->count; i++) {
+        struct mapped *m = &r->mapped[i];
+        if (m->ivf && mn_ivf_damaged(m->ivf)) {
+            mn_ivf_close(m->ivf);
+            m->ivf = NULL;
+            if (!m->reopened)
+                open_ivf(&r->store, m, r->parts[i].rows);
+            m->reopened = true;
+            r->parts[i].ivf = m->ivf ? mn_ivf_of(m->ivf) : NULL;
+        }
+        r->uncoded += m->codebook != 0 && !m->ivf;
+    }
 }
 
 static enum mn_status follow_view(struct mn_reader *r, uint64_t gen)
@@ -205,6 +268,49 @@ static enum mn_status follow_view(struct mn_reader *r, uint64_t gen)
     mn_view_unmap(&view);
     return status;
 }
+
+/* ---- codes of tail chunks ---- */
+
+/* Takes the better file of a chunk when there is one. Whatever is wrong with it: the chunk does without. */
+static void take_codes(struct mn_reader *r, struct mapped *m)
+{
+    const struct mn_codes_name *name = mn_codes_list_find(&r->codes_list, m->gen, m->number);
+    if (!name || (m->codes && m->codes->name.serial >= name->serial))
+        return;
+    struct mn_tail_codes *codes = malloc(sizeof *codes);
+    if (codes && mn_tail_codes_map(codes, &r->store, r->instance, name, false) == MN_OK) {
+        drop_codes(m);
+        m->codes = codes;
+    } else {
+        free(codes);
+    }
+}
+
+/* Looks for files when there are new ones, or chunks that have none yet. Acquire: what the number counts is there. */
+static void follow_codes(struct mn_reader *r)
+{
+    uint64_t gen = atomic_load_explicit(&r->instance->control->codes_gen, memory_order_acquire);
+    if (gen == r->codes_gen && r->gen == r->codes_view)
+        return;
+    r->codes_gen = gen;
+    r->codes_view = r->gen;
+    if (gen == 0 || mn_codes_list_make(&r->codes_list, &r->store, r->instance) != MN_OK)
+        return;
+    for (uint32_t i = 0; i < r->count; i++)
+        if (r->mapped[i].tail)
+            take_codes(r, &r->mapped[i]);
+}
+
+/* The rows of a chunk as published now, and before that their codes: those are then of rows that are there. */
+static void look_at_chunk(struct mapped *m, struct mn_part *part)
+{
+    part->ivf = m->codes ? mn_tail_codes_look(m->codes) : NULL;
+    part->rows = atomic_load_explicit(&part->chunk->rows, memory_order_acquire);
+    if (part->ivf && part->ivf->rows > part->rows)
+        part->ivf = NULL; /* codes of something else */
+}
+
+/* ---- pinning ---- */
 
 /* Still ours? An attached program that was stopped too long has lost its slot: it claims a new one. */
 static enum mn_status keep_slot(struct mn_reader *r)
@@ -247,11 +353,14 @@ static enum mn_status pin_once(struct mn_reader *r, uint64_t as_of, struct mn_sn
     if (*again)
         return MN_OK;
     MN_TRY(status);
+    mend_codes(r);
+    follow_codes(r);
     for (uint32_t i = 0; i < r->count; i++)
         if (r->parts[i].tail)
-            r->parts[i].rows = atomic_load_explicit(&r->parts[i].chunk->rows, memory_order_acquire);
+            look_at_chunk(&r->mapped[i], &r->parts[i]);
     snapshot->gen = gen;
     snapshot->missing = r->missing;
+    snapshot->uncoded = r->uncoded;
     snapshot->tuning = control->tuning;
     snapshot->part_count = r->count;
     snapshot->parts = r->parts;

@@ -18,6 +18,7 @@ struct mn_snapshot {
     int64_t now;  /* wall clock at the pin, ns: what has expired is hidden */
     uint32_t
         missing; /* column segments that the view lists and that are too damaged to open: their memories are not here */
+    uint32_t uncoded; /* of those that are here, whose inverted file is missing or damaged: they are scanned exactly */
     const _Atomic uint32_t *tuning; /* mn_control.tuning, or NULL: untuned (engine/tune.h) */
     uint32_t part_count;
     struct mn_part *parts; /* newest first: tail chunks, then column segments */

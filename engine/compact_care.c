@@ -1,0 +1,317 @@
+/*
+ * compact_care.c - looking after codes while there is nothing to compact: one codebook trained or one segment coded at
+ * a time, each published by a proposal that moves no rows.
+ *
+ * A segment is coded when it has no codes, when they are damaged or lost, and when they are on an older codebook. A new
+ * codebook is trained when there is none and the rows are worth one, when the one there is cannot be read, and when the
+ * store has outgrown it: four times the rows, residuals that have grown, or clusters of too different size. Only when
+ * no segment is left on an older one: so a query needs two tables at most.
+ */
+#include <stdlib.h>
+
+#include "engine/compact_inside.h"
+#include "engine/tune.h"
+
+#define GROWN_TIMES    4    /* rows since the training that ask for a new codebook */
+#define ENERGY_TIMES   1.15 /* mean residual of what was coded since, */
+#define CODED_SHARE    2    /* when that was at least 1 / CODED_SHARE of the rows that it was trained for */
+#define SKEW_TIMES     4    /* the largest cluster against the mean, */
+#define SKEW_GROWN_NUM 3    /* when there are 3 / 2 as many rows: the same rows would give the same clusters again */
+#define SKEW_GROWN_DEN 2
+
+#define THE_CODEBOOK UINT64_MAX /* among the doubts, which are ids of segments */
+
+struct care {
+    struct mn_compactor *compactor;
+    const struct mn_compact_policy *policy;
+    bool (*pause)(void *context);
+    void *context;
+    struct mn_compact_proposal *proposal;
+    struct mn_compact_care *result;
+    struct mn_manifest manifest;
+    struct mn_snapshot snapshot;
+    const struct mn_codebook *codebook; /* the manifest's, or NULL */
+};
+
+/* ---- doubts ---- */
+
+static enum mn_status add_doubt(struct mn_compactor *c, uint64_t segment)
+{
+    for (uint32_t d = 0; d < c->doubt_count; d++)
+        if (c->doubts[d] == segment)
+            return MN_OK;
+    uint64_t *grown = realloc(c->doubts, (c->doubt_count + 1) * sizeof *grown);
+    if (!grown)
+        return MN_FAIL(MN_SYSTEM, "no memory to note a doubt");
+    c->doubts = grown;
+    c->doubts[c->doubt_count++] = segment;
+    return MN_OK;
+}
+
+enum mn_status mn_compact_doubt(struct mn_compactor *compactor, uint64_t segment)
+{
+    struct mn_manifest manifest;
+    if (segment != 0)
+        return add_doubt(compactor, segment);
+    MN_TRY(mn_manifest_read(&manifest, &compactor->store, NULL));
+    enum mn_status status = add_doubt(compactor, THE_CODEBOOK);
+    for (uint32_t s = 0; s < manifest.segment_count && status == MN_OK; s++)
+        status = add_doubt(compactor, manifest.segments[s].id);
+    mn_manifest_free(&manifest);
+    return status;
+}
+
+static void note_damage(void *context, const char *path, const char *what)
+{
+    *(bool *)context = true;
+    (void)path;
+    (void)what;
+}
+
+static bool doubted(const struct mn_compactor *c, uint64_t what)
+{
+    for (uint32_t d = 0; d < c->doubt_count; d++)
+        if (c->doubts[d] == what)
+            return true;
+    return false;
+}
+
+static void forget_doubt(struct mn_compactor *c, uint64_t what)
+{
+    for (uint32_t d = 0; d < c->doubt_count; d++)
+        if (c->doubts[d] == what)
+            c->doubts[d--] = c->doubts[--c->doubt_count];
+}
+
+/* True when the file that was doubted is indeed damaged. A doubt that does not hold is over. */
+static bool doubt_holds(struct mn_compactor *c, uint64_t what, uint64_t codebook)
+{
+    uint64_t files = 0, bytes = 0;
+    bool damaged = false;
+    if (!doubted(c, what))
+        return false;
+    if (what == THE_CODEBOOK)
+        mn_codebook_verify(&c->store, codebook, &files, &bytes, note_damage, &damaged);
+    else
+        mn_ivf_verify(&c->store, what, codebook, &files, &bytes, note_damage, &damaged);
+    if (!damaged)
+        forget_doubt(c, what);
+    return damaged;
+}
+
+/* Those of segments that are gone. */
+static void forget_gone(struct mn_compactor *c, const struct mn_manifest *manifest)
+{
+    for (uint32_t d = 0; d < c->doubt_count; d++) {
+        bool there = c->doubts[d] == THE_CODEBOOK && manifest->codebook != 0;
+        for (uint32_t s = 0; s < manifest->segment_count && !there; s++)
+            there = manifest->segments[s].id == c->doubts[d] && manifest->segments[s].codebook != 0;
+        if (!there)
+            c->doubts[d--] = c->doubts[--c->doubt_count];
+    }
+}
+
+/* ---- what is to be done ---- */
+
+static uint64_t column_rows(const struct mn_snapshot *snapshot)
+{
+    uint64_t rows = 0;
+    for (uint32_t p = 0; p < snapshot->part_count; p++)
+        rows += snapshot->parts[p].tail ? 0 : snapshot->parts[p].rows;
+    return rows;
+}
+
+/* How much a segment needs codes. */
+enum urgency { FINE, OUTDATED, UNUSABLE };
+
+static enum urgency urgency_of(struct care *care, const struct mn_manifest_segment *segment)
+{
+    const struct mn_part *part = mn_compact_part(&care->snapshot, false, segment->id);
+    if (!part || part->rows < MN_IVF_ROWS_MIN)
+        return FINE; /* not to be opened, or not worth it */
+    if (!part->ivf || doubt_holds(care->compactor, segment->id, segment->codebook))
+        return UNUSABLE;
+    return segment->codebook == care->manifest.codebook ? FINE : OUTDATED;
+}
+
+/* The manifest entry of the segment that needs codes most, or segment_count. */
+static uint32_t choose_segment(struct care *care)
+{
+    enum urgency most = FINE;
+    uint32_t chosen = care->manifest.segment_count;
+    care->result->sound = true;
+    for (uint32_t s = 0; s < care->manifest.segment_count; s++) {
+        const struct mn_manifest_segment *segment = &care->manifest.segments[s];
+        enum urgency urgency = urgency_of(care, segment);
+        care->result->sound &= urgency != UNUSABLE || segment->codebook == 0;
+        if (urgency > most) {
+            most = urgency;
+            chosen = s;
+        }
+    }
+    return chosen;
+}
+
+/* Rows in the largest cluster of all segments together, against the mean. */
+static bool skewed(const struct care *care)
+{
+    uint32_t clusters = care->codebook->clusters;
+    uint64_t rows = 0, most = 0, *sizes = calloc(clusters, sizeof *sizes);
+    for (uint32_t p = 0; sizes && p < care->snapshot.part_count; p++) {
+        const struct mn_ivf *ivf = care->snapshot.parts[p].tail ? NULL : care->snapshot.parts[p].ivf;
+        for (uint32_t c = 0; ivf && ivf->codebook == care->codebook && c < clusters; c++)
+            sizes[c] += ivf->first_slot[c + 1] - ivf->first_slot[c];
+    }
+    for (uint32_t c = 0; sizes && c < clusters; c++) {
+        rows += sizes[c];
+        most = sizes[c] > most ? sizes[c] : most;
+    }
+    free(sizes);
+    return most * clusters > rows * SKEW_TIMES;
+}
+
+static bool outgrown(const struct care *care)
+{
+    const struct mn_codebook *codebook = care->codebook;
+    const struct mn_compact_coded *coded = &care->compactor->coded;
+    uint64_t rows = column_rows(&care->snapshot);
+    uint64_t trained = codebook->trained_rows ? codebook->trained_rows : 1;
+    if (rows >= trained * GROWN_TIMES)
+        return true;
+    if (coded->codebook == codebook->gen && coded->rows * CODED_SHARE >= trained &&
+        coded->energy > (double)codebook->energy * ENERGY_TIMES * (double)coded->rows)
+        return true;
+    return rows * SKEW_GROWN_DEN >= trained * SKEW_GROWN_NUM && skewed(care);
+}
+
+/* ---- doing it ---- */
+
+static enum mn_status propose(struct care *care)
+{
+    MN_TRY(mn_manifest_copy(&care->proposal->next, &care->manifest));
+    care->proposal->base_edit = care->manifest.edit;
+    care->result->worth = true;
+    return MN_OK;
+}
+
+/* Answers are searched with the old tuning meanwhile; `rows` 0 says that it is of another codebook. */
+static enum mn_status train(struct care *care)
+{
+    uint64_t gen;
+    MN_TRY(mn_compact_train(care->compactor, &care->manifest, &care->snapshot, column_rows(&care->snapshot),
+                            care->pause, care->context, &gen));
+    MN_TRY(propose(care));
+    care->proposal->next.codebook = gen;
+    care->proposal->next.tuning[offsetof(struct mn_tuning, rows) / sizeof(uint32_t)] = 0;
+    care->proposal->codebooks_trained = 1;
+    forget_doubt(care->compactor, THE_CODEBOOK);
+    return MN_OK;
+}
+
+/* Bytes of a file; 0 when there is none. */
+static uint64_t file_bytes(const struct mn_io *io, const char *path)
+{
+    uint64_t bytes = 0;
+    int fd;
+    if (io->open(path, MN_IO_READ, &fd) != MN_OK)
+        return 0;
+    if (io->size(fd, &bytes) != MN_OK)
+        bytes = 0;
+    io->close(fd);
+    return bytes;
+}
+
+static enum mn_status code_segment(struct care *care, uint32_t s)
+{
+    struct mn_compactor *c = care->compactor;
+    const struct mn_manifest_segment *segment = &care->manifest.segments[s];
+    const struct mn_part *part = mn_compact_part(&care->snapshot, false, segment->id);
+    char path[MN_PATH_MAX];
+    uint64_t bytes, before = 0;
+    float energy;
+    if (segment->codebook != 0)
+        before = file_bytes(c->store.io, mn_ivf_path(&c->store, path, segment->id, segment->codebook));
+    MN_TRY(
+        mn_ivf_write(&c->store, segment->id, part, care->codebook, NULL, care->pause, care->context, &bytes, &energy));
+    MN_TRY(propose(care));
+    struct mn_manifest_segment *next = &care->proposal->next.segments[s];
+    next->codebook = care->codebook->gen;
+    next->bytes = next->bytes - (before < next->bytes ? before : 0) + bytes;
+    care->proposal->rows_coded = part->rows;
+    care->proposal->bytes_out = bytes;
+    care->result->segment = segment->id;
+    mn_compact_note_coded(c, care->codebook->gen, part->rows, energy);
+    forget_doubt(c, segment->id);
+    return MN_OK;
+}
+
+/* A codebook that is gone or damaged takes the codes of all segments with it: a new one, then. */
+static enum mn_status open_codebook(struct care *care, bool *unusable)
+{
+    *unusable = false;
+    if (care->manifest.codebook == 0)
+        return MN_OK;
+    if (doubt_holds(care->compactor, THE_CODEBOOK, care->manifest.codebook)) {
+        *unusable = true;
+        return MN_OK;
+    }
+    enum mn_status status = mn_codebook_open(&care->codebook, &care->compactor->store, care->manifest.codebook);
+    *unusable = status == MN_NOT_FOUND || status == MN_CORRUPT;
+    return *unusable ? MN_OK : status;
+}
+
+static enum mn_status decide(struct care *care)
+{
+    bool unusable, enough = column_rows(&care->snapshot) >= care->policy->codebook_rows_min;
+    MN_TRY(open_codebook(care, &unusable));
+    forget_gone(care->compactor, &care->manifest);
+    uint32_t segment = choose_segment(care);
+    if (!care->codebook)
+        return enough || unusable ? train(care) : MN_OK;
+    if (segment < care->manifest.segment_count)
+        return code_segment(care, segment);
+    return outgrown(care) ? train(care) : MN_OK;
+}
+
+static enum mn_status tidy(struct care *care)
+{
+    struct mn_compactor *c = care->compactor;
+    bool left;
+    if (c->tidied_edit == care->manifest.edit)
+        return MN_OK;
+    MN_TRY(mn_compact_tidy_codes(c, &care->manifest, &left));
+    if (!left)
+        c->tidied_edit = care->manifest.edit;
+    return MN_OK;
+}
+
+enum mn_status mn_compact_care_for(struct mn_compactor *compactor, const struct mn_compact_policy *policy,
+                                   bool (*pause)(void *context), void *context, struct mn_compact_proposal *proposal,
+                                   struct mn_compact_care *result)
+{
+    struct care care = {.compactor = compactor,
+                        .policy = policy,
+                        .pause = pause,
+                        .context = context,
+                        .proposal = proposal,
+                        .result = result};
+    bool agree;
+    *proposal = (struct mn_compact_proposal){0};
+    *result = (struct mn_compact_care){0};
+    if (policy->codebook_rows_min == 0)
+        return MN_OK;
+    MN_TRY(mn_compact_pin(compactor->reader, &compactor->store, compactor->instance, &care.manifest, &care.snapshot,
+                          &agree));
+    if (!agree)
+        return MN_OK;
+    enum mn_status status = tidy(&care);
+    if (status == MN_OK)
+        status = decide(&care);
+    if (care.codebook)
+        mn_codebook_close(care.codebook);
+    mn_manifest_free(&care.manifest);
+    mn_reader_unpin(compactor->reader);
+    if (status != MN_OK)
+        mn_compact_proposal_free(proposal);
+    return status;
+}
