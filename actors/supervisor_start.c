@@ -91,7 +91,8 @@ static gid_t access_gid;
 
 static int give_to_group(const char *path, const struct stat *st, int kind, struct FTW *ftw)
 {
-    if (kind == FTW_SL)
+    /* Not the locks: whoever may read one may hold it. */
+    if (kind == FTW_SL || strcmp(path + ftw->base, "LOCK") == 0)
         return 0;
     if (st->st_gid != access_gid && chown(path, (uid_t)-1, access_gid) != 0)
         return -1;
@@ -104,6 +105,15 @@ static enum mn_status share(const char *path)
 {
     return nftw(path, give_to_group, 16, FTW_PHYS) == 0 ? MN_OK
                                                         : MN_FAIL_ERRNO("cannot give %s to security.group", path);
+}
+
+/* The table of reader slots is the one thing that attached programs write. */
+static enum mn_status share_instance(const struct mn_instance *instance)
+{
+    MN_TRY(share(instance->path));
+    return fchmodat(instance->dir_fd, "readers", 0660, 0) == 0
+               ? MN_OK
+               : MN_FAIL_ERRNO("cannot give the reader slots to security.group");
 }
 
 /* Without security.group everything is the owner's alone. With it, the group reads the store and connects to its
@@ -215,7 +225,7 @@ static enum mn_status make_instance(struct mn_supervisor *s)
     atomic_store(&slot->role, MN_ROLE_SUPERVISOR + 1);
     s->stats = mn_stats_page(&s->instance.stats, MN_SLOT_SUPERVISOR);
     if (s->settings.security_group[0])
-        MN_TRY(share(s->instance.path));
+        MN_TRY(share_instance(&s->instance));
     return note_instance(s);
 }
 

@@ -9,6 +9,7 @@
 #include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
@@ -123,10 +124,23 @@ static enum mn_status posix_unlink(const char *path)
                            : MN_FAIL_ERRNO("cannot remove %s", path);
 }
 
+/* In a folder that is shared with a group (set-group-ID and open to it, by security.group) what is made is shared too. */
+static enum mn_status share_folder(const char *path)
+{
+    char parent[4096];
+    struct stat made, above;
+    const char *slash = strrchr(path, '/');
+    int n = snprintf(parent, sizeof parent, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    if (n <= 0 || stat(path, &made) != 0 || !(made.st_mode & S_ISGID) || stat(parent, &above) != 0 ||
+        (above.st_mode & 0050) != 0050)
+        return MN_OK;
+    return chmod(path, (made.st_mode & 07777) | 0050) == 0 ? MN_OK : MN_FAIL_ERRNO("cannot share folder %s", path);
+}
+
 static enum mn_status posix_mkdir(const char *path)
 {
     if (mkdir(path, 0700) == 0)
-        return MN_OK;
+        return share_folder(path);
     return errno == EEXIST ? MN_FAIL(MN_EXISTS, "%s exists already", path)
                            : MN_FAIL_ERRNO("cannot make folder %s", path);
 }

@@ -20,6 +20,14 @@ static enum mn_status map_fd(struct mn_segment *segment, int fd, const char *nam
     return MN_OK;
 }
 
+/* A folder that is shared with a group (set-group-ID and open to it, by security.group) has files that it may read. */
+static unsigned shared_mode(int dir_fd, unsigned mode)
+{
+    struct stat st;
+    bool shared = fstat(dir_fd, &st) == 0 && (st.st_mode & S_ISGID) && (st.st_mode & 0050) == 0050;
+    return shared ? mode | 0040 : mode;
+}
+
 static enum mn_status size_fd(int fd, const char *name, uint64_t bytes, unsigned mode)
 {
     /* ftruncate leaves holes: a full /dev/shm shows when a page is touched. The front page is made real here, so that a
@@ -42,7 +50,7 @@ enum mn_status mn_segment_create(struct mn_segment *segment, int dir_fd, const c
     if (fd < 0)
         return MN_FAIL_ERRNO("cannot create shared segment %s", name);
     enum mn_status status = MN_OK;
-    MN_TRY_OUT(size_fd(fd, name, bytes, mode));
+    MN_TRY_OUT(size_fd(fd, name, bytes, shared_mode(dir_fd, mode)));
     MN_TRY_OUT(map_fd(segment, fd, name, bytes, true));
     struct mn_segment_header *header = segment->header;
     header->magic = identity->magic;

@@ -28,7 +28,8 @@ struct mn_segment_identity {
 };
 
 /* Creates `name` in the folder `dir_fd` with `bytes` zero bytes, maps it read-write and fills all of the header but
- * `ready`. The file must not exist. mode: 0600, 0640 or 0660. MN_SYSTEM, or MN_READ_ONLY when /dev/shm is full. */
+ * `ready`. The file must not exist. mode: 0600, 0640 or 0660; in a folder that is shared with a group (set-group-ID)
+ * the group may read it in any case. MN_SYSTEM, or MN_READ_ONLY when /dev/shm is full. */
 enum mn_status mn_segment_create(struct mn_segment *segment, int dir_fd, const char *name, uint64_t bytes,
                                  const struct mn_segment_identity *identity, unsigned mode) MN_MUST_USE;
 

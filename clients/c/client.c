@@ -184,19 +184,24 @@ enum mneme_code mneme_open(struct mneme **out, const char *dir, const struct mne
     *out = NULL;
     struct mneme *client = calloc(1, sizeof *client);
     if (!client) {
-        snprintf(open_error, sizeof open_error, "out of memory");
+        mn_client_note_open_error("out of memory");
         return MNEME_NO_MEMORY;
     }
     enum mneme_code code = prepare(client, dir, o);
     if (code == MNEME_OK)
         code = discover(client, o->control ? NULL : dir, o->wait_ms);
     if (code != MNEME_OK) {
-        memcpy(open_error, client->error, sizeof open_error);
+        mn_client_note_open_error(client->error);
         mneme_close(client);
         return code;
     }
     *out = client;
     return MNEME_OK;
+}
+
+void mn_client_note_open_error(const char *text)
+{
+    snprintf(open_error, sizeof open_error, "%s", text);
 }
 
 const char *mneme_open_error(void)

@@ -71,6 +71,9 @@ struct mneme {
 enum mneme_code mn_client_fail(struct mneme *client, enum mneme_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* What mneme_open_error will say to this thread. */
+void mn_client_note_open_error(const char *text);
+
 /* exchange.c: closes every socket and drops every request. */
 void mn_exchange_close(struct mneme *client);
 /* Nanoseconds of CLOCK_MONOTONIC. */

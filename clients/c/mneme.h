@@ -1,5 +1,5 @@
 /*
- * mneme.h - the C client of a Mneme store: remember, recall, forget, over ZeroMQ.
+ * mneme.h - the C client of a Mneme store: remember, recall, forget, over ZeroMQ; and recall in process, by attaching.
  *
  *     struct mneme *m;
  *     if (mneme_open(&m, "/var/lib/mneme", NULL) != MNEME_OK)
@@ -99,7 +99,7 @@ struct mneme_options {
  * `info` and learns the other endpoints from the answer. MNEME_UNAVAILABLE if nothing serves that store. `*out` is NULL
  * on failure and mneme_open_error() says why. `options` may be NULL. */
 MNEME_API enum mneme_code mneme_open(struct mneme **out, const char *dir, const struct mneme_options *options);
-/* The sentence of this thread's last failed mneme_open. */
+/* The sentence of this thread's last failed mneme_open or mneme_attach. */
 MNEME_API const char *mneme_open_error(void);
 /* Closes the sockets and frees everything but replies still held by the caller. NULL is allowed. Requests submitted and
  * not yet collected are abandoned: their fate is unknown. */
@@ -384,6 +384,107 @@ struct mneme_found {
 
 /* Reads one element of `hits`, `memories`, `before` or `after`. False when the value is no memory (nil in a `get`). */
 MNEME_API bool mneme_value_found(struct mneme_value value, struct mneme_found *found);
+
+/* ---- attach: recall in the program itself ----
+ *
+ * A program on the store's host maps the running store read-only and searches it itself: no socket, no copy, and the
+ * hits, scores and order of a recall worker, bit for bit. Writing stays with the client above.
+ *
+ *     struct mneme_attached *a;
+ *     struct mneme_answer answer;
+ *     if (mneme_attach(&a, "/var/lib/mneme", 0) != MNEME_OK)
+ *         die(mneme_open_error());
+ *     if (mneme_attached_recall(a, &(struct mneme_query){.embeddings = vector, .k = 5}, &answer) != MNEME_OK)
+ *         die(mneme_attached_error(a));
+ *     for (size_t i = 0; i < answer.results[0].count; i++)
+ *         print(&answer.results[0].hit[i].memory);
+ *     mneme_detach(a);
+ *
+ * Threads   A handle belongs to one thread at a time. Several in a process are fine, and share their mappings of
+ *           columns; each holds a reader slot (`reader.slots`). A forked child attaches anew: the calls refuse it.
+ * Answers   What an answer points at (contents, tags, embeddings: in the mapped store; structs: in the handle) stays
+ *           until the handle's next call, release or detach. Copy what shall live longer.
+ * Freshness What was acknowledged before a call begins is in its answer; `min_seq` waits up to a second.
+ * Restarts  A handle outlives the store's processes: a role that dies is not noticed; after a stop calls return
+ *           MNEME_UNAVAILABLE (as while the store still starts), and the first call after the next start attaches to
+ *           the new instance by itself. MNEME_CORRUPT at that point means that the store now runs another build of
+ *           Mneme: attached programs must use the libmneme of the mnemed they attach to. While a supervisor that was
+ *           killed has no successor, calls answer from the state it left.
+ * Harm      This program can die or be stopped at any point: its slot is cleared when its process is gone, and a pin
+ *           older than `reader.max_age` holds nothing back. Stopped in a call and continued later, the call ends with
+ *           the right answer of its time. Between calls nothing is pinned; files that compaction has replaced keep
+ *           their disk space while they are still mapped: until the next call, or mneme_attached_release.
+ * Rights    The store's owner, or a member of `security.group`. Only the table of reader slots is mapped writable.
+ * Signals   A disk that fails to read a mapped page raises SIGBUS, as with any mapping.
+ */
+struct mneme_attached;
+
+/* Finds the instance that serves the store in `dir`, checks that it is of this boot and this build, maps it and takes a
+ * reader slot. wait_ms: how long to wait for a store that is not up yet (0: fail at once). MNEME_UNAVAILABLE: nothing
+ * serves it; MNEME_UNAUTHORIZED: this user may not; MNEME_BUSY: no reader slot is free; MNEME_CORRUPT: another build.
+ * `*out` is NULL on failure and mneme_open_error() says why. */
+MNEME_API enum mneme_code mneme_attach(struct mneme_attached **out, const char *dir, int wait_ms);
+/* Unmaps everything and gives the slot back. NULL is allowed. */
+MNEME_API void mneme_detach(struct mneme_attached *attached);
+/* Lets go of the last answer, the mappings and the slot, for a program that will be idle for long; the next call takes
+ * them again. */
+MNEME_API void mneme_attached_release(struct mneme_attached *attached);
+
+/* The sentence of the last failed call; "" after a success. */
+MNEME_API const char *mneme_attached_error(const struct mneme_attached *attached);
+/* The store's vector length, uuid (36 characters) and metric ("cosine", "ip", "l2"). */
+MNEME_API uint32_t mneme_attached_dim(const struct mneme_attached *attached);
+MNEME_API const char *mneme_attached_uuid(const struct mneme_attached *attached);
+MNEME_API const char *mneme_attached_metric(const struct mneme_attached *attached);
+
+/* A hit, as mneme_value_found reads it from a reply. */
+struct mneme_hit {
+    struct mneme_found memory;
+    bool has_parts; /* with `rank`: score = similarity_part * confidence_part * decay_part */
+    double similarity_part, confidence_part, decay_part;
+    const struct mneme_found *before, *after; /* with `context`: neighbours in time, oldest first */
+    size_t before_count, after_count;
+};
+
+struct mneme_hits {
+    const struct mneme_hit *hit; /* best first */
+    size_t count;
+};
+
+struct mneme_answer {
+    const struct mneme_hits *results; /* one per embedding of the query */
+    size_t count;                     /* >= 1 */
+    uint64_t seq;                     /* the state that was searched */
+    bool exact;                       /* these are the true top k */
+    uint64_t scanned;                 /* rows whose embeddings were compared */
+    uint64_t us;                      /* of the whole call */
+};
+
+/* The recall of mneme_recall, with the same query and the same refusals. Without a `like`, query->count 0 counts as 1.
+ * On failure *answer is zeros. */
+MNEME_API enum mneme_code mneme_attached_recall(struct mneme_attached *attached, const struct mneme_query *query,
+                                                struct mneme_answer *answer);
+
+struct mneme_memories {
+    const struct mneme_found *const *memory; /* one per id in that order; NULL where there is none */
+    size_t count;
+    uint64_t seq;
+};
+
+/* The get of mneme_get. `space` NULL is "default"; `fields` and `as_of` may be NULL. On failure *memories is zeros. */
+MNEME_API enum mneme_code mneme_attached_get(struct mneme_attached *attached, const char *space,
+                                             const struct mneme_id *ids, size_t count, const char *const *fields,
+                                             size_t field_count, const uint64_t *as_of,
+                                             struct mneme_memories *memories);
+
+/* The last answer of the handle as the MessagePack map that a recall worker would have replied with (a query of several
+ * embeddings has `results`, any other `hits`): for bindings that would rather decode than read structs. `*bytes`
+ * belongs to the handle and stays until its next call. MNEME_NO_MEMORY is the only failure. */
+MNEME_API enum mneme_code mneme_attached_pack_answer(struct mneme_attached *attached, const struct mneme_answer *answer,
+                                                     const void **bytes, size_t *size);
+MNEME_API enum mneme_code mneme_attached_pack_memories(struct mneme_attached *attached,
+                                                       const struct mneme_memories *memories, const void **bytes,
+                                                       size_t *size);
 
 #ifdef __cplusplus
 }

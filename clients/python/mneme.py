@@ -189,6 +189,13 @@ def open(dir: Union[str, os.PathLike],
     return client
 
 
+def attach(dir: Union[str, os.PathLike], wait_s: float = 0.0) -> Any:
+    """The store served on data folder `dir`, mapped into this process: recall and get with no socket, by the calls and
+    in the classes of a Client. See mneme_attach.py; it needs libmneme of the same build as the store's mnemed."""
+    import mneme_attach  # here: a program that only uses sockets needs no library
+    return mneme_attach.attach(dir, wait_s)
+
+
 class Client:
     """A connection to one cluster; see the module's opening for what it promises."""
     def __init__(self, control: str, timeout_s: float, curve: Optional[Tuple[bytes, bytes, bytes]] = None):
