@@ -2,7 +2,7 @@
  * kernels.c - which implementation of the kernels this CPU runs.
  *
  * __builtin_cpu_supports looks at CPUID and at XCR0: a CPU with AVX-512 under a kernel that does not save its registers
- * counts as one without.
+ * counts as one without. AVX-512 here means what servers have had since Cascade Lake and Zen 4; older ones run AVX2.
  */
 #include "engine/kernels.h"
 
@@ -22,9 +22,11 @@ static bool supported(const struct mn_kernels *kernels)
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (kernels == &mn_kernels_avx512)
-        return __builtin_cpu_supports("avx512f") != 0;
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512vnni");
     if (kernels == &mn_kernels_avx2)
-        return __builtin_cpu_supports("avx2") != 0;
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
     return kernels == &mn_kernels_portable;
 }

@@ -56,13 +56,15 @@ struct mn_kernels {
 
     /* ---- codes (engine/ivf.h); width is a multiple of 64; the same bits on every instruction set ---- */
 
-    /* The rotation of engine/codebook.h, in place, on `width` floats, 64-byte aligned. signs: [4][width / 32], bit i %
-     * 32 of word i / 32 negates x[i]. With P = 2^floor(log2 width) and round = 0..3: x[i] = -x[i] where the sign bit is
-     * set; in round 0 and unless width = P, x[i] *= 1/4 (of the butterflies, below); y = the first (odd rounds: last) P
-     * coordinates: y[i] *= 1/sqrt(P), then for h = 1, 2, 4 .. P/2, wherever i & h = 0: (y[i], y[i + h]) = (y[i] + y[i +
-     * h], y[i] - y[i + h]); unless width = P: (x[i], x[i + width/2]) = (x[i] + x[i + width/2], x[i] - x[i + width/2]).
-     * The 1/sqrt 2 that makes a butterfly orthonormal makes 1/4 of four: exact, and taken at the beginning. Distances
-     * change by 4 (log2 P + 3) 2^-24 of the length of x at most. No step exceeds 2 |x|. */
+    /* The rotation of codebook.h, in place, on `width` floats, 64-byte aligned. signs: [4][width / 32], bit i % 32
+     * of word i / 32 negates x[i]. With P = 2^floor(log2 width), for round = 0..3:
+     *   x[i] *= f, or -f where the sign bit is set: f is 1/sqrt(P) in the first (odd rounds: last) P coordinates and 1
+     *     elsewhere; a quarter of that in round 0 unless width = P (below);
+     *   in those P coordinates, y, for h = 1, 2, 4 .. P/2: wherever i & h = 0,
+     *     (y[i], y[i + h]) = (y[i] + y[i + h], y[i] - y[i + h]);
+     *   unless width = P, with h = width/2: (x[i], x[i + h]) = (x[i] + x[i + h], x[i] - x[i + h]). The 1/sqrt 2 that
+     *     makes a butterfly orthonormal makes 1/4 of four: exact, and taken at the beginning.
+     * Distances change by 4 (log2 P + 3) 2^-24 of the length of x at most. No step exceeds 2 |x|. */
     void (*rotate)(float *x, uint32_t width, const uint32_t *signs);
     /* Fills query->width, table, step and bias, and table[width / 4][16]. q: 64-byte aligned. With c(i, bit) = max(q,
      * 0) for a set bit and max(-q, 0) for another, an entry is (c0 + c1) + (c2 + c3), times 31 / largest, rounded. */

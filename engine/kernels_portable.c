@@ -3,9 +3,7 @@
  *
  * Also the definition that the other implementations are tested against, bit for bit.
  */
-#include "engine/kernels_portable.h"
-
-#include <math.h>
+#include "engine/kernels_inside.h"
 
 #define WIDTH  4
 #define BLOCKS (MN_KERNEL_LANES / WIDTH)
@@ -124,20 +122,16 @@ static float largest(const float *x, uint32_t n)
     return max.lane[0];
 }
 
-static inline float signed_by(float x, uint32_t negate)
+/* x[i] *= factor, negated where the bit is set. */
+static void multiply_signed(float *x, uint32_t n, const uint32_t *signs, float factor)
 {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    bits ^= negate << 31;
-    memcpy(&x, &bits, sizeof x);
-    return x;
+    float factors[2] = {factor, -factor};
+    for (uint32_t i = 0; i < n; i++)
+        x[i] *= factors[signs[i / 32] >> i % 32 & 1];
 }
 
 static void hadamard(float *y, uint32_t n)
 {
-    float unit = 1.0f / sqrtf((float)n);
-    for (uint32_t i = 0; i < n; i++)
-        y[i] *= unit;
     for (uint32_t h = 1; h < n; h *= 2) {
         for (uint32_t i = 0; i < n; i += 2 * h) {
             for (uint32_t j = i; j < i + h; j++) {
@@ -149,14 +143,16 @@ static void hadamard(float *y, uint32_t n)
     }
 }
 
-void mn_portable_rotate(float *x, uint32_t width, const uint32_t *signs)
+static void rotate(float *x, uint32_t width, const uint32_t *signs)
 {
-    uint32_t power = UINT32_C(1) << (31 - (unsigned)__builtin_clz(width)), half = width / 2;
+    uint32_t power = mn_kernel_power(width), half = width / 2;
     for (unsigned round = 0; round < 4; round++, signs += width / 32) {
-        float unit = round == 0 && power < width ? 0.25f : 1.0f;
-        for (uint32_t i = 0; i < width; i++)
-            x[i] = signed_by(x[i], signs[i / 32] >> i % 32 & 1) * unit;
-        hadamard(round % 2 == 0 ? x : x + (width - power), power);
+        uint32_t begin = round % 2 == 0 ? 0 : width - power, others = round % 2 == 0 ? power : 0;
+        float inside, outside;
+        mn_kernel_factors(width, power, round, &inside, &outside);
+        multiply_signed(x + begin, power, signs + begin / 32, inside);
+        multiply_signed(x + others, width - power, signs + others / 32, outside);
+        hadamard(x + begin, power);
         for (uint32_t i = 0; power < width && i < half; i++) {
             float a = x[i], b = x[i + half];
             x[i] = a + b;
@@ -176,55 +172,45 @@ static inline float entry(const float *q, unsigned bits)
     return (part(q[0], bits & 1) + part(q[1], bits >> 1 & 1)) + (part(q[2], bits >> 2 & 1) + part(q[3], bits >> 3 & 1));
 }
 
-void mn_portable_make_table(const float *q, uint32_t width, uint8_t *table, struct mn_scan_query *query)
+static void make_table(const float *q, uint32_t width, uint8_t *table, struct mn_scan_query *query)
 {
     float range = 0;
     for (uint32_t i = 0; i < width; i += 4) {
         float size = (fabsf(q[i]) + fabsf(q[i + 1])) + (fabsf(q[i + 2]) + fabsf(q[i + 3]));
         range = size > range ? size : range;
     }
-    bool tiny = range < MN_KERNEL_TINY;
-    float units = tiny ? 0 : 31 / range;
+    struct mn_kernel_grid grid = mn_kernel_grid(range, 31);
     uint32_t total = 0;
     for (uint32_t i = 0; i < width; i += 4) {
         for (unsigned b = 0; b < 16; b++) {
-            table[4 * i + b] = (uint8_t)nearest(entry(q + i, b) * units);
+            table[4 * i + b] = (uint8_t)nearest(entry(q + i, b) * grid.units);
             total += table[4 * i + b];
         }
     }
-    float step = tiny ? 0 : range / 31;
-    *query = (struct mn_scan_query){width, table, step, -step * ((float)total * 0.0625f)};
+    *query = (struct mn_scan_query){width, table, grid.step, mn_kernel_bias(grid.step, total)};
 }
 
-/* Rounded up: `squares` is a sum in lanes of `width` squares, of which each may have lost 2^-150. */
-static float norm_above(float squares, uint32_t width)
-{
-    return sqrtf(squares) * (1 + (float)(width / 32 + 32) * 0x1p-23f) + sqrtf((float)width) * 0x1p-74f;
-}
-
-void mn_portable_make_fine(const float *q, uint32_t width, int8_t *codes, struct mn_fine_query *query)
+static void make_fine(const float *q, uint32_t width, int8_t *codes, struct mn_fine_query *query)
 {
     float max = largest(q, width);
-    bool tiny = max < MN_KERNEL_TINY;
-    float units = tiny ? 0 : 127 / max, step = tiny ? 0 : max / 127;
+    struct mn_kernel_grid grid = mn_kernel_grid(max, 127);
     struct lanes lost = {{0}};
     int32_t sum = 0;
     for (uint32_t i = 0; i < width; i += MN_KERNEL_LANES) {
         for (unsigned j = 0; j < MN_KERNEL_LANES; j++) {
-            int32_t code = nearest(q[i + j] * units);
-            float rest = q[i + j] - step * (float)code;
+            int32_t code = nearest(q[i + j] * grid.units);
+            float rest = q[i + j] - grid.step * (float)code;
             codes[i + j] = (int8_t)code;
             sum += code;
             lost.lane[j] += rest * rest;
         }
     }
-    /* Each `rest` is off by the rounding of a product that is not above max. */
-    float above = norm_above(sum_lanes(&lost), width) + max * sqrtf((float)width) * 0x1p-23f;
-    *query = (struct mn_fine_query){width, codes, step, sum, above};
+    float above = mn_kernel_lost(sum_lanes(&lost), max, width);
+    *query = (struct mn_fine_query){width, codes, grid.step, sum, above};
 }
 
-uint32_t mn_portable_scan_block(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach,
-                                float limit, float low[32])
+static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach, float limit,
+                           float low[32])
 {
     static const uint8_t lane_of[16] = {0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15};
     uint32_t sums[32] = {0}, below = 0, width = query->width;
@@ -244,7 +230,7 @@ uint32_t mn_portable_scan_block(const struct mn_scan_query *query, const uint8_t
     return below;
 }
 
-int32_t mn_portable_dot8(const uint8_t *codes, const int8_t *query, uint32_t width)
+static int32_t dot8(const uint8_t *codes, const int8_t *query, uint32_t width)
 {
     int32_t sum = 0;
     for (uint32_t i = 0; i < width; i++)
@@ -277,12 +263,12 @@ static void encode_signs(const float *x, const float *c, uint32_t width, uint8_t
     *sums = (struct mn_code_sums){sum_lanes(&norm2), sum_lanes(&norm1), max, sum_lanes(&centers), 0, 0, 0, 0};
 }
 
-void mn_portable_encode(const float *x, const float *c, uint32_t width, uint8_t *codes8, uint8_t *bits,
-                        struct mn_code_sums *sums)
+static void encode(const float *x, const float *c, uint32_t width, uint8_t *codes8, uint8_t *bits,
+                   struct mn_code_sums *sums)
 {
     encode_signs(x, c, width, bits, sums);
     struct lanes fine = {{0}}, centers = {{0}}, lost = {{0}};
-    float units = sums->max < MN_KERNEL_TINY ? 0 : 127.99f / sums->max;
+    float units = mn_kernel_grid(sums->max, 127.99f).units;
     for (uint32_t i = 0; i < width; i += MN_KERNEL_LANES) {
         for (unsigned j = 0; j < MN_KERNEL_LANES; j++) {
             float from = center(c, i + j), r = x[i + j] - from;
@@ -306,8 +292,8 @@ void mn_portable_encode(const float *x, const float *c, uint32_t width, uint8_t 
 }
 
 /* Two rows of each side at a time: four products for four loads. */
-void mn_portable_products(const float *a, uint32_t na, const float *b, uint32_t nb, uint32_t width, float *out,
-                          uint32_t out_stride)
+static void products(const float *a, uint32_t na, const float *b, uint32_t nb, uint32_t width, float *out,
+                     uint32_t out_stride)
 {
     for (uint32_t j = 0; j < nb; j += 2) {
         const float *b0 = b + (size_t)j * width, *b1 = j + 1 < nb ? b0 + width : b0;
@@ -334,10 +320,10 @@ const struct mn_kernels mn_kernels_portable = {.name = "portable",
                                                .dot = dot,
                                                .l2 = l2,
                                                .check = check,
-                                               .rotate = mn_portable_rotate,
-                                               .make_table = mn_portable_make_table,
-                                               .make_fine = mn_portable_make_fine,
-                                               .scan_block = mn_portable_scan_block,
-                                               .dot8 = mn_portable_dot8,
-                                               .encode = mn_portable_encode,
-                                               .products = mn_portable_products};
+                                               .rotate = rotate,
+                                               .make_table = make_table,
+                                               .make_fine = make_fine,
+                                               .scan_block = scan_block,
+                                               .dot8 = dot8,
+                                               .encode = encode,
+                                               .products = products};
