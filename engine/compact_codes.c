@@ -10,6 +10,8 @@
 
 #include "engine/compact_inside.h"
 
+#define CLUSTERS_MIN 32u
+
 /* ---- training ---- */
 
 /* Rows spread evenly over all parts. */
@@ -72,7 +74,8 @@ enum mn_status mn_compact_train(struct mn_compactor *compactor, const struct mn_
 {
     struct sample sample = {.snapshot = snapshot, .kernels = mn_kernels_best()};
     struct mn_codebook_sample source = {.row = sample_row, .context = &sample};
-    uint32_t clusters = mn_codebook_clusters(store_rows);
+    uint32_t clusters = mn_codebook_clusters(store_rows); /* 0 for a store that is smaller than usual */
+    clusters = clusters < CLUSTERS_MIN ? CLUSTERS_MIN : clusters;
     for (uint32_t p = 0; p < snapshot->part_count; p++)
         sample.all += snapshot->parts[p].rows;
     source.rows = mn_codebook_sample_rows(clusters);

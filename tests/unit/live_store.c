@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "engine/ivf_file.h"
 #include "engine/meta.h"
 #include "engine/read.h"
 #include "engine/recovery.h"
@@ -125,7 +126,8 @@ static struct live_store *make(void)
                                            .fanout = 4,
                                            .dead_percent = 25,
                                            .segment_rows_max = 100000,
-                                           .idem_window_ns = INT64_C(600000000000)};
+                                           .idem_window_ns = INT64_C(600000000000),
+                                           .codebook_rows_min = 300};
     s->random = getenv("LIVE_SEED") ? strtoull(getenv("LIVE_SEED"), NULL, 10) : 42; /* another life, to search for trouble */
     return s;
 }
@@ -352,6 +354,96 @@ void live_check(struct live_store *s)
             there += mn_part_visible(&snapshot.parts[p], row, snapshot.seq, snapshot.now);
     assert_int_equal(there, wanted);
     mn_reader_unpin(s->reader);
+    live_check_codes(s);
+}
+
+/* ---- codes ---- */
+
+/* Where a row has to be: nearest to its centroid, but for what the order of additions does to a tie. */
+static void check_cluster(const struct mn_ivf *ivf, const float *x, uint32_t cluster)
+{
+    const struct mn_codebook *codebook = ivf->codebook;
+    const struct mn_kernels *kernels = mn_kernels_best();
+    uint32_t nearest;
+    float best;
+    mn_codebook_assign(codebook, kernels, x, 1, &nearest, &best);
+    float here = kernels->l2(x, codebook->centroids + (size_t)cluster * codebook->width, codebook->width);
+    assert_true(here <= best * 1.001f + 1e-5f);
+}
+
+/* A block is what coding its rows gives. */
+static void check_block(const struct mn_part *part, const struct mn_ivf *ivf, uint32_t cluster, uint32_t first,
+                        uint32_t count, const uint8_t *block, uint8_t *seen)
+{
+    const struct mn_codebook *codebook = ivf->codebook;
+    const struct mn_kernels *kernels = mn_kernels_best();
+    _Alignas(64) uint8_t want[4 * 64 + sizeof(struct mn_ivf_lanes)], codes8[64];
+    _Alignas(64) float x[64];
+    struct mn_ivf_lanes *lanes = (void *)(want + 4 * (size_t)codebook->width);
+    assert_int_equal(codebook->width, 64);
+    mn_ivf_clear_block(want, codebook->width);
+    for (uint32_t lane = 0; lane < count; lane++) {
+        uint32_t slot = first + lane, row = mn_ivf_lanes(block, codebook->width)->row[lane];
+        struct mn_ivf_fine fine;
+        assert_true(row < part->rows);
+        assert_int_equal(ivf->slots[row], slot);
+        assert_int_equal(seen[row]++, 0);
+        mn_codebook_rotate(codebook, kernels, mn_part_vector(part, row), mn_part_scale(part, row), x);
+        check_cluster(ivf, x, cluster);
+        mn_ivf_encode(kernels, codebook->metric, codebook->width, x,
+                      codebook->centroids + (size_t)cluster * codebook->width, want, lane, codes8, &fine);
+        lanes->row[lane] = row;
+        assert_true(mn_ivf_intact(ivf, slot));
+        assert_memory_equal(ivf->codes8 + (size_t)slot * codebook->width, codes8, codebook->width);
+        assert_memory_equal(&ivf->fine[slot], &fine, sizeof fine);
+    }
+    assert_memory_equal(block, want, mn_ivf_block_bytes(codebook->width));
+}
+
+static void check_codes(const struct mn_part *part)
+{
+    const struct mn_ivf *ivf = part->ivf;
+    uint8_t *seen = calloc(part->rows, 1);
+    uint32_t total = 0;
+    assert_non_null(seen);
+    assert_int_equal(ivf->rows, part->rows);
+    for (uint32_t c = 0; c < ivf->clusters; c++) {
+        uint32_t rows = ivf->first_slot[c + 1] - ivf->first_slot[c];
+        for (uint32_t at = 0; at < rows; at += MN_IVF_LANES) {
+            uint32_t count = rows - at < MN_IVF_LANES ? rows - at : MN_IVF_LANES;
+            const uint8_t *block = ivf->blocks + (size_t)(ivf->first_block[c] + at / MN_IVF_LANES) *
+                                                     mn_ivf_block_bytes(ivf->codebook->width);
+            check_block(part, ivf, c, ivf->first_slot[c] + at, count, block, seen);
+        }
+        total += rows;
+    }
+    assert_int_equal(total, part->rows);
+    free(seen);
+}
+
+uint64_t live_check_codes(struct live_store *s)
+{
+    struct mn_snapshot snapshot;
+    uint64_t rows = 0;
+    live_ok(mn_reader_pin(s->reader, 0, &snapshot));
+    for (uint32_t p = 0; p < snapshot.part_count; p++) {
+        if (snapshot.parts[p].tail || !snapshot.parts[p].ivf)
+            continue;
+        check_codes(&snapshot.parts[p]);
+        rows += snapshot.parts[p].rows;
+    }
+    mn_reader_unpin(s->reader);
+    return rows;
+}
+
+bool live_care(struct live_store *s, struct mn_compact_care *care)
+{
+    struct mn_compact_proposal proposal;
+    live_ok(mn_compact_care_for(s->compactor, &s->policy, NULL, NULL, &proposal, care));
+    if (care->worth)
+        live_commit(s, &proposal);
+    mn_compact_proposal_free(&proposal);
+    return care->worth;
 }
 
 struct mn_manifest live_manifest(struct live_store *s)

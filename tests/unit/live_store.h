@@ -63,8 +63,13 @@ bool live_compact(struct live_store *s, bool force);
 void live_build(struct live_store *s, bool force, struct mn_compact_proposal *proposal);
 void live_commit(struct live_store *s, const struct mn_compact_proposal *proposal);
 
+/* One step of looking after codes, committed when it was worth something. */
+bool live_care(struct live_store *s, struct mn_compact_care *care);
+
 /* Compares every memory of the model with what a reader finds: bit for bit, and nothing else. */
 void live_check(struct live_store *s);
+/* Compares the codes of every column segment with its embeddings; how many rows have some. live_check does it too. */
+uint64_t live_check_codes(struct live_store *s);
 
 /* True when `bytes` stand in any file under `dir`. */
 bool live_grep(const char *dir, const void *bytes, size_t length);
