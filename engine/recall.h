@@ -1,5 +1,9 @@
 /*
  * recall.h - the search: the top k of a snapshot under a query.
+ *
+ * Parts that have codes (part->ivf) are searched through them: the nearest clusters, as many as the recall that is
+ * asked for needs (engine/tune.h), by 1-bit codes, then by 8-bit codes, and the best of them by their embeddings.
+ * Whatever has no codes is compared exactly. The scores of hits are those of the exact search to the last bit.
  */
 #ifndef MN_ENGINE_RECALL_H
 #define MN_ENGINE_RECALL_H
@@ -7,6 +11,9 @@
 #include "engine/filter.h"
 #include "engine/kernels.h"
 #include "engine/reader.h"
+#include "engine/tune.h"
+
+struct mn_recall_codes;
 
 struct mn_hit {
     double score;      /* what hits are ordered by, descending */
@@ -26,17 +33,21 @@ struct mn_search {
     struct mn_matcher matcher;
     struct mn_hit *hits; /* sorted: score descending, then later at, then id, then space name */
     uint32_t hit_count, hit_max;
-    bool exact;       /* of the last search */
-    uint64_t scanned; /* rows whose embeddings were compared */
-    uint64_t damaged; /* rows skipped because their block failed its checksum */
+    struct mn_recall_codes *codes;   /* scratch of searches through codes */
+    const struct mn_tune_rule *rule; /* what an approximate search goes by; NULL: the query's target and the snapshot's
+                                        tuning say it */
+    bool exact;                      /* of the last search: every visible row that matches was compared */
+    uint64_t scanned;                /* rows whose codes or embeddings were compared */
+    uint64_t damaged;                /* rows skipped because their block failed its checksum */
     uint64_t coarse_ns, scan_ns, rerank_ns;
 };
 
 enum mn_status mn_search_init(struct mn_search *search, enum mn_metric metric, uint32_t dim) MN_MUST_USE;
 void mn_search_free(struct mn_search *search);
 
-/* The k best visible memories that match (min(k, matches) of them). One thread at a time per `search`. MN_BAD_VALUE
- * when the embedding holds NaN or Inf, or is zero under cosine; MN_BAD_REQUEST for rank under another metric. */
+/* The k best visible memories that match (min(k, matches) of them; through codes the best of those that were looked
+ * at). One thread at a time per `search`. MN_BAD_VALUE when the embedding holds NaN or Inf, or is zero under cosine;
+ * MN_BAD_REQUEST for rank under another metric. */
 enum mn_status mn_recall_search(struct mn_search *search, const struct mn_snapshot *snapshot,
                                 const struct mn_query *query) MN_MUST_USE;
 

@@ -1,12 +1,18 @@
 /*
  * tune.h - how a recall keeps its target: the stopping rule of the search and how it is calibrated.
  *
- * Adaptive probing (after Quake, OSDI'25, section 4): clusters are probed nearest first. The share of the query's
- * neighbours that cluster i holds is estimated from the cap that its border cuts off the ball around the query:
- * h_i = (d_i^2 - d_1^2) / (2 |c_i - c_1|), p_i = Q(h_i / rho * sqrt(dimension)), p_1 = 1/2, rho = the distance of the
- * k-th best so far. Probing ends when the clusters that are left hold less than `stop` of the sum. `stop` and epsilon
- * (how far a 1-bit lower bound reaches) per recall target, and the effective dimension, are found by calibration: rows
- * of the store, left out of their own answers, are the queries; the exact top 10 is the truth.
+ * Adaptive probing: clusters are taken nearest first (engine/probe.h). How likely a cluster is to hold a row nearer
+ * than the k-th best so far follows from how many spreads of the cluster its rows would have to be off: over / spread,
+ * where under cosine and L2 over = |q - c|^2 + energy - d_k and spread = 2 |q - c| sqrt(energy), and under inner
+ * product over =
+ * -<c,q> - d_k and spread = |q| sqrt(energy); energy: half that of the cluster (mean |x - c|^2) and half that of the
+ * codebook. The search ends before the i-th cluster (from 0) when
+ *
+ *     log(i + 2) + nearness * over / spread > stop
+ *
+ * so that the last clusters cost about what they yield, whatever share of the rows a filter leaves. `stop` and epsilon
+ * (how far a 1-bit lower bound reaches) per recall target, and nearness = sqrt(dimension), are found by calibration:
+ * rows of the store, left out of their own answers, are the queries; the exact top 10 is the truth.
  */
 #ifndef MN_ENGINE_TUNE_H
 #define MN_ENGINE_TUNE_H
@@ -17,6 +23,8 @@
 /* Targets that are calibrated; between two, the rule is interpolated. */
 #define MN_TUNE_TARGETS 12
 extern const double mn_tune_targets[MN_TUNE_TARGETS];
+/* More than this is asked of the exact search. */
+#define MN_TUNE_APPROXIMATE_MAX 0.999
 
 /* Floats, kept as bits in mn_control.tuning and in the manifest: stop[12], epsilon[12], dimension, rows (of the store
  * when it was calibrated), spare. All zero: untuned; the search then errs on the safe side. */
@@ -29,7 +37,8 @@ struct mn_tuning {
 _Static_assert(sizeof(struct mn_tuning) == 4 * MN_TUNING_WORDS, "fits the control segment");
 
 struct mn_tune_rule {
-    float stop, epsilon, dimension;
+    float stop; /* INFINITY: search exactly */
+    float epsilon, nearness;
 };
 /* The rule for a wanted recall@k (0..1). Never fails: what is not calibrated has safe defaults. */
 struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target);

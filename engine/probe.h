@@ -1,0 +1,79 @@
+/*
+ * probe.h - a query before one codebook: in the forms that codes are compared with, and which clusters to look into,
+ * in which order, and when to stop.
+ *
+ * Clusters are taken in the order of |q - c|^2 + energy / 2 (energy: mean |x - c|^2 of the cluster; a wide cluster
+ * reaches nearer than its centroid says). The 1-bit codes of the centroids sort all clusters roughly; 8-bit codes
+ * refine those that may come next, some at a time.
+ */
+#ifndef MN_ENGINE_PROBE_H
+#define MN_ENGINE_PROBE_H
+
+#include "engine/codebook.h"
+#include "engine/tune.h"
+
+#define MN_PROBE_BUCKETS 256
+
+struct mn_probe_place {
+    float order; /* clusters come in the rising order of this, then of their numbers */
+    float gap;
+    uint32_t cluster;
+};
+
+/* Begins as zeros; what is allocated grows to what the largest codebook needs and is reused from query to query. */
+struct mn_probe {
+    const struct mn_codebook *codebook; /* the current query's; NULL: not in use */
+    const struct mn_kernels *kernels;
+    struct mn_scan_query scan;
+    struct mn_fine_query fine;
+    float origin; /* gap of the origin: of a flat inverted file */
+    float base;   /* what the gap of any cluster has in it: 0, or -<mean, q> under inner product */
+    float norm;   /* |q| in the rotated space: reach under inner product */
+    uint32_t taken;
+    bool sorted; /* mn_probe_sort was called */
+
+    struct mn_probe_place *heap; /* refined, not taken; the next one on top */
+    uint32_t heap_count, refined;
+    float *estimates;   /* [clusters]: order by 1-bit codes */
+    float floor, width; /* of the buckets of `counts` */
+    uint32_t bucket;    /* those below it are refined */
+    uint16_t counts[MN_PROBE_BUCKETS];
+    float *gaps;  /* [clusters]: what mn_probe_gap has worked out, NaN where not */
+    double *logs; /* [clusters + 1]: log(i + 2) */
+
+    float *rotated;
+    uint8_t *table;
+    int8_t *codes;
+    uint32_t width_max, clusters_max;
+};
+
+/* Makes room for queries before this codebook. MN_INTERNAL when memory ends. */
+enum mn_status mn_probe_reserve(struct mn_probe *probe, const struct mn_codebook *codebook) MN_MUST_USE;
+void mn_probe_free(struct mn_probe *probe);
+
+/* Takes a query: dim floats times scale. Gaps and reaches of a flat inverted file are known then. */
+void mn_probe_begin(struct mn_probe *probe, const struct mn_kernels *kernels, const float *embedding, float scale);
+
+/* Sorts the clusters roughly: before mn_probe_take or mn_probe_gap, once a query. */
+void mn_probe_sort(struct mn_probe *probe);
+/* Takes the next cluster; false when there are no more. After it, mn_probe_next tells the one behind (a good guess:
+ * what is refined later may come between), or MN_NONE. */
+bool mn_probe_take(struct mn_probe *probe, struct mn_probe_place *place);
+static inline uint32_t mn_probe_next(const struct mn_probe *probe)
+{
+    return probe->heap_count > 0 ? probe->heap[0].cluster : MN_NONE;
+}
+/* The gap of any cluster, taken or not. */
+float mn_probe_gap(struct mn_probe *probe, uint32_t cluster);
+
+/* reach of engine/ivf.h for a gap. */
+float mn_probe_reach(const struct mn_probe *probe, float gap);
+
+/* Whether the rule says to stop before the cluster that was taken last; limit: the distance of the k-th best so far. */
+bool mn_probe_enough(const struct mn_probe *probe, const struct mn_tune_rule *rule, const struct mn_probe_place *place,
+                     float limit);
+/* The number that mn_probe_enough compares with rule->stop, for a cluster that is the rank-th (from 0). */
+double mn_probe_strain(const struct mn_probe *probe, double nearness, uint32_t rank, const struct mn_probe_place *place,
+                       float limit);
+
+#endif

@@ -1,0 +1,47 @@
+/*
+ * tune.c - see tune.h: the rule that a search goes by.
+ */
+#include "engine/tune.h"
+
+#include <math.h>
+
+const double mn_tune_targets[MN_TUNE_TARGETS] = {0.70, 0.80, 0.85, 0.90, 0.92, 0.94,
+                                                 0.95, 0.96, 0.97, 0.98, 0.99, 0.995};
+
+/* Without calibration: nearness as of many a set of text embeddings, and thresholds that look into two to three times
+ * as many clusters as those need. */
+#define SAFE_NEARNESS 6.0f
+static const float safe_stop[MN_TUNE_TARGETS] = {5.0f, 5.3f, 5.6f, 5.9f, 6.1f, 6.3f,
+                                                 6.4f, 6.6f, 6.8f, 7.1f, 7.5f, 8.0f};
+#define SAFE_EPSILON 2.5f
+
+static float between(const float *values, uint32_t i, double share)
+{
+    return (float)((double)values[i] + ((double)values[i + 1] - (double)values[i]) * share);
+}
+
+struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target)
+{
+    bool tuned = tuning->dimension > 0;
+    const float *stop = tuned ? tuning->stop : safe_stop;
+    struct mn_tune_rule rule = {.nearness = tuned ? sqrtf(tuning->dimension) : SAFE_NEARNESS, .epsilon = SAFE_EPSILON};
+    if (!(target > 0))
+        target = 0.95;
+    if (target > MN_TUNE_APPROXIMATE_MAX) {
+        rule.stop = INFINITY;
+        return rule;
+    }
+    uint32_t i = 0;
+    double share = 0;
+    if (target > mn_tune_targets[MN_TUNE_TARGETS - 1])
+        target = mn_tune_targets[MN_TUNE_TARGETS - 1];
+    if (target > mn_tune_targets[0]) {
+        while (i + 2 < MN_TUNE_TARGETS && mn_tune_targets[i + 1] < target)
+            i++;
+        share = (target - mn_tune_targets[i]) / (mn_tune_targets[i + 1] - mn_tune_targets[i]);
+    }
+    rule.stop = between(stop, i, share);
+    if (tuned)
+        rule.epsilon = between(tuning->epsilon, i, share);
+    return rule;
+}
