@@ -1,0 +1,489 @@
+/*
+ * mneme.c - Mneme three times: in process, over ZeroMQ, and the sockets without Mneme (see peers.h).
+ *
+ * All three share one mnemed that is started here, on a store in the bench's folder, and stopped at the end. In process
+ * is an attached program, over ZeroMQ the C client. The echo is a ROUTER on an ipc path that answers frames of the same
+ * sizes and does nothing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <zmq.h>
+
+#include "clients/c/mneme.h"
+#include "engine/kernels.h"
+#include "engine/reader.h"
+#include "tests/bench/peers/peers.h"
+
+enum { LOAD_ROWS = 256, START_MS = 120000, STOP_MS = 60000, REQUEST_EXTRA = 100 };
+
+struct peer_mneme_options peer_mneme_options;
+double peer_zeromq_worker_us;
+static size_t reply_bytes = 400; /* of the last reply over ZeroMQ */
+
+/* ---- the daemon ---- */
+
+static struct cluster {
+    uint32_t users;
+    pid_t pid;
+    char dir[200];
+    const struct peer_data *data;
+    struct mneme *client;
+    double load_s, build_s;
+} cluster;
+
+static void pause_ms(long ms)
+{
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
+}
+
+static void start_daemon(struct cluster *c)
+{
+    const struct peer_mneme_options *o = &peer_mneme_options;
+    const char *argv[2 * PEER_MANY + 12];
+    char dim[16], log[256];
+    size_t n = 0;
+    snprintf(dim, sizeof dim, "%u", c->data->dim);
+    snprintf(log, sizeof log, "%s.log", c->dir);
+    const char *fixed[] = {o->mnemed,           "--dir", c->dir, "--dim", dim, "--metric", "cosine", "--set",
+                           "compact.enabled=no"};
+    for (; n < sizeof fixed / sizeof *fixed; n++)
+        argv[n] = fixed[n];
+    for (size_t i = 0; i < o->set_count; i++) {
+        argv[n++] = "--set";
+        argv[n++] = o->sets[i];
+    }
+    argv[n] = NULL;
+    c->pid = fork();
+    if (c->pid < 0)
+        peer_die("cannot fork");
+    if (c->pid > 0)
+        return;
+    int out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600), in = open("/dev/null", O_RDONLY);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (out >= 0 && in >= 0 && dup2(in, 0) >= 0 && dup2(out, 1) >= 0 && dup2(out, 2) >= 0)
+        execv(o->mnemed, (char *const *)argv);
+    _exit(127);
+}
+
+static bool is_ready(struct mneme *client)
+{
+    struct mneme_reply *info;
+    if (mneme_info(client, &info) != MNEME_OK)
+        return false;
+    bool ready = mneme_value_is(mneme_reply_get(info, "state"), "ready");
+    mneme_reply_free(info);
+    return ready;
+}
+
+static void await_ready(struct cluster *c)
+{
+    struct mneme_options options = {.wait_ms = START_MS, .timeout_ms = START_MS};
+    if (mneme_open(&c->client, c->dir, &options) != MNEME_OK)
+        peer_die("mnemed: %s; its log is %s.log", mneme_open_error(), c->dir);
+    for (int waited = 0; !is_ready(c->client); waited++) {
+        if (waited > START_MS / 20 || waitpid(c->pid, NULL, WNOHANG) == c->pid)
+            peer_die("mnemed did not become ready; its log is %s.log", c->dir);
+        pause_ms(20);
+    }
+}
+
+static void stop_daemon(struct cluster *c)
+{
+    mneme_close(c->client);
+    c->client = NULL;
+    kill(c->pid, SIGTERM);
+    for (int waited = 0; waited < STOP_MS / 20; waited++) {
+        if (waitpid(c->pid, NULL, WNOHANG) == c->pid)
+            return;
+        pause_ms(20);
+    }
+    peer_die("mnemed (pid %d) did not stop", (int)c->pid);
+}
+
+/* ---- loading and building ---- */
+
+static void load_rows(struct cluster *c)
+{
+    const struct peer_data *d = c->data;
+    float *rows = malloc((size_t)LOAD_ROWS * d->dim * sizeof *rows);
+    struct mneme_memory memories[LOAD_ROWS];
+    struct mneme_id ids[LOAD_ROWS];
+    uint64_t told = peer_now_ns();
+    for (uint64_t first = 0; first < d->rows; first += LOAD_ROWS) {
+        uint64_t left = d->rows - first;
+        size_t count = left < LOAD_ROWS ? left : LOAD_ROWS;
+        for (size_t i = 0; i < count; i++) {
+            peer_data_row(d, first + i, rows + i * d->dim);
+            ids[i] = (struct mneme_id){.number = first + i + 1};
+            memories[i] = (struct mneme_memory){.id = &ids[i], .embedding = rows + i * d->dim};
+        }
+        if (mneme_remember(c->client, NULL, memories, count, NULL, NULL) != MNEME_OK)
+            peer_die("loading: %s", mneme_error(c->client));
+        if (peer_now_ns() - told > 20000000000u) {
+            told = peer_now_ns();
+            peer_say("mneme: loaded %.0f %%", 100.0 * (double)first / (double)d->rows);
+        }
+    }
+    free(rows);
+}
+
+/* ---- a look inside ---- */
+
+struct inside {
+    struct mn_store store;
+    struct mn_instance instance;
+    struct mn_reader *reader;
+};
+
+static void check(enum mn_status status)
+{
+    if (status != MN_OK)
+        peer_die("mneme: %s", mn_error_trail());
+}
+
+static void inside_open(struct inside *in, const struct cluster *c)
+{
+    char path[256], text[160] = "";
+    snprintf(path, sizeof path, "%s/run/instance", c->dir);
+    FILE *file = fopen(path, "re");
+    if (!file || !fgets(text, sizeof text, file))
+        peer_die("cannot read %s", path);
+    fclose(file);
+    text[strcspn(text, "\n")] = 0;
+    check(mn_store_open(&in->store, &mn_io_posix, c->dir));
+    check(mn_instance_open(&in->instance, text, false));
+    check(mn_reader_open(&in->reader, &in->store, &in->instance));
+}
+
+static void inside_close(struct inside *in)
+{
+    mn_reader_close(in->reader);
+    mn_instance_close(&in->instance);
+}
+
+/* Every row lies in columns with codes, and recall is tuned. */
+static bool is_indexed(struct inside *in)
+{
+    struct mn_snapshot snapshot;
+    check(mn_reader_pin(in->reader, 0, &snapshot));
+    bool good = snapshot.tuning && atomic_load(&snapshot.tuning[0]) != 0;
+    for (uint32_t i = 0; i < snapshot.part_count; i++)
+        good = good && (snapshot.parts[i].ivf || snapshot.parts[i].rows == 0);
+    mn_reader_unpin(in->reader);
+    return good;
+}
+
+static void await_index(struct cluster *c)
+{
+    struct inside in = {0};
+    uint64_t until = peer_now_ns() + (uint64_t)(peer_mneme_options.index_wait_s * 1e9);
+    inside_open(&in, c);
+    bool good = is_indexed(&in);
+    while (!good && peer_now_ns() < until) {
+        pause_ms(10);
+        good = is_indexed(&in);
+    }
+    inside_close(&in);
+    if (!good)
+        peer_say("mneme: there is no index over all rows, or it is not tuned: what it lacks is searched exactly");
+}
+
+static void build(struct cluster *c, const char *dir)
+{
+    uint64_t begun = peer_now_ns();
+    load_rows(c);
+    c->load_s = (double)(peer_now_ns() - begun) / 1e9;
+    begun = peer_now_ns();
+    if (mneme_consolidate(c->client, true, NULL) != MNEME_OK)
+        peer_die("consolidate: %s", mneme_error(c->client));
+    await_index(c);
+    c->build_s = (double)(peer_now_ns() - begun) / 1e9;
+    peer_times_write(dir, "mneme", c->load_s, c->build_s);
+}
+
+/* A store that was left half loaded has no times beside it. */
+static void check_rows(struct cluster *c)
+{
+    struct mneme_reply *reply;
+    if (mneme_count(c->client, NULL, &reply) != MNEME_OK)
+        peer_die("count: %s", mneme_error(c->client));
+    uint64_t count = mneme_value_u64(mneme_reply_get(reply, "count"), 0);
+    mneme_reply_free(reply);
+    if (count != c->data->rows)
+        peer_die("%s holds %llu memories: remove it", c->dir, (unsigned long long)count);
+}
+
+static void cluster_use(const struct peer_data *data, const char *dir)
+{
+    struct cluster *c = &cluster;
+    if (c->users++ > 0)
+        return;
+    c->data = data;
+    if ((size_t)snprintf(c->dir, sizeof c->dir, "%s/store", dir) > 80)
+        peer_die("%s is too long a path for sockets", dir);
+    start_daemon(c);
+    await_ready(c);
+    if (!peer_times_read(dir, "mneme", &c->load_s, &c->build_s))
+        build(c, dir);
+    check_rows(c);
+}
+
+static void cluster_leave(void)
+{
+    if (--cluster.users == 0)
+        stop_daemon(&cluster);
+}
+
+/* ---- in process ---- */
+
+static double wanted = .95; /* recall */
+
+static void attached_begin(struct peer *self, const struct peer_data *data, const char *dir)
+{
+    struct inside in = {0};
+    struct mneme_attached *attached;
+    cluster_use(data, dir);
+    inside_open(&in, &cluster);
+    if (!is_indexed(&in))
+        peer_say("mneme: not all rows have an index");
+    inside_close(&in);
+    if (mneme_attach(&attached, cluster.dir, 0) != MNEME_OK)
+        peer_die("attach: %s", mneme_open_error());
+    snprintf(self->note, sizeof self->note, "attached, kernels %s", mn_kernels_best()->name);
+    self->state = attached;
+}
+
+static void attached_end(struct peer *self)
+{
+    mneme_detach(self->state);
+    cluster_leave();
+}
+
+static void set_wanted(struct peer *self, double knob)
+{
+    wanted = knob;
+}
+
+static struct mneme_query query_of(const float *embedding)
+{
+    static const char *const no_fields[] = {NULL};
+    return (struct mneme_query){.embeddings = embedding, .k = PEER_K, .target = &wanted, .fields = no_fields};
+}
+
+static uint32_t attached_ask(struct peer *self, const float *query, uint32_t *ids, uint64_t *scanned)
+{
+    struct mneme_query asked = query_of(query);
+    struct mneme_answer answer;
+    if (mneme_attached_recall(self->state, &asked, &answer) != MNEME_OK)
+        peer_die("recall: %s", mneme_attached_error(self->state));
+    for (size_t i = 0; i < answer.results[0].count; i++)
+        ids[i] = (uint32_t)answer.results[0].hit[i].memory.id.number - 1;
+    *scanned = answer.scanned;
+    return (uint32_t)answer.results[0].count;
+}
+
+/* ---- what it costs ---- */
+
+/* Bytes of a mapping that are in memory. */
+static double resident_of(void *at, size_t bytes)
+{
+    size_t pages = (bytes + 4095) / 4096, there = 0;
+    unsigned char *map = malloc(pages);
+    if (map && mincore(at, bytes, map) == 0)
+        for (size_t i = 0; i < pages; i++)
+            there += map[i] & 1;
+    free(map);
+    return (double)there * 4096;
+}
+
+/* What this process has mapped of the store and of its shared memory. The log is left out: it is a ring of files. */
+static void add_resident(struct peer_cost *cost)
+{
+    char line[600], path[512];
+    struct inside in = {0};
+    inside_open(&in, &cluster);
+    FILE *maps = fopen("/proc/self/maps", "re");
+    while (maps && fgets(line, sizeof line, maps)) {
+        unsigned long from, to;
+        path[0] = 0;
+        if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %511s", &from, &to, path) < 3)
+            continue;
+        bool column = strncmp(path, cluster.dir, strlen(cluster.dir)) == 0 && !strstr(path, "/wal/");
+        if (!column && strncmp(path, in.instance.path, strlen(in.instance.path)) != 0)
+            continue;
+        double bytes = resident_of((void *)from, to - from);
+        cost->resident += bytes;
+        if (strstr(path, "/embeddings.col"))
+            cost->resident_vector += bytes;
+    }
+    if (maps)
+        fclose(maps);
+    inside_close(&in);
+}
+
+static void attached_cost(struct peer *self, struct peer_cost *cost)
+{
+    char path[256];
+    *cost = (struct peer_cost){.load_s = cluster.load_s, .build_s = cluster.build_s};
+    add_resident(cost);
+    snprintf(path, sizeof path, "%s/columns", cluster.dir);
+    cost->disk = peer_disk(path);
+    snprintf(path, sizeof path, "%s/codebooks", cluster.dir);
+    cost->disk += peer_disk(path);
+}
+
+const struct peer peer_mneme = {.name = "mneme",
+                                .open = attached_begin,
+                                .close = attached_end,
+                                .tune = set_wanted,
+                                .ask = attached_ask,
+                                .cost = attached_cost};
+
+/* ---- over ZeroMQ ---- */
+
+static void outside_begin(struct peer *self, const struct peer_data *data, const char *dir)
+{
+    cluster_use(data, dir);
+    snprintf(self->note, sizeof self->note, "C client, one worker, ipc");
+}
+
+static void outside_end(struct peer *self)
+{
+    cluster_leave();
+}
+
+static uint32_t outside_ask(struct peer *self, const float *query, uint32_t *ids, uint64_t *scanned)
+{
+    struct mneme_query asked = query_of(query);
+    struct mneme_reply *reply;
+    if (mneme_recall(cluster.client, &asked, &reply) != MNEME_OK)
+        peer_die("recall: %s", mneme_error(cluster.client));
+    struct mneme_value hits = mneme_reply_get(reply, "hits");
+    uint32_t count = (uint32_t)mneme_value_length(hits);
+    for (uint32_t i = 0; i < count; i++)
+        ids[i] = (uint32_t)mneme_value_u64(mneme_value_get(mneme_value_at(hits, i), "id"), 0) - 1;
+    *scanned = mneme_value_u64(mneme_reply_get(reply, "scanned"), 0);
+    peer_zeromq_worker_us = mneme_value_f64(mneme_reply_get(reply, "us"), 0);
+    (void)mneme_reply_bytes(reply, &reply_bytes);
+    mneme_reply_free(reply);
+    return count;
+}
+
+static void outside_cost(struct peer *self, struct peer_cost *cost)
+{
+    *cost = (struct peer_cost){.load_s = cluster.load_s, .build_s = cluster.build_s};
+}
+
+const struct peer peer_zeromq = {.name = "mneme-zmq",
+                                 .open = outside_begin,
+                                 .close = outside_end,
+                                 .tune = set_wanted,
+                                 .ask = outside_ask,
+                                 .cost = outside_cost};
+
+/* ---- the sockets alone ---- */
+
+struct echo {
+    pid_t pid;
+    char endpoint[256];
+    void *context, *socket;
+    size_t request_bytes;
+    char *request, *reply;
+};
+
+/* As a worker's loop: waits in zmq_poll, takes all that came, answers with as many bytes as were asked for. */
+static _Noreturn void serve_echo(const char *endpoint)
+{
+    void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_ROUTER);
+    static char answer[1 << 20];
+    if (!socket || zmq_bind(socket, endpoint) != 0)
+        _exit(1);
+    for (;;) {
+        zmq_pollitem_t item = {.socket = socket, .events = ZMQ_POLLIN};
+        zmq_msg_t peer, body;
+        if (zmq_poll(&item, 1, -1) < 0 && errno != EINTR)
+            _exit(1);
+        for (;;) {
+            uint32_t bytes = 0;
+            zmq_msg_init(&peer);
+            zmq_msg_init(&body);
+            if (zmq_msg_recv(&peer, socket, ZMQ_DONTWAIT) < 0)
+                break;
+            if (zmq_msg_recv(&body, socket, 0) >= 4)
+                memcpy(&bytes, zmq_msg_data(&body), sizeof bytes);
+            zmq_msg_close(&body);
+            zmq_msg_send(&peer, socket, ZMQ_SNDMORE);
+            zmq_send(socket, answer, bytes < sizeof answer ? bytes : sizeof answer, 0);
+        }
+    }
+}
+
+/* The child holds no threads of ZeroMQ: nobody has made a context in this process when this engine is opened first. */
+static void echo_begin(struct peer *self, const struct peer_data *data, const char *dir)
+{
+    struct echo *e = calloc(1, sizeof *e);
+    snprintf(e->endpoint, sizeof e->endpoint, "ipc://%s/echo", dir);
+    e->pid = fork();
+    if (e->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        serve_echo(e->endpoint);
+    }
+    e->context = zmq_ctx_new();
+    e->socket = zmq_socket(e->context, ZMQ_DEALER);
+    int linger = 0;
+    zmq_setsockopt(e->socket, ZMQ_LINGER, &linger, sizeof linger);
+    if (e->pid < 0 || zmq_connect(e->socket, e->endpoint) != 0)
+        peer_die("cannot start the echo server");
+    e->request_bytes = data->dim * sizeof(float) + REQUEST_EXTRA;
+    e->request = calloc(1, e->request_bytes);
+    e->reply = malloc(1 << 20);
+    snprintf(self->note, sizeof self->note, "ROUTER and DEALER on ipc, frames of the same sizes, nothing else");
+    self->state = e;
+}
+
+static void echo_end(struct peer *self)
+{
+    struct echo *e = self->state;
+    zmq_close(e->socket);
+    zmq_ctx_term(e->context);
+    kill(e->pid, SIGKILL);
+    waitpid(e->pid, NULL, 0);
+    unlink(e->endpoint + sizeof "ipc://" - 1);
+    free(e->request);
+    free(e->reply);
+    free(e);
+}
+
+static void echo_tune(struct peer *self, double knob)
+{
+}
+
+static uint32_t echo_ask(struct peer *self, const float *query, uint32_t *ids, uint64_t *scanned)
+{
+    struct echo *e = self->state;
+    uint32_t bytes = (uint32_t)reply_bytes;
+    memcpy(e->request, &bytes, sizeof bytes);
+    if (zmq_send(e->socket, e->request, e->request_bytes, 0) < 0 || zmq_recv(e->socket, e->reply, 1 << 20, 0) < 0)
+        peer_die("the echo server is gone: %s", zmq_strerror(errno));
+    *scanned = 0;
+    return 0;
+}
+
+static void echo_cost(struct peer *self, struct peer_cost *cost)
+{
+    *cost = (struct peer_cost){0};
+}
+
+const struct peer peer_echo = {
+    .name = "zmq-echo", .open = echo_begin, .close = echo_end, .tune = echo_tune, .ask = echo_ask, .cost = echo_cost};
