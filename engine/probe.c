@@ -52,9 +52,10 @@ enum mn_status mn_probe_reserve(struct mn_probe *probe, const struct mn_codebook
 {
     uint32_t width = codebook->width > probe->width_max ? codebook->width : probe->width_max;
     uint32_t clusters = codebook->clusters > probe->clusters_max ? codebook->clusters : probe->clusters_max;
-    if (probe->rotated && width == probe->width_max && clusters == probe->clusters_max)
-        return MN_OK;
-    return reserve(probe, width, clusters);
+    if (!probe->rotated || width > probe->width_max || clusters > probe->clusters_max)
+        MN_TRY(reserve(probe, width, clusters));
+    probe->codebook = codebook;
+    return MN_OK;
 }
 
 /* ---- the query ---- */

@@ -47,7 +47,7 @@ struct mn_probe {
     uint32_t width_max, clusters_max;
 };
 
-/* Makes room for queries before this codebook. MN_INTERNAL when memory ends. */
+/* Makes room for queries before this codebook, and makes it the current one. MN_INTERNAL when memory ends. */
 enum mn_status mn_probe_reserve(struct mn_probe *probe, const struct mn_codebook *codebook) MN_MUST_USE;
 void mn_probe_free(struct mn_probe *probe);
 
