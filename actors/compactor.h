@@ -2,6 +2,7 @@
  * compactor.h - what the compactor's source files share:
  *   compactor_role.c   the role: requests, the queue of jobs, what to do next
  *   compactor_work.c   a compaction: plan, build, propose, and what the writer makes of it
+ *   compactor_care.c   codebooks and inverted files, looked after when there is nothing to compact
  *   compactor_watch.c  what the columns look like: residency, the scrubber, verify
  *   compactor_load.c   how busy recall is
  *   compactor_codes.c  the thread that codes the tail
@@ -61,7 +62,9 @@ struct mn_compactor_role {
     uint32_t proposals; /* made in this life */
     uint32_t failures;  /* in a row */
     struct mn_load load;
-    uint64_t next_plan_ns, next_census_ns, next_scrub_ns;
+    uint64_t next_plan_ns, next_census_ns, next_scrub_ns, next_care_ns;
+    uint32_t care_failures; /* in a row */
+    bool doubting;          /* inverted files are being checked because somebody found damage */
     uint64_t scrubbed; /* id of the segment that was checked last */
     struct mn_watched *watched;
     uint32_t watched_count;
@@ -85,6 +88,24 @@ enum mn_status mn_compactor_settle(struct mn_compactor_role *c) MN_MUST_USE;
 enum mn_status mn_compactor_consolidate(struct mn_compactor_role *c, struct mn_compacted *result) MN_MUST_USE;
 /* The regular look: compacts when it is worth it and recall allows. */
 enum mn_status mn_compactor_consider(struct mn_compactor_role *c, uint32_t *worked) MN_MUST_USE;
+
+/* The parts of it that looking after codes needs too: a line to the writer that serves now; what every build is given;
+ * called every few ms of it; the proposal's way to the writer and the answer (MN_VERSION_MISMATCH: the manifest has
+ * moved on). */
+enum mn_status mn_compactor_reach_writer(struct mn_compactor_role *c) MN_MUST_USE;
+struct mn_compact_policy mn_compactor_policy(const struct mn_settings *settings);
+bool mn_compactor_pause(void *context);
+enum mn_status mn_compactor_publish(struct mn_compactor_role *c,
+                                    const struct mn_compact_proposal *proposal) MN_MUST_USE;
+
+/* compactor_care.c */
+/* One step, when one is due. Failures of codes are told, counted and tried again later; what is returned concerns the
+ * way to the writer alone. */
+enum mn_status mn_compactor_care(struct mn_compactor_role *c, uint32_t *worked) MN_MUST_USE;
+/* Tells of codes that a compaction could not make; counts what it has made. */
+void mn_compactor_note_codes(struct mn_compactor_role *c, const struct mn_compact_proposal *proposal);
+/* Gauges of codes. */
+void mn_compactor_code_census(struct mn_compactor_role *c, const struct mn_manifest *manifest);
 
 /* compactor_watch.c */
 /* Gauges of the columns. */

@@ -6,15 +6,24 @@
 #include <stdlib.h>
 
 #include "actors/compactor.h"
+#include "engine/ivf_file.h"
 #include "engine/verify.h"
 #include "shm/process.h"
 
 #define SCRUB_LOOK_NS    1000000000u /* when recall is busy, and between two looks at least */
 #define DAMAGED_TOLD_MAX 1000
 
+/* Codes are derived: the compactor makes them anew. */
+static bool of_codes(const char *path)
+{
+    return strstr(path, "/ivf.") || strstr(path, "/codebooks/");
+}
+
 void mn_compactor_degrade(struct mn_compactor_role *c, const char *text)
 {
     uint32_t bit = strstr(text, "/wal/") ? MN_DEGRADED_LOST : MN_DEGRADED_COLUMN;
+    if (of_codes(text))
+        bit = MN_DEGRADED_INDEX;
     atomic_fetch_or(&c->actor->instance.control->reasons, bit);
 }
 
@@ -106,6 +115,7 @@ void mn_compactor_census(struct mn_compactor_role *c)
     mn_stat_set(c->actor->stats, MN_STAT_column_segments, manifest.segment_count);
     mn_stat_set(c->actor->stats, MN_STAT_column_rows, rows);
     mn_stat_set(c->actor->stats, MN_STAT_column_bytes, bytes);
+    mn_compactor_code_census(c, &manifest);
     watch_manifest(c, &manifest);
     note_residency(c);
     mn_manifest_free(&manifest);
@@ -121,23 +131,29 @@ static void note_scrub_damage(void *context, const char *path, const char *what)
     mn_compactor_degrade(c, path);
 }
 
-/* The segment after the one that was checked last, in the order of ids; round and round. 0 = there are none. */
-static uint64_t next_to_scrub(const struct mn_manifest *manifest, uint64_t after)
+/* The segment after the one that was checked last, in the order of ids; round and round. NULL = there are none. */
+static const struct mn_manifest_segment *next_to_scrub(const struct mn_manifest *manifest, uint64_t after)
 {
-    uint64_t next = UINT64_MAX, first = UINT64_MAX;
+    const struct mn_manifest_segment *next = NULL, *first = NULL;
     for (uint32_t i = 0; i < manifest->segment_count; i++) {
-        uint64_t id = manifest->segments[i].id;
-        first = id < first ? id : first;
-        next = id > after && id < next ? id : next;
+        const struct mn_manifest_segment *segment = &manifest->segments[i];
+        if (!first || segment->id < first->id)
+            first = segment;
+        if (segment->id > after && (!next || segment->id < next->id))
+            next = segment;
     }
-    return next != UINT64_MAX ? next : first != UINT64_MAX ? first : 0;
+    return next ? next : first;
 }
 
-static void scrub_segment(struct mn_compactor_role *c, uint64_t segment)
+static void scrub_segment(struct mn_compactor_role *c, uint64_t segment, uint64_t codebook)
 {
     uint64_t files = 0, bytes = 0;
     mn_actor_pulse_begin(c->actor, true);
     enum mn_status status = mn_columns_verify(&c->actor->store, segment, &files, &bytes, note_scrub_damage, c);
+    if (codebook != 0) {
+        mn_ivf_verify(&c->actor->store, segment, codebook, &files, &bytes, note_scrub_damage, c);
+        mn_codebook_verify(&c->actor->store, codebook, &files, &bytes, note_scrub_damage, c);
+    }
     mn_actor_pulse_end(c->actor);
     c->scrubbed = segment;
     mn_stat_add(c->actor->stats, MN_STAT_scrub_bytes, bytes);
@@ -153,12 +169,12 @@ void mn_compactor_scrub(struct mn_compactor_role *c, uint64_t now_ns)
     mn_load_look(&c->load, &c->actor->instance.stats, now_ns);
     if (!mn_load_idle(&c->load, &c->actor->settings) || mn_manifest_read(&manifest, &c->actor->store, NULL) != MN_OK)
         return;
-    uint64_t segment = next_to_scrub(&manifest, c->scrubbed);
+    const struct mn_manifest_segment *segment = next_to_scrub(&manifest, c->scrubbed);
     /* Spread over the interval, one segment at a time. */
     uint64_t pause = interval / (manifest.segment_count ? manifest.segment_count : 1);
+    if (segment)
+        scrub_segment(c, segment->id, segment->codebook);
     mn_manifest_free(&manifest);
-    if (segment != 0)
-        scrub_segment(c, segment);
     c->next_scrub_ns = now_ns + (pause > SCRUB_LOOK_NS ? pause : SCRUB_LOOK_NS);
 }
 
@@ -176,7 +192,7 @@ static void collect_damage(void *context, const char *path, const char *what)
     struct damage *d = context;
     mn_log(d->c->actor, "DAMAGE: %s: %s", path, what);
     mn_compactor_degrade(d->c, path);
-    d->columns = d->columns || strstr(path, "/columns/") != NULL;
+    d->columns = d->columns || (strstr(path, "/columns/") && !of_codes(path));
     if (d->count == DAMAGED_TOLD_MAX || !d->texts)
         return;
     size_t path_bytes = strlen(path) + 1, what_bytes = strlen(what) + 1;

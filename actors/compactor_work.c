@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "actors/compactor.h"
+#include "engine/codebook.h"
 #include "engine/fault.h"
 #include "shm/process.h"
 
@@ -33,7 +34,7 @@ static bool same_life(struct mn_writer_life a, struct mn_writer_life b)
 }
 
 /* A line to the writer that serves now: never one that still holds what another was asked. */
-static enum mn_status reach_writer(struct mn_compactor_role *c)
+enum mn_status mn_compactor_reach_writer(struct mn_compactor_role *c)
 {
     struct mn_writer_life life = mn_compactor_writer(c);
     if (life.pid == 0)
@@ -105,7 +106,7 @@ static enum mn_status await_answer(struct mn_compactor_role *c, uint64_t patienc
 static enum mn_status seal(struct mn_compactor_role *c)
 {
     uint64_t seq;
-    MN_TRY(reach_writer(c));
+    MN_TRY(mn_compactor_reach_writer(c));
     MN_TRY(mn_link_ask(&c->writer, "seal", NULL, NULL));
     return await_answer(c, SETTLE_NS, &seq);
 }
@@ -124,7 +125,8 @@ enum mn_status mn_compactor_settle(struct mn_compactor_role *c)
 {
     struct mn_actor *actor = c->actor;
     c->settled = false;
-    MN_TRY(reach_writer(c));
+    c->doubting = false;
+    MN_TRY(mn_compactor_reach_writer(c));
     MN_TRY(mn_io_posix.list(actor->instance.path, unlink_proposal, &actor->instance));
     /* A proposal that does not exist: the writer's refusal says that it is between two requests. */
     MN_TRY(mn_link_ask(&c->writer, "publish", "name", PROPOSAL_PREFIX "none"));
@@ -145,18 +147,19 @@ enum mn_status mn_compactor_settle(struct mn_compactor_role *c)
 
 /* ---- build and publish ---- */
 
-static struct mn_compact_policy policy_of(const struct mn_settings *s)
+struct mn_compact_policy mn_compactor_policy(const struct mn_settings *s)
 {
     return (struct mn_compact_policy){.min_rows = s->compact_min_rows,
                                       .min_log_segments = LOG_SEGMENTS_MIN,
                                       .fanout = (uint32_t)s->compact_fanout,
                                       .dead_percent = (uint32_t)s->compact_dead_percent,
                                       .segment_rows_max = s->compact_segment_rows_max,
-                                      .idem_window_ns = (int64_t)s->write_idem_window};
+                                      .idem_window_ns = (int64_t)s->write_idem_window,
+                                      .codebook_rows_min = MN_CODEBOOK_ROWS_MIN};
 }
 
-/* Called every few thousand rows of a build: shows that we live, gives way to recalls, and says when to give up. */
-static bool pause_build(void *context)
+/* Called every few ms of a build: shows that we live, gives way to recalls, and says when to give up. */
+bool mn_compactor_pause(void *context)
 {
     struct mn_compactor_role *c = context;
     struct mn_actor *actor = c->actor;
@@ -170,7 +173,7 @@ static bool pause_build(void *context)
     return false;
 }
 
-static enum mn_status publish(struct mn_compactor_role *c, const struct mn_compact_proposal *proposal)
+enum mn_status mn_compactor_publish(struct mn_compactor_role *c, const struct mn_compact_proposal *proposal)
 {
     struct mn_actor *actor = c->actor;
     char name[64];
@@ -207,19 +210,20 @@ static void note_stats(struct mn_compactor_role *c, const struct mn_compact_prop
 static enum mn_status carry_out(struct mn_compactor_role *c, const struct mn_compact_plan *plan,
                                 struct mn_compacted *result)
 {
-    struct mn_compact_policy policy = policy_of(&c->actor->settings);
+    struct mn_compact_policy policy = mn_compactor_policy(&c->actor->settings);
     struct mn_compact_proposal proposal = {0};
     uint64_t began = mn_clock_ns();
-    MN_TRY(reach_writer(c));
+    MN_TRY(mn_compactor_reach_writer(c));
     mn_actor_pulse_begin(c->actor, false); /* sorting and syncing take their time between two pauses */
-    enum mn_status status = mn_compact_build(c->engine, plan, &policy, pause_build, c, &proposal);
+    enum mn_status status = mn_compact_build(c->engine, plan, &policy, mn_compactor_pause, c, &proposal);
     mn_actor_pulse_end(c->actor);
     if (status == MN_DEADLINE)
         return MN_FAIL(MN_UNAVAILABLE, "given up half-way: the writer has ended, or the cluster is stopping");
     MN_TRY(status);
-    status = publish(c, &proposal);
+    status = mn_compactor_publish(c, &proposal);
     if (status == MN_OK) {
         note_stats(c, &proposal, began);
+        mn_compactor_note_codes(c, &proposal);
         *result = (struct mn_compacted){
             .rows_in = proposal.rows_in, .rows_out = proposal.rows_out, .segments = proposal.next.segment_count};
         c->next_census_ns = 0;
@@ -259,7 +263,7 @@ static enum mn_status count_segments(struct mn_compactor_role *c, struct mn_comp
  * still wait in the tail that is worth another look. */
 static enum mn_status plan_by_force(struct mn_compactor_role *c, struct mn_compact_plan *plan)
 {
-    struct mn_compact_policy policy = policy_of(&c->actor->settings);
+    struct mn_compact_policy policy = mn_compactor_policy(&c->actor->settings);
     for (int look = 0; look < FORCED_LOOKS_MAX; look++) {
         MN_TRY(mn_compact_plan_make(c->engine, &policy, true, plan));
         if (plan->worth || atomic_load(&c->actor->instance.control->tail_rows) == 0 || mn_actor_breathe(c->actor))
@@ -322,7 +326,7 @@ static bool should_seal(const struct mn_compactor_role *c, uint64_t tail_rows, u
 
 static enum mn_status plan_regular(struct mn_compactor_role *c, struct mn_compact_plan *plan)
 {
-    struct mn_compact_policy policy = policy_of(&c->actor->settings);
+    struct mn_compact_policy policy = mn_compactor_policy(&c->actor->settings);
     MN_TRY(mn_compact_plan_make(c->engine, &policy, false, plan));
     uint64_t tail_rows = atomic_load(&c->actor->instance.control->tail_rows);
     /* A writer that cannot seal now (a full disk) leaves us what is sealed already. */
@@ -343,8 +347,10 @@ static enum mn_status consider(struct mn_compactor_role *c, uint32_t *worked)
     enum mn_status status = MN_OK;
     MN_TRY_OUT(plan_regular(c, &plan));
     bool high = atomic_load(&actor->instance.control->tail_rows) >= actor->settings.tail_high_rows;
-    if (!plan.worth)
+    if (!plan.worth) {
+        status = mn_compactor_care(c, worked);
         goto out;
+    }
     if (!high && !mn_load_idle(&c->load, &actor->settings)) {
         mn_stat_add(actor->stats, MN_STAT_compact_deferred, 1);
         goto out;

@@ -104,6 +104,8 @@ static enum mn_status pin(struct mn_recall_lane *lane, const struct mn_moment *m
         return MN_FAIL(MN_UNAVAILABLE, "the store is still starting; try again");
     MN_TRY(status);
     tell_damage(lane, snapshot->missing);
+    if (snapshot->uncoded > 0) /* scanned exactly; the compactor sees this bit and looks */
+        atomic_fetch_or(&lane->instance->control->reasons, MN_DEGRADED_INDEX);
     if (moment && moment->has_as_of && moment->as_of == 0)
         return pin_before_all(lane, snapshot);
     return MN_OK;

@@ -83,32 +83,36 @@ static void forget_doubt(struct mn_compactor *c, uint64_t what)
             c->doubts[d--] = c->doubts[--c->doubt_count];
 }
 
-/* True when the file that was doubted is indeed damaged. A doubt that does not hold is over. */
-static bool doubt_holds(struct mn_compactor *c, uint64_t what, uint64_t codebook)
+/* The codebook in the name of the file that is doubted; 0: the manifest names none any more. */
+static uint64_t codebook_of(const struct mn_manifest *manifest, uint64_t what)
 {
-    uint64_t files = 0, bytes = 0;
-    bool damaged = false;
-    if (!doubted(c, what))
-        return false;
     if (what == THE_CODEBOOK)
-        mn_codebook_verify(&c->store, codebook, &files, &bytes, note_damage, &damaged);
-    else
-        mn_ivf_verify(&c->store, what, codebook, &files, &bytes, note_damage, &damaged);
-    if (!damaged)
-        forget_doubt(c, what);
-    return damaged;
+        return manifest->codebook;
+    for (uint32_t s = 0; s < manifest->segment_count; s++)
+        if (manifest->segments[s].id == what)
+            return manifest->segments[s].codebook;
+    return 0;
 }
 
-/* Those of segments that are gone. */
-static void forget_gone(struct mn_compactor *c, const struct mn_manifest *manifest)
+/* Reads every file that is doubted. Doubts that do not hold are over. */
+static enum mn_status settle_doubts(struct care *care)
 {
-    for (uint32_t d = 0; d < c->doubt_count; d++) {
-        bool there = c->doubts[d] == THE_CODEBOOK && manifest->codebook != 0;
-        for (uint32_t s = 0; s < manifest->segment_count && !there; s++)
-            there = manifest->segments[s].id == c->doubts[d] && manifest->segments[s].codebook != 0;
-        if (!there)
-            c->doubts[d--] = c->doubts[--c->doubt_count];
+    struct mn_compactor *c = care->compactor;
+    for (uint32_t d = 0; d < c->doubt_count;) {
+        uint64_t files = 0, bytes = 0, what = c->doubts[d], codebook = codebook_of(&care->manifest, what);
+        bool damaged = false;
+        if (care->pause && care->pause(care->context))
+            return MN_FAIL(MN_DEADLINE, "the check of the codes was told to stop");
+        if (codebook != 0 && what == THE_CODEBOOK)
+            mn_codebook_verify(&c->store, codebook, &files, &bytes, note_damage, &damaged);
+        else if (codebook != 0)
+            mn_ivf_verify(&c->store, what, codebook, &files, &bytes, note_damage, &damaged);
+        if (damaged)
+            d++;
+        else
+            forget_doubt(c, what);
     }
+    return MN_OK;
 }
 
 /* ---- what is to be done ---- */
@@ -129,7 +133,7 @@ static enum urgency urgency_of(struct care *care, const struct mn_manifest_segme
     const struct mn_part *part = mn_compact_part(&care->snapshot, false, segment->id);
     if (!part || part->rows < MN_IVF_ROWS_MIN)
         return FINE; /* not to be opened, or not worth it */
-    if (!part->ivf || doubt_holds(care->compactor, segment->id, segment->codebook))
+    if (!part->ivf || doubted(care->compactor, segment->id))
         return UNUSABLE;
     return segment->codebook == care->manifest.codebook ? FINE : OUTDATED;
 }
@@ -251,7 +255,7 @@ static enum mn_status open_codebook(struct care *care, bool *unusable)
     *unusable = false;
     if (care->manifest.codebook == 0)
         return MN_OK;
-    if (doubt_holds(care->compactor, THE_CODEBOOK, care->manifest.codebook)) {
+    if (doubted(care->compactor, THE_CODEBOOK)) {
         *unusable = true;
         return MN_OK;
     }
@@ -263,8 +267,8 @@ static enum mn_status open_codebook(struct care *care, bool *unusable)
 static enum mn_status decide(struct care *care)
 {
     bool unusable, enough = column_rows(&care->snapshot) >= care->policy->codebook_rows_min;
+    MN_TRY(settle_doubts(care));
     MN_TRY(open_codebook(care, &unusable));
-    forget_gone(care->compactor, &care->manifest);
     uint32_t segment = choose_segment(care);
     if (!care->codebook)
         return enough || unusable ? train(care) : MN_OK;

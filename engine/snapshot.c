@@ -38,7 +38,7 @@ struct copying {
 
 static enum mn_status make_folders(const struct mn_store *copy)
 {
-    static const char *const folders[] = {"wal", "columns", "quarantine", "run"};
+    static const char *const folders[] = {"wal", "columns", "codebooks", "quarantine", "run"};
     char path[MN_PATH_MAX];
     MN_TRY(mn_io_remove_tree(copy->io, copy->dir)); /* of an attempt that died */
     MN_TRY(copy->io->mkdir(copy->dir));
@@ -83,7 +83,7 @@ static void parent_of(const char *path, char parent[MN_PATH_MAX])
 
 static enum mn_status sync_folders(const struct mn_store *copy)
 {
-    static const char *const folders[] = {"wal", "columns", "quarantine"};
+    static const char *const folders[] = {"wal", "columns", "codebooks", "quarantine"};
     char path[MN_PATH_MAX];
     for (size_t f = 0; f < MN_ARRAY_LEN(folders); f++)
         MN_TRY(copy->io->sync_dir(mn_store_path(copy, path, folders[f])));
@@ -238,13 +238,15 @@ struct segment_copying {
 static enum mn_status copy_column(void *context, const char *name)
 {
     struct segment_copying *s = context;
-    unsigned long long seq;
+    unsigned long long seq, codebook;
     char path[128];
     size_t length = strlen(name);
     if (length < 4 || length > 64 || strcmp(name + length - 4, ".col") != 0)
         return MN_OK; /* a died.<seq>.col in the making */
     if (sscanf(name, "died.%llu.col", &seq) == 1 && seq != s->segment->died_seq)
         return MN_OK;
+    if (sscanf(name, "ivf.%llu.col", &codebook) == 1 && codebook != s->segment->codebook)
+        return MN_OK; /* on an older codebook, or not published yet */
     snprintf(path, sizeof path, "columns/%llu/%s", (unsigned long long)s->segment->id, name);
     return copy_file(s->copying, path);
 }
@@ -259,6 +261,35 @@ static enum mn_status copy_segment(struct copying *c, const struct mn_manifest_s
     if (status != MN_NOT_FOUND) /* a lost segment stays lost; the rest of the store is worth a copy */
         MN_TRY(status);
     return c->copy.io->sync_dir(to);
+}
+
+static bool names_codebook(const struct mn_manifest *manifest, uint64_t codebook)
+{
+    bool named = manifest->codebook == codebook;
+    for (uint32_t s = 0; s < manifest->segment_count && !named; s++)
+        named = manifest->segments[s].codebook == codebook;
+    return named;
+}
+
+static enum mn_status copy_codebook(void *context, const char *name)
+{
+    struct copying *c = context;
+    unsigned long long codebook;
+    char path[128], expected[64];
+    if (sscanf(name, "%llu.col", &codebook) != 1)
+        return MN_OK;
+    snprintf(expected, sizeof expected, "%llu.col", codebook);
+    if (strcmp(name, expected) != 0 || !names_codebook(&c->manifest, codebook))
+        return MN_OK;
+    snprintf(path, sizeof path, "codebooks/%s", name);
+    return copy_file(c, path);
+}
+
+static enum mn_status copy_codebooks(struct copying *c)
+{
+    char from[MN_PATH_MAX];
+    enum mn_status status = c->store->io->list(mn_store_path(c->store, from, "codebooks"), copy_codebook, c);
+    return status == MN_NOT_FOUND ? MN_OK : status;
 }
 
 /* A manifest of one edit. */
@@ -293,6 +324,7 @@ static enum mn_status copy_pinned(struct copying *c)
     MN_FAULT_POINT(snapshot_mid_copy);
     for (uint32_t s = 0; s < c->manifest.segment_count; s++)
         MN_TRY(copy_segment(c, &c->manifest.segments[s]));
+    MN_TRY(copy_codebooks(c));
     if (c->manifest.ledger_seq != 0) {
         snprintf(name, sizeof name, "ledger.%llu", (unsigned long long)c->manifest.ledger_seq);
         MN_TRY(copy_file(c, name));
@@ -393,18 +425,24 @@ static enum mn_status copy_store(struct copying *c)
     }
     MN_TRY(copy_folder(c, "wal", false));
     MN_TRY(copy_folder(c, "quarantine", false));
+    MN_TRY(copy_folder(c, "codebooks", false));
     return copy_folder(c, "columns", true);
 }
 
 struct first_damage {
     size_t skip; /* of the copy's temporary path */
+    uint64_t count;
     char text[768];
 };
 
+/* Codes are derived: the store that comes of the copy makes damaged ones anew. */
 static void note_damage(void *context, const char *path, const char *what)
 {
     struct first_damage *first = context;
     const char *name = strlen(path) > first->skip ? path + first->skip : path;
+    if (strstr(name, "/ivf.") || strncmp(name, "codebooks/", 10) == 0)
+        return;
+    first->count++;
     if (first->text[0] == 0)
         snprintf(first->text, sizeof first->text, "%s: %s", name, what);
 }
@@ -414,9 +452,9 @@ static enum mn_status check_copy(const struct copying *c, const char *snapshot)
     struct first_damage first = {.skip = strlen(c->copy.dir) + 1};
     struct mn_verify_result found;
     MN_TRY(mn_verify(&c->copy, UINT64_MAX, note_damage, NULL, &first, &found));
-    if (found.damaged > 0)
+    if (first.count > 0)
         return MN_FAIL(MN_CORRUPT, "the snapshot %s is damaged in %llu places, the first: %s", snapshot,
-                       (unsigned long long)found.damaged, first.text);
+                       (unsigned long long)first.count, first.text);
     return MN_OK;
 }
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "engine/ivf_file.h"
 #include "engine/ledger.h"
 #include "engine/manifest.h"
 #include "engine/wal.h"
@@ -196,6 +197,59 @@ static enum mn_status verify_mark(struct verify *v)
     return MN_OK;
 }
 
+/* ---- codes ---- */
+
+/* Does the manifest, as it is now, name this inverted file (segment != 0), or this codebook anywhere? */
+static enum mn_status codes_needed(const struct verify *v, uint64_t segment, uint64_t codebook, bool *needed)
+{
+    struct mn_manifest now;
+    MN_TRY(mn_manifest_read(&now, v->store, NULL));
+    *needed = segment == 0 && now.codebook == codebook;
+    for (uint32_t s = 0; s < now.segment_count; s++)
+        *needed |= now.segments[s].codebook == codebook && (segment == 0 || now.segments[s].id == segment);
+    mn_manifest_free(&now);
+    return MN_OK;
+}
+
+static enum mn_status verify_ivf(struct verify *v, const struct mn_manifest_segment *segment)
+{
+    bool needed = true;
+    if (segment->codebook == 0)
+        return MN_OK;
+    mn_ivf_verify(v->store, segment->id, segment->codebook, &v->result->files, &v->result->bytes, note, v);
+    if (v->finding_count > 0)
+        MN_TRY(codes_needed(v, segment->id, segment->codebook, &needed));
+    settle(v, needed);
+    return MN_OK;
+}
+
+static enum mn_status verify_codebook(struct verify *v, uint64_t codebook)
+{
+    bool needed = true;
+    if (codebook == 0)
+        return MN_OK;
+    mn_codebook_verify(v->store, codebook, &v->result->files, &v->result->bytes, note, v);
+    if (v->finding_count > 0)
+        MN_TRY(codes_needed(v, 0, codebook, &needed));
+    settle(v, needed);
+    return MN_OK;
+}
+
+/* The one that new files are made with, and older ones that a segment still has: each once. */
+static enum mn_status verify_codebooks(struct verify *v)
+{
+    const struct mn_manifest *m = &v->manifest;
+    MN_TRY(verify_codebook(v, m->codebook));
+    for (uint32_t s = 0; s < m->segment_count; s++) {
+        bool again = m->segments[s].codebook == m->codebook;
+        for (uint32_t before = 0; before < s; before++)
+            again |= m->segments[before].codebook == m->segments[s].codebook;
+        if (!again)
+            MN_TRY(verify_codebook(v, m->segments[s].codebook));
+    }
+    return MN_OK;
+}
+
 /* ---- column segments ---- */
 
 /* The liveness that the manifest names: there, and of as many rows. */
@@ -222,6 +276,7 @@ static enum mn_status verify_segment(struct verify *v, const struct mn_manifest_
     if (v->finding_count > 0)
         MN_TRY(still_needed(v, segment->id, segment->died_seq, 0, 0, &needed));
     settle(v, needed);
+    MN_TRY(verify_ivf(v, segment));
     advance(v, segment->bytes);
     return MN_OK;
 }
@@ -302,6 +357,7 @@ static enum mn_status verify_all(struct verify *v)
     MN_TRY(measure(v));
     MN_TRY(verify_ledger(v));
     MN_TRY(verify_mark(v));
+    MN_TRY(verify_codebooks(v));
     for (uint32_t s = 0; s < v->manifest.segment_count; s++)
         MN_TRY(verify_segment(v, &v->manifest.segments[s]));
     for (uint32_t l = 0; l < v->log_count; l++)

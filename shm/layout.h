@@ -69,7 +69,8 @@
     L(23552, _Atomic uint32_t, tuning, [MN_TUNING_WORDS],                                                              \
       "writer: how recall keeps its targets, from the manifest: floats as bits, see engine/tune.h; 0 = untuned")         \
     L(23680, _Atomic uint64_t, codes_gen, ,                                                                            \
-      "compactor: counts the files with codes of tail chunks that were published, see engine/tail_codes.h")
+      "compactor: counts the files with codes of tail chunks that were published, see engine/tail_codes.h")               \
+    F(23688, _Atomic uint64_t, hot_gen, , "compactor: counts the times that hot copies came or went, see engine/hot.h")
 
 /* A reader's lease, alone on its line. Cleared by the supervisor alone (or by its owner on a clean end). */
 #define MN_READER_SLOT_FIELDS(F, L)                                                                                    \
@@ -119,6 +120,7 @@ MN_LAYOUT_TABLE(MN_CHECK_STRUCT)
 #define MN_MAGIC_LIVE    UINT64_C(0x315645564c4e4d05)
 #define MN_MAGIC_VIEW    UINT64_C(0x31574549564e4d06)
 #define MN_MAGIC_CODES   UINT64_C(0x315345444f434d07)
+#define MN_MAGIC_HOT     UINT64_C(0x31544f48004e4d08)
 
 /* Wire words of the enums below are in actors; each list is (enum name, word). */
 #define MN_ROLE_TABLE(X)                                                                                               \
@@ -146,7 +148,8 @@ MN_LAYOUT_TABLE(MN_CHECK_STRUCT)
     X(MN_DEGRADED_LOST, 2, "acknowledged data was damaged and could not be recovered")                                 \
     X(MN_DEGRADED_COLUMN, 4, "a column file is damaged")                                                               \
     X(MN_DEGRADED_READ_ONLY, 8, "writes are refused: the disk is full or read-only")                                   \
-    X(MN_DEGRADED_ROLE, 16, "a role keeps dying")
+    X(MN_DEGRADED_ROLE, 16, "a role keeps dying")                                                                      \
+    X(MN_DEGRADED_INDEX, 32, "an index file is damaged: recall is slower until it is rebuilt")
 
 #define MN_METRIC_TABLE(X)                                                                                             \
     X(MN_METRIC_COSINE, "cosine")                                                                                      \
