@@ -83,147 +83,186 @@ static bool check(const void *floats, uint32_t n, double *norm2)
     return finite;
 }
 
-/* ---- codes ---- */
+/* ---- codes: widths are multiples of 64, nothing is left over ---- */
 
-/* Sums and maxima in lanes: every vector that is summed here is a multiple of 32 long. */
-struct lanes {
-    float lane[MN_KERNEL_LANES];
-};
+typedef int32_t ivec __attribute__((vector_size(4 * WIDTH)));
 
-static float sum_lanes(struct lanes *s)
+static inline void store(float *p, vec v)
 {
-    for (unsigned half = MN_KERNEL_LANES / 2; half > 0; half /= 2) {
-        for (unsigned i = 0; i < half; i++)
-            s->lane[i] += s->lane[i + half];
-    }
-    return s->lane[0];
+    memcpy(p, &v, sizeof v);
 }
 
-/* To the nearest integer, ties to even, for |x| < 2^22: the addition leaves no bits behind the point. */
-static inline int32_t nearest(float x)
+static inline vec all(float x)
 {
-    float shifted = x + 0x1.8p23f;
-    int32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    return bits - 0x4b400000;
+    return (vec){x, x, x, x};
 }
 
-static float largest(const float *x, uint32_t n)
+static inline vec size_of(vec x)
 {
-    struct lanes max = {{0}};
-    for (uint32_t i = 0; i < n; i += MN_KERNEL_LANES) {
-        for (unsigned j = 0; j < MN_KERNEL_LANES; j++) {
-            float size = fabsf(x[i + j]);
-            max.lane[j] = size > max.lane[j] ? size : max.lane[j];
-        }
-    }
-    for (unsigned j = 1; j < MN_KERNEL_LANES; j++)
-        max.lane[0] = max.lane[j] > max.lane[0] ? max.lane[j] : max.lane[0];
-    return max.lane[0];
+    return (vec)((ivec)x & 0x7fffffff);
+}
+
+/* `yes` where the mask is -1, `no` where it is 0. */
+static inline vec choose(ivec mask, vec yes, vec no)
+{
+    return (vec)((mask & (ivec)yes) | (~mask & (ivec)no));
+}
+
+static inline vec larger(vec a, vec b)
+{
+    return choose(a > b, a, b);
+}
+
+static inline float largest_of(vec x)
+{
+    float a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
+    return a > b ? a : b;
+}
+
+/* To the nearest integers, ties to even, for |x| < 2^22: the addition leaves no bits behind the point. */
+static inline ivec nearest(vec x)
+{
+    return (ivec)(x + 0x1.8p23f) - 0x4b400000;
+}
+
+/* The lowest byte of each. */
+static inline void store_bytes(void *p, ivec v)
+{
+    uint8_t bytes[WIDTH];
+    for (unsigned i = 0; i < WIDTH; i++)
+        bytes[i] = (uint8_t)v[i];
+    memcpy(p, bytes, sizeof bytes);
 }
 
 /* x[i] *= factor, negated where the bit is set. */
 static void multiply_signed(float *x, uint32_t n, const uint32_t *signs, float factor)
 {
-    float factors[2] = {factor, -factor};
-    for (uint32_t i = 0; i < n; i++)
-        x[i] *= factors[signs[i / 32] >> i % 32 & 1];
+    const ivec lane = {1, 2, 4, 8};
+    for (uint32_t i = 0; i < n; i += WIDTH) {
+        ivec set = ((int32_t)(signs[i / 32] >> i % 32 & 15) & lane) != 0;
+        store(x + i, load(x + i) * (vec)((ivec)all(factor) ^ (set & INT32_MIN)));
+    }
 }
 
-static void hadamard(float *y, uint32_t n)
+/* Stages 1 and 2 of the Hadamard transform, inside a vector. Times 1 or -1 is exact. */
+static inline vec hadamard4(vec x)
 {
-    for (uint32_t h = 1; h < n; h *= 2) {
-        for (uint32_t i = 0; i < n; i += 2 * h) {
-            for (uint32_t j = i; j < i + h; j++) {
-                float a = y[j], b = y[j + h];
-                y[j] = a + b;
-                y[j + h] = a - b;
-            }
+    x = x * (vec){1, -1, 1, -1} + __builtin_shufflevector(x, x, 1, 0, 3, 2);
+    return x * (vec){1, 1, -1, -1} + __builtin_shufflevector(x, x, 2, 3, 0, 1);
+}
+
+/* Stage h, a multiple of 4, of n floats. */
+static void stage(float *y, uint32_t n, uint32_t h)
+{
+    for (uint32_t i = 0; i < n; i += 2 * h) {
+        for (uint32_t j = i; j < i + h; j += WIDTH) {
+            vec a = load(y + j), b = load(y + j + h);
+            store(y + j, a + b);
+            store(y + j + h, a - b);
         }
     }
 }
 
 static void rotate(float *x, uint32_t width, const uint32_t *signs)
 {
-    uint32_t power = mn_kernel_power(width), half = width / 2;
+    uint32_t power = mn_kernel_power(width);
     for (unsigned round = 0; round < 4; round++, signs += width / 32) {
         uint32_t begin = round % 2 == 0 ? 0 : width - power, others = round % 2 == 0 ? power : 0;
-        float inside, outside;
+        float inside, outside, *y = x + begin;
         mn_kernel_factors(width, power, round, &inside, &outside);
-        multiply_signed(x + begin, power, signs + begin / 32, inside);
+        multiply_signed(y, power, signs + begin / 32, inside);
         multiply_signed(x + others, width - power, signs + others / 32, outside);
-        hadamard(x + begin, power);
-        for (uint32_t i = 0; power < width && i < half; i++) {
-            float a = x[i], b = x[i + half];
-            x[i] = a + b;
-            x[i + half] = a - b;
-        }
+        for (uint32_t i = 0; i < power; i += WIDTH)
+            store(y + i, hadamard4(load(y + i)));
+        for (uint32_t h = WIDTH; h < power; h *= 2)
+            stage(y, power, h);
+        if (power < width)
+            stage(x, width, width / 2);
     }
 }
 
-/* What bit i being set (index 1) or clear (0) adds to an entry of the table. */
-static inline float part(float q, unsigned set)
+static float largest_range(const float *q, uint32_t width)
 {
-    return set ? (q > 0 ? q : 0) : (q < 0 ? -q : 0);
+    float range = 0;
+    for (uint32_t i = 0; i < width; i += WIDTH) {
+        vec size = size_of(load(q + i));
+        float sum = (size[0] + size[1]) + (size[2] + size[3]);
+        range = sum > range ? sum : range;
+    }
+    return range;
 }
 
-static inline float entry(const float *q, unsigned bits)
+/* The table of four coordinates; returns the sum of its entries. Of two coordinates there are four sums: `low` for bits
+ * 0 and 1, `high` for 2 and 3. */
+static inline uint32_t make_entries(vec q, float units, uint8_t table[16])
 {
-    return (part(q[0], bits & 1) + part(q[1], bits >> 1 & 1)) + (part(q[2], bits >> 2 & 1) + part(q[3], bits >> 3 & 1));
+    vec zero = {0}, set = choose(q > zero, q, zero), clear = choose(q < zero, -q, zero);
+    vec low = (vec){clear[0], set[0], clear[0], set[0]} + (vec){clear[1], clear[1], set[1], set[1]};
+    vec high = (vec){clear[2], set[2], clear[2], set[2]} + (vec){clear[3], clear[3], set[3], set[3]};
+    ivec total = {0};
+    for (unsigned k = 0; k < 4; k++) {
+        ivec entries = nearest((low + all(high[k])) * units);
+        store_bytes(table + 4 * k, entries);
+        total += entries;
+    }
+    return (uint32_t)(total[0] + total[1] + total[2] + total[3]);
 }
 
 static void make_table(const float *q, uint32_t width, uint8_t *table, struct mn_scan_query *query)
 {
-    float range = 0;
-    for (uint32_t i = 0; i < width; i += 4) {
-        float size = (fabsf(q[i]) + fabsf(q[i + 1])) + (fabsf(q[i + 2]) + fabsf(q[i + 3]));
-        range = size > range ? size : range;
-    }
-    struct mn_kernel_grid grid = mn_kernel_grid(range, 31);
+    struct mn_kernel_grid grid = mn_kernel_grid(largest_range(q, width), 31);
     uint32_t total = 0;
-    for (uint32_t i = 0; i < width; i += 4) {
-        for (unsigned b = 0; b < 16; b++) {
-            table[4 * i + b] = (uint8_t)nearest(entry(q + i, b) * grid.units);
-            total += table[4 * i + b];
-        }
-    }
+    for (uint32_t i = 0; i < width; i += WIDTH)
+        total += make_entries(load(q + i), grid.units, table + 4 * (size_t)i);
     *query = (struct mn_scan_query){width, table, grid.step, mn_kernel_bias(grid.step, total)};
+}
+
+static float largest(const float *x, uint32_t n)
+{
+    vec max = {0};
+    for (uint32_t i = 0; i < n; i += WIDTH)
+        max = larger(size_of(load(x + i)), max);
+    return largest_of(max);
 }
 
 static void make_fine(const float *q, uint32_t width, int8_t *codes, struct mn_fine_query *query)
 {
     float max = largest(q, width);
     struct mn_kernel_grid grid = mn_kernel_grid(max, 127);
-    struct lanes lost = {{0}};
-    int32_t sum = 0;
-    for (uint32_t i = 0; i < width; i += MN_KERNEL_LANES) {
-        for (unsigned j = 0; j < MN_KERNEL_LANES; j++) {
-            int32_t code = nearest(q[i + j] * grid.units);
-            float rest = q[i + j] - grid.step * (float)code;
-            codes[i + j] = (int8_t)code;
-            sum += code;
-            lost.lane[j] += rest * rest;
-        }
+    vec lost[BLOCKS] = {{0}};
+    ivec sum = {0};
+    for (uint32_t i = 0; i < width; i += WIDTH) {
+        ivec code = nearest(load(q + i) * grid.units);
+        vec rest = load(q + i) - grid.step * __builtin_convertvector(code, vec);
+        store_bytes(codes + i, code);
+        sum += code;
+        lost[i / WIDTH % BLOCKS] += rest * rest;
     }
-    float above = mn_kernel_lost(sum_lanes(&lost), max, width);
-    *query = (struct mn_fine_query){width, codes, grid.step, sum, above};
+    float above = mn_kernel_lost(fold(lost), max, width);
+    *query = (struct mn_fine_query){width, codes, grid.step, sum[0] + sum[1] + sum[2] + sum[3], above};
 }
 
+/* A byte of a table after the other, so that the two sums of its rows stay in registers. */
 static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach, float limit,
                            float low[32])
 {
     static const uint8_t lane_of[16] = {0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15};
-    uint32_t sums[32] = {0}, below = 0, width = query->width;
-    for (uint32_t i = 0; i < 4 * width; i += 16) {
-        for (unsigned j = 0; j < 16; j++) {
-            sums[j] += query->table[i + (block[i + j] & 15)];
-            sums[j + 16] += query->table[i + (block[i + j] >> 4)];
+    size_t bytes = 4 * (size_t)query->width;
+    int32_t sums[32];
+    uint32_t below = 0;
+    for (size_t j = 0; j < 16; j++) {
+        int32_t first = 0, second = 0;
+        for (size_t i = 0; i < bytes; i += 16) {
+            unsigned code = block[i + j];
+            first += query->table[i + (code & 15)];
+            second += query->table[i + (code >> 4)];
         }
+        sums[lane_of[j]] = first;
+        sums[lane_of[j] + 16] = second;
     }
-    const float *add = (const float *)(const void *)(block + 4 * (size_t)width), *slope = add + 32, *error = add + 64;
-    for (unsigned j = 0; j < 32; j++) {
-        unsigned i = lane_of[j & 15] + (j & 16);
-        float product = slope[i] * (query->step * (float)sums[j] + query->bias);
+    const float *add = (const float *)(const void *)(block + bytes), *slope = add + 32, *error = add + 64;
+    for (unsigned i = 0; i < 32; i++) {
+        float product = slope[i] * (query->step * (float)sums[i] + query->bias);
         low[i] = ((add[i] + gap) + product) - error[i] * reach;
         below |= (uint32_t)(low[i] < limit) << i;
     }
@@ -238,57 +277,61 @@ static int32_t dot8(const uint8_t *codes, const int8_t *query, uint32_t width)
     return sum;
 }
 
-static inline float center(const float *c, uint32_t i)
+static inline vec center(const float *c, uint32_t i)
 {
-    return c ? c[i] : 0;
+    return c ? load(c + i) : (vec){0};
 }
 
 static void encode_signs(const float *x, const float *c, uint32_t width, uint8_t *bits, struct mn_code_sums *sums)
 {
-    struct lanes norm2 = {{0}}, norm1 = {{0}}, centers = {{0}};
-    float max = 0;
+    vec norm2[BLOCKS] = {{0}}, norm1[BLOCKS] = {{0}}, centers[BLOCKS] = {{0}}, max = {0}, half = all(0.5f);
     for (uint32_t i = 0; i < width; i += MN_KERNEL_LANES) {
-        uint32_t word = 0;
-        for (unsigned j = 0; j < MN_KERNEL_LANES; j++) {
-            float from = center(c, i + j), r = x[i + j] - from, size = fabsf(r);
-            norm2.lane[j] += r * r;
-            norm1.lane[j] += size;
-            centers.lane[j] += r > 0 ? 0.5f * from : -0.5f * from;
-            max = size > max ? size : max;
-            word |= (uint32_t)(r > 0) << j;
+        ivec word = {0}, lane = {1, 2, 4, 8};
+        for (unsigned j = 0; j < BLOCKS; j++, lane <<= WIDTH) {
+            vec from = center(c, i + j * WIDTH), r = load(x + i + j * WIDTH) - from, size = size_of(r);
+            ivec positive = r > 0;
+            norm2[j] += r * r;
+            norm1[j] += size;
+            centers[j] += choose(positive, half, -half) * from;
+            max = larger(size, max);
+            word |= positive & lane;
         }
+        uint32_t all_bits = (uint32_t)(word[0] | word[1] | word[2] | word[3]);
         for (unsigned j = 0; j < 4; j++)
-            bits[i / 8 + j] = (uint8_t)(word >> 8 * j);
+            bits[i / 8 + j] = (uint8_t)(all_bits >> 8 * j);
     }
-    *sums = (struct mn_code_sums){sum_lanes(&norm2), sum_lanes(&norm1), max, sum_lanes(&centers), 0, 0, 0, 0};
+    *sums = (struct mn_code_sums){fold(norm2), fold(norm1), largest_of(max), fold(centers), 0, 0, 0, 0};
+}
+
+static void encode_codes(const float *x, const float *c, uint32_t width, uint8_t *codes, struct mn_code_sums *sums)
+{
+    vec fine[BLOCKS] = {{0}}, centers[BLOCKS] = {{0}};
+    float units = mn_kernel_grid(sums->max, 127.99f).units;
+    for (uint32_t i = 0; i < width; i += WIDTH) {
+        vec from = center(c, i), r = load(x + i) - from;
+        ivec code = __builtin_convertvector(r * units + 128, ivec); /* cuts off */
+        vec y = __builtin_convertvector(code, vec) - 127.5f;
+        store_bytes(codes + i, code);
+        fine[i / WIDTH % BLOCKS] += r * y;
+        centers[i / WIDTH % BLOCKS] += y * from;
+    }
+    sums->fine = fold(fine);
+    sums->fine_center = fold(centers);
+    sums->scale = sums->fine > 0 ? sums->norm2 / sums->fine : 0;
 }
 
 static void encode(const float *x, const float *c, uint32_t width, uint8_t *codes8, uint8_t *bits,
                    struct mn_code_sums *sums)
 {
+    vec lost[BLOCKS] = {{0}};
     encode_signs(x, c, width, bits, sums);
-    struct lanes fine = {{0}}, centers = {{0}}, lost = {{0}};
-    float units = mn_kernel_grid(sums->max, 127.99f).units;
-    for (uint32_t i = 0; i < width; i += MN_KERNEL_LANES) {
-        for (unsigned j = 0; j < MN_KERNEL_LANES; j++) {
-            float from = center(c, i + j), r = x[i + j] - from;
-            int32_t code = (int32_t)(r * units + 128);
-            float y = (float)code - 127.5f;
-            codes8[i + j] = (uint8_t)code;
-            fine.lane[j] += r * y;
-            centers.lane[j] += y * from;
-        }
+    encode_codes(x, c, width, codes8, sums);
+    for (uint32_t i = 0; i < width; i += WIDTH) {
+        vec y = (vec){codes8[i], codes8[i + 1], codes8[i + 2], codes8[i + 3]} - 127.5f;
+        vec d = (load(x + i) - center(c, i)) - sums->scale * y;
+        lost[i / WIDTH % BLOCKS] += d * d;
     }
-    sums->fine = sum_lanes(&fine);
-    sums->fine_center = sum_lanes(&centers);
-    sums->scale = sums->fine > 0 ? sums->norm2 / sums->fine : 0;
-    for (uint32_t i = 0; i < width; i += MN_KERNEL_LANES) {
-        for (unsigned j = 0; j < MN_KERNEL_LANES; j++) {
-            float d = (x[i + j] - center(c, i + j)) - sums->scale * ((float)codes8[i + j] - 127.5f);
-            lost.lane[j] += d * d;
-        }
-    }
-    sums->lost2 = sum_lanes(&lost);
+    sums->lost2 = fold(lost);
 }
 
 /* Two rows of each side at a time: four products for four loads. */
