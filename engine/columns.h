@@ -3,10 +3,10 @@
  *
  * Files in columns/<id>/: embeddings ids spaces born times expires confidence scale (one fixed-size element a row),
  * tags meta content (bytes, then offsets), strings (the dictionary, sorted), idhash (rows by bucket of their id's
- * hash), postings (roaring bitmaps per string), died (liveness it was born with) and died.<seq> (later ones); all with
- * suffix .col. Rows are sorted by (at, id). The layout of a file is in columns_file.h. Small columns are checked whole
- * when an instance first opens a segment; embeddings, meta and content block by block at the first touch by each
- * process; everything by the scrubber, in time.
+ * hash), postings (roaring bitmaps per string), metaindex (rows by the values of their meta, meta_index.h), died
+ * (liveness it was born with) and died.<seq> (later ones); all with suffix .col. Rows are sorted by (at, id). The
+ * layout of a file is in columns_file.h. Small columns are checked whole when an instance first opens a segment;
+ * embeddings, meta and content block by block at the first touch by each process; everything by the scrubber, in time.
  *
  * All threads of a process share one mapping of a segment (and its record of what was checked): opening it a second
  * time costs a look-up.
@@ -84,6 +84,10 @@ enum mn_posting { MN_POSTING_SPACE = 0, MN_POSTING_TAG = 1 };
 const void *mn_columns_postings(const struct mn_columns *columns, enum mn_posting kind, uint32_t string);
 /* How many rows that is: costs one load. 0 for MN_NONE. */
 uint32_t mn_columns_posting_rows(const struct mn_columns *columns, enum mn_posting kind, uint32_t string);
+
+/* The index of meta (engine/meta_index.h); valid while the segment is open. */
+struct mn_meta_index;
+const struct mn_meta_index *mn_columns_meta_index(const struct mn_columns *columns);
 
 /* True when a block has failed its checksum at first touch, in this process, since the segment was opened. */
 bool mn_columns_damaged(const struct mn_columns *columns);

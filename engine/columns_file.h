@@ -29,7 +29,8 @@
     X(STRINGS, 12, "strings", 0, true)                                                                                 \
     X(IDHASH, 13, "idhash", 0, true)                                                                                   \
     X(POSTINGS, 14, "postings", 0, true)                                                                               \
-    X(DIED, 15, "died", 8, true)
+    X(DIED, 15, "died", 8, true)                                                                                       \
+    X(METAINDEX, 16, "metaindex", 0, true)
 
 /* Files of the same layout that are no columns of a segment from its birth: what is derived from them, and codebooks
  * (whose `segment` is their generation). */

@@ -14,6 +14,7 @@
 
 #include "engine/columns.h"
 #include "engine/columns_file.h"
+#include "engine/meta_index.h"
 
 struct mn_columns {
     /* Asked for at each embedding. A bit per block of the embeddings: set when that block and the ones which a vector
@@ -33,6 +34,7 @@ struct mn_columns {
     uint64_t buckets;
     const struct mn_posting_entry *postings;    /* [2][strings] */
     _Atomic(const roaring_bitmap_t *) *bitmaps; /* [2][strings]: views made so far */
+    struct mn_meta_index meta_index;
 
     /* The registry's. */
     struct mn_columns *next;
@@ -164,6 +166,8 @@ static enum mn_status find_indexes(struct mn_columns *c)
     if (lists->header->rows != 2 * (uint64_t)c->strings || lists->data_bytes < directory)
         return damaged_file(c, MN_COLUMN_POSTINGS, "does not fit strings.col");
     c->postings = (const struct mn_posting_entry *)(const void *)(lists->data + lists->data_bytes - directory);
+    if (!mn_meta_index_open(&c->meta_index, c, &c->files[MN_COLUMN_METAINDEX]))
+        return damaged_file(c, MN_COLUMN_METAINDEX, "is not what it should be");
     c->bitmaps = calloc(2 * (size_t)c->strings + 1, sizeof *c->bitmaps);
     if (!c->bitmaps)
         return MN_FAIL(MN_SYSTEM, "no memory for the postings of %s", c->dir);
@@ -463,6 +467,11 @@ const void *mn_columns_postings(const struct mn_columns *c, enum mn_posting kind
         bitmap = other;
     }
     return bitmap;
+}
+
+const struct mn_meta_index *mn_columns_meta_index(const struct mn_columns *c)
+{
+    return &c->meta_index;
 }
 
 /* ---- ids ---- */

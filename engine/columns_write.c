@@ -2,7 +2,8 @@
  * columns_write.c - writing a column segment: rows come in order, each column is a stream into its own file.
  *
  * Memory is bounded by what a row needs besides its bytes: three offsets and a hash, and MN_SINK_BYTES per column. The
- * postings are made at the end from the space and tag columns that were just written, some strings at a time.
+ * postings are made at the end from the space and tag columns that were just written, some strings at a time; then the
+ * index of meta (engine/meta_index.h says what it takes).
  *
  * The folder is columns/<id>.tmp until every file in it is synced. Whoever finds such a folder later may remove it.
  */
@@ -14,6 +15,7 @@
 #include "engine/columns.h"
 #include "engine/columns_file.h"
 #include "engine/fault.h"
+#include "engine/meta_index.h"
 
 /* Rows listed at once while postings are made: 64 MiB of row numbers. */
 #define POSTINGS_ROWS_AT_ONCE (16u << 20)
@@ -371,6 +373,25 @@ out:
     return status;
 }
 
+static enum mn_status write_meta_index(struct mn_columns_writer *w)
+{
+    struct mn_column_file meta = {0}, confidence = {0};
+    char path[MN_PATH_MAX];
+    enum mn_status status = MN_OK;
+    column_path(w, MN_COLUMN_META, path);
+    MN_TRY_OUT(mn_column_file_map(&meta, &w->store, w->segment, MN_COLUMN_META, path));
+    column_path(w, MN_COLUMN_CONFIDENCE, path);
+    MN_TRY_OUT(mn_column_file_map(&confidence, &w->store, w->segment, MN_COLUMN_CONFIDENCE, path));
+    MN_TRY_OUT(mn_meta_index_write(&w->sinks[MN_COLUMN_METAINDEX], w->rows, meta.data, w->meta_start,
+                                   (const float *)(const void *)confidence.data));
+out:
+    if (meta.base)
+        mn_column_file_unmap(&meta);
+    if (confidence.base)
+        mn_column_file_unmap(&confidence);
+    return status;
+}
+
 /* ---- publication ---- */
 
 static enum mn_status make_durable(struct mn_columns_writer *w)
@@ -396,6 +417,7 @@ enum mn_status mn_columns_finish(struct mn_columns_writer *w, uint64_t *bytes)
     MN_TRY_OUT(write_strings(w));
     MN_TRY_OUT(write_idhash(w));
     MN_TRY_OUT(write_postings(w));
+    MN_TRY_OUT(write_meta_index(w));
     MN_TRY_OUT(make_durable(w));
     *bytes = 0;
     for (uint32_t c = 0; c < MN_COLUMN_COUNT; c++)

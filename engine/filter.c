@@ -291,17 +291,22 @@ static bool value_matches(const struct mn_where *where, struct mn_str value)
     }
 }
 
+bool mn_where_matches(const struct mn_where *where, struct mn_str meta)
+{
+    struct mn_str value;
+    if (meta.length > 0 && mn_meta_find(meta, where->key, &value))
+        return value_matches(where, value);
+    return where->op == MN_WHERE_NE || (where->op == MN_WHERE_EXISTS && !where->exists);
+}
+
 static bool meta_matches(const struct mn_matcher *m, uint32_t row)
 {
     const struct mn_filter *filter = &m->scope->filter;
-    struct mn_str meta, value;
+    struct mn_str meta;
     if (mn_part_meta(m->part, row, &meta) != MN_OK)
         return false;
     for (uint32_t i = 0; i < filter->where_count; i++) {
-        const struct mn_where *where = &filter->where[i];
-        bool there = meta.length > 0 && mn_meta_find(meta, where->key, &value);
-        bool absent_matches = where->op == MN_WHERE_NE || (where->op == MN_WHERE_EXISTS && !where->exists);
-        if (there ? !value_matches(where, value) : !absent_matches)
+        if (!mn_where_matches(&filter->where[i], meta))
             return false;
     }
     return true;

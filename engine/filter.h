@@ -65,6 +65,9 @@ bool mn_matcher_part(struct mn_matcher *matcher, const struct mn_part *part, uin
 /* The next up to `max` rows that are visible at `seq` and `now` and match; 0 when there are no more. */
 uint32_t mn_matcher_next(struct mn_matcher *matcher, uint64_t seq, int64_t now, uint32_t *rows, uint32_t max);
 
+/* One condition on meta in its compact form (length 0: none was given). */
+bool mn_where_matches(const struct mn_where *where, struct mn_str meta);
+
 /* Whether a row of the current part matches, visible or not. Cheap columns first (time, space, confidence, ids, tags),
  * meta last. A row whose meta is damaged does not match a condition on meta. */
 bool mn_matcher_row(const struct mn_matcher *matcher, uint32_t row);

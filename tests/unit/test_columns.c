@@ -18,9 +18,9 @@
 
 #define DIM 24u
 
-static const char *const columns[] = {"ids",        "spaces",  "born",       "times",    "expires",
-                                      "confidence", "scale",   "embeddings", "tags",     "meta",
-                                      "content",    "strings", "idhash",     "postings", "died"};
+static const char *const columns[] = {"ids",    "spaces",     "born", "times",    "expires", "confidence",
+                                      "scale",  "embeddings", "tags", "meta",     "content", "strings",
+                                      "idhash", "postings",   "died", "metaindex"};
 
 struct fixture {
     struct mn_store store;
