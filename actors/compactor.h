@@ -3,6 +3,7 @@
  *   compactor_role.c   the role: requests, the queue of jobs, what to do next
  *   compactor_work.c   a compaction: plan, build, propose, and what the writer makes of it
  *   compactor_care.c   codebooks and inverted files, looked after when there is nothing to compact
+ *   compactor_hot.c    hot copies of codes in shared memory
  *   compactor_watch.c  what the columns look like: residency, the scrubber, verify
  *   compactor_load.c   how busy recall is
  *   compactor_codes.c  the thread that codes the tail
@@ -106,6 +107,12 @@ enum mn_status mn_compactor_care(struct mn_compactor_role *c, uint32_t *worked) 
 void mn_compactor_note_codes(struct mn_compactor_role *c, const struct mn_compact_proposal *proposal);
 /* Gauges of codes. */
 void mn_compactor_code_census(struct mn_compactor_role *c, const struct mn_manifest *manifest);
+
+/* compactor_hot.c */
+/* Before a manifest is proposed: copies for those of its segments that lack one, as far as there is room. */
+void mn_compactor_hot_ahead(struct mn_compactor_role *c, const struct mn_manifest *next);
+/* Makes and removes what the manifest and memory.budget ask for now; gauges of it. */
+void mn_compactor_hot_census(struct mn_compactor_role *c, const struct mn_manifest *manifest);
 
 /* compactor_watch.c */
 /* Gauges of the columns. */

@@ -116,6 +116,7 @@ void mn_compactor_census(struct mn_compactor_role *c)
     mn_stat_set(c->actor->stats, MN_STAT_column_rows, rows);
     mn_stat_set(c->actor->stats, MN_STAT_column_bytes, bytes);
     mn_compactor_code_census(c, &manifest);
+    mn_compactor_hot_census(c, &manifest);
     watch_manifest(c, &manifest);
     note_residency(c);
     mn_manifest_free(&manifest);

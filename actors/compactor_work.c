@@ -177,6 +177,7 @@ enum mn_status mn_compactor_publish(struct mn_compactor_role *c, const struct mn
 {
     struct mn_actor *actor = c->actor;
     char name[64];
+    mn_compactor_hot_ahead(c, &proposal->next);
     snprintf(name, sizeof name, PROPOSAL_PREFIX "%d.%u", (int)getpid(), ++c->proposals);
     /* Not settled from here on: until the writer has answered, what we propose may become the store. */
     c->settled = false;

@@ -12,6 +12,7 @@
 #include "actors/recall_lane.h"
 #include "actors/recall_slow.h"
 #include "actors/router.h"
+#include "engine/hot.h"
 #include "shm/process.h"
 
 #define RECEIVE_MAX    64         /* requests a turn */
@@ -51,6 +52,7 @@ static enum mn_status start(struct mn_actor *actor, void **state)
     r->parked = calloc(PARKED_MAX, sizeof *r->parked);
     if (!r->parked)
         return MN_FAIL(MN_INTERNAL, "no memory for the recall worker");
+    mn_hot_place(actor->node, actor->settings.recall_lock_hot);
     MN_TRY(mn_recall_lane_open(&r->lane, actor));
     r->slow_threads = (uint32_t)actor->settings.recall_threads - 1;
     MN_TRY(mn_recall_slow_open(&r->slow, actor, r->slow_threads));

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "engine/columns_file.h"
+#include "engine/hot.h"
 
 /* What was found out about the blocks of 8-bit codes; relaxed: two threads may check the same block at once, and both
  * find the same. */
@@ -26,6 +27,7 @@ struct mn_ivf_file {
     struct mn_ivf_check check;
     _Atomic bool any_damaged;
     struct mn_column_file file;
+    struct mn_hot hot; /* when mapped, `file` is a view of it */
     const struct mn_codebook *codebook;
     struct mn_ivf_file *next; /* the registry's */
     uint32_t users;
@@ -169,14 +171,30 @@ static enum mn_status check_head(struct mn_ivf_file *f, uint32_t blocks)
     return directory_fits(&f->ivf, blocks) && rows_fit(&f->ivf) ? MN_OK : does_not_fit(f, "directory");
 }
 
-static enum mn_status map_file(struct mn_ivf_file *f, const struct mn_store *store, uint64_t segment, uint64_t gen)
+/* The hot copy shall be taken, or the file itself. */
+static enum mn_status map_bytes(struct mn_ivf_file *f, const struct mn_store *store, struct mn_instance *hot,
+                                uint64_t segment, uint64_t gen)
 {
-    MN_TRY(mn_column_file_map(&f->file, store, segment, MN_COLUMN_IVF, f->path));
+    if (!hot || mn_hot_map(&f->hot, hot, segment, gen) != MN_OK)
+        return mn_column_file_map(&f->file, store, segment, MN_COLUMN_IVF, f->path);
+    f->file = (struct mn_column_file){
+        .header = f->hot.header, .data = f->hot.data, .data_bytes = f->hot.data_bytes, .io = store->io};
+    return MN_OK;
+}
+
+static enum mn_status map_file(struct mn_ivf_file *f, const struct mn_store *store, struct mn_instance *hot,
+                               uint64_t segment, uint64_t gen)
+{
+    MN_TRY(map_bytes(f, store, hot, segment, gen));
     enum mn_status status = mn_codebook_open(&f->codebook, store, gen);
     if (status == MN_NOT_FOUND)
         return MN_FAIL(MN_CORRUPT, "%s has no codebook: %s", f->path, mn_error_text());
     MN_TRY(status);
     MN_TRY(use_body(f, gen));
+    if (f->hot.base) {
+        f->ivf.check = NULL;
+        return MN_OK;
+    }
     size_t words = f->file.blocks / 64 + 1;
     f->check.file = &f->file;
     f->check.any_damaged = &f->any_damaged;
@@ -190,6 +208,7 @@ static enum mn_status map_file(struct mn_ivf_file *f, const struct mn_store *sto
 static void forget(struct mn_ivf_file *f)
 {
     mn_column_file_unmap(&f->file);
+    mn_hot_unmap(&f->hot);
     if (f->codebook)
         mn_codebook_close(f->codebook);
     free(f->check.checked);
@@ -197,13 +216,14 @@ static void forget(struct mn_ivf_file *f)
     free(f);
 }
 
-static enum mn_status open_locked(struct mn_ivf_file **file, const struct mn_store *store, uint64_t segment,
-                                  uint64_t codebook)
+/* hot: NULL when the file itself is wanted, or there is no copy. */
+static enum mn_status open_locked(struct mn_ivf_file **file, const struct mn_store *store, struct mn_instance *hot,
+                                  uint64_t segment, uint64_t codebook)
 {
     char path[MN_PATH_MAX];
     mn_ivf_path(store, path, segment, codebook);
     for (struct mn_ivf_file *f = registry; f; f = f->next) {
-        if (!mn_ivf_damaged(f) && strcmp(f->path, path) == 0) {
+        if (!mn_ivf_damaged(f) && !f->hot.base == !hot && strcmp(f->path, path) == 0) {
             f->users++;
             *file = f;
             return MN_OK;
@@ -213,7 +233,7 @@ static enum mn_status open_locked(struct mn_ivf_file **file, const struct mn_sto
     if (!f)
         return MN_FAIL(MN_SYSTEM, "no memory to open %s", path);
     memcpy(f->path, path, sizeof f->path);
-    enum mn_status status = map_file(f, store, segment, codebook);
+    enum mn_status status = map_file(f, store, hot, segment, codebook);
     if (status != MN_OK) {
         forget(f);
         return mn_error_pass(status, __FILE__, __LINE__);
@@ -227,9 +247,17 @@ static enum mn_status open_locked(struct mn_ivf_file **file, const struct mn_sto
 
 enum mn_status mn_ivf_open(struct mn_ivf_file **file, const struct mn_store *store, uint64_t segment, uint64_t codebook)
 {
+    return mn_ivf_open_hot(file, store, NULL, segment, codebook);
+}
+
+enum mn_status mn_ivf_open_hot(struct mn_ivf_file **file, const struct mn_store *store, struct mn_instance *instance,
+                               uint64_t segment, uint64_t codebook)
+{
     *file = NULL;
+    if (instance && !mn_hot_there(instance, segment, codebook))
+        instance = NULL;
     pthread_mutex_lock(&registry_lock);
-    enum mn_status status = open_locked(file, store, segment, codebook);
+    enum mn_status status = open_locked(file, store, instance, segment, codebook);
     pthread_mutex_unlock(&registry_lock);
     return status;
 }

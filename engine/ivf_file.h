@@ -16,6 +16,7 @@
 
 #include "engine/codebook.h"
 #include "engine/columns.h"
+#include "shm/instance.h"
 
 #define MN_IVF_MAGIC UINT64_C(0x3146564900004e4d)
 
@@ -58,6 +59,10 @@ struct mn_ivf_file; /* a mapping, and the codebook that goes with it */
  * scanned exactly instead. */
 enum mn_status mn_ivf_open(struct mn_ivf_file **file, const struct mn_store *store, uint64_t segment,
                            uint64_t codebook) MN_MUST_USE;
+/* The same through the segment's hot copy in shared memory (engine/hot.h) when there is one, in which everything has
+ * been checked; else as mn_ivf_open. */
+enum mn_status mn_ivf_open_hot(struct mn_ivf_file **file, const struct mn_store *store, struct mn_instance *instance,
+                               uint64_t segment, uint64_t codebook) MN_MUST_USE;
 /* NULL is harmless. */
 void mn_ivf_close(struct mn_ivf_file *file);
 const struct mn_ivf *mn_ivf_of(const struct mn_ivf_file *file);

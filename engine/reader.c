@@ -39,6 +39,7 @@ struct mn_reader {
     uint32_t count;
     uint32_t missing;               /* column segments of the view that could not be opened */
     uint32_t uncoded;               /* and inverted files */
+    uint64_t hot_gen;               /* what it was when hot copies were looked for */
     uint64_t codes_gen, codes_view; /* what both were when codes of tail chunks were looked for */
     struct mn_codes_list codes_list;
 };
@@ -128,9 +129,9 @@ static bool taken_over(const struct mapped *list, uint32_t count, const struct m
 }
 
 /* Without it the segment is scanned exactly: its failure is no failure of the reader's. */
-static void open_ivf(const struct mn_store *store, struct mapped *m, uint32_t rows)
+static void open_ivf(struct mn_reader *r, struct mapped *m, uint32_t rows)
 {
-    if (m->codebook == 0 || mn_ivf_open(&m->ivf, store, m->number, m->codebook) != MN_OK)
+    if (m->codebook == 0 || mn_ivf_open_hot(&m->ivf, &r->store, r->instance, m->number, m->codebook) != MN_OK)
         return;
     if (mn_ivf_of(m->ivf)->rows == rows)
         return;
@@ -152,7 +153,7 @@ static enum mn_status map_part(struct mn_reader *r, struct mapped *m, uint64_t r
     if (part.rows != rows)
         return MN_FAIL(MN_CORRUPT, "column segment %llu has %u rows, the view says %llu", (unsigned long long)m->number,
                        part.rows, (unsigned long long)rows);
-    open_ivf(&r->store, m, part.rows);
+    open_ivf(r, m, part.rows);
     return MN_OK;
 }
 
@@ -250,11 +251,30 @@ static void mend_codes(struct mn_reader *r)
             mn_ivf_close(m->ivf);
             m->ivf = NULL;
             if (!m->reopened)
-                open_ivf(&r->store, m, r->parts[i].rows);
+                open_ivf(r, m, r->parts[i].rows);
             m->reopened = true;
             r->parts[i].ivf = m->ivf ? mn_ivf_of(m->ivf) : NULL;
         }
         r->uncoded += m->codebook != 0 && !m->ivf;
+    }
+}
+
+/* Takes hot copies that have come, and lets go of those that went. Acquire: what the number counts is there. */
+static void follow_hot(struct mn_reader *r)
+{
+    uint64_t gen = atomic_load_explicit(&r->instance->control->hot_gen, memory_order_acquire);
+    if (gen == r->hot_gen)
+        return;
+    r->hot_gen = gen;
+    for (uint32_t i = 0; i < r->count; i++) {
+        struct mapped *m = &r->mapped[i];
+        struct mn_ivf_file *old = m->ivf;
+        if (!old)
+            continue;
+        m->ivf = NULL;
+        open_ivf(r, m, r->parts[i].rows);
+        mn_ivf_close(old);
+        r->parts[i].ivf = m->ivf ? mn_ivf_of(m->ivf) : NULL;
     }
 }
 
@@ -353,6 +373,7 @@ static enum mn_status pin_once(struct mn_reader *r, uint64_t as_of, struct mn_sn
     if (*again)
         return MN_OK;
     MN_TRY(status);
+    follow_hot(r);
     mend_codes(r);
     follow_codes(r);
     for (uint32_t i = 0; i < r->count; i++)

@@ -87,6 +87,15 @@
     F(208, uint64_t, fine_at, , "compactor: struct mn_ivf_fine[rows_max], by slot")                                    \
     L(256, _Atomic uint32_t, rows, , "compactor: rows below it are coded for good; store with release")
 
+/* Behind it the header of the inverted file, from 2 MiB on its data (engine/hot.h). */
+#define MN_HOT_FIELDS(F, L)                                                                                            \
+    F(0, struct mn_segment_header, header, , "compactor")                                                              \
+    F(128, uint64_t, segment, , "compactor: id of the column segment")                                                 \
+    F(136, uint64_t, codebook, , "compactor: generation of the codebook that the codes are on")                        \
+    F(144, uint64_t, data_bytes, , "compactor: length of the inverted file's data")                                    \
+    F(152, uint64_t, huge_bytes, , "compactor: of them in huge pages when they were copied")                           \
+    F(160, uint8_t, spare, [32], "0")
+
 #define MN_VIEW_COLUMNS_FIELDS(F, L)                                                                                   \
     F(0, uint64_t, segment, , "id of the column segment")                                                              \
     F(8, uint64_t, rows, , "rows in it")                                                                               \
@@ -110,6 +119,7 @@ MN_STRUCT(mn_tail_header, MN_TAIL_HEADER_FIELDS)
 MN_STRUCT(mn_tail_string, MN_TAIL_STRING_FIELDS)
 MN_STRUCT(mn_live, MN_LIVE_FIELDS)
 MN_STRUCT(mn_codes, MN_CODES_FIELDS)
+MN_STRUCT(mn_hot_header, MN_HOT_FIELDS)
 MN_STRUCT(mn_view_columns, MN_VIEW_COLUMNS_FIELDS)
 MN_STRUCT(mn_view_chunk, MN_VIEW_CHUNK_FIELDS)
 MN_STRUCT(mn_view, MN_VIEW_FIELDS)
@@ -120,6 +130,7 @@ MN_STRUCT(mn_view, MN_VIEW_FIELDS)
     X(mn_tail_string, MN_TAIL_STRING_FIELDS, 16)                                                                       \
     X(mn_live, MN_LIVE_FIELDS, 256)                                                                                    \
     X(mn_codes, MN_CODES_FIELDS, 320)                                                                                  \
+    X(mn_hot_header, MN_HOT_FIELDS, 192)                                                                               \
     X(mn_view_columns, MN_VIEW_COLUMNS_FIELDS, 32)                                                                     \
     X(mn_view_chunk, MN_VIEW_CHUNK_FIELDS, 16)                                                                         \
     X(mn_view, MN_VIEW_FIELDS, 192)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "engine/fault.h"
+#include "engine/hot.h"
 #include "engine/view.h"
 #include "engine/writer_state.h"
 #include "shm/process.h"
@@ -37,6 +38,11 @@ static enum mn_status remove_shared(struct mn_writer *w, const char *name)
     return mn_wal_keeper_remove(w->keeper, path);
 }
 
+static enum mn_status remove_hot(void *context, const char *name)
+{
+    return remove_shared(context, name);
+}
+
 /* Hands the files of an entry to the keeper, which unlinks them. */
 static enum mn_status let_go(struct mn_writer *w, const struct mn_limbo *entry)
 {
@@ -54,6 +60,7 @@ static enum mn_status let_go(struct mn_writer *w, const struct mn_limbo *entry)
     case MN_LIMBO_COLUMNS:
         snprintf(name, sizeof name, "live.%" PRIu64 ".%" PRIu64, entry->file_gen, entry->number);
         MN_TRY(remove_shared(w, name));
+        MN_TRY(mn_hot_visit(w->instance, entry->number, remove_hot, w));
         return mn_wal_keeper_remove(w->keeper, mn_store_columns_dir(&w->store, path, entry->number));
     case MN_LIMBO_SHARED:
         return remove_shared(w, entry->name);

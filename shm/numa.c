@@ -4,6 +4,7 @@
 #include "shm/numa.h"
 
 #include <numa.h>
+#include <numaif.h>
 #include <sched.h>
 
 uint32_t mn_numa_nodes(void)
@@ -26,6 +27,18 @@ enum mn_status mn_numa_bind(uint32_t node)
         return MN_FAIL_ERRNO("cannot run on NUMA node %u", node);
     numa_set_preferred((int)node);
     return MN_OK;
+}
+
+enum mn_status mn_numa_place(void *address, uint64_t bytes, uint32_t node)
+{
+    if (mn_numa_nodes() == 1)
+        return MN_OK;
+    struct bitmask *nodes = numa_allocate_nodemask();
+    numa_bitmask_setbit(nodes, node);
+    bool placed = mbind(address, bytes, MPOL_PREFERRED, nodes->maskp, nodes->size + 1, 0) == 0;
+    enum mn_status status = placed ? MN_OK : MN_FAIL_ERRNO("cannot place memory on NUMA node %u", node);
+    numa_free_nodemask(nodes);
+    return status;
 }
 
 enum mn_scheduling mn_numa_schedule(enum mn_scheduling wanted)
