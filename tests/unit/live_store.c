@@ -58,12 +58,26 @@ uint32_t live_content(uint32_t space, uint32_t id, uint32_t version, char conten
     return (uint32_t)n;
 }
 
+static void make_vector(float vector[LIVE_DIM], uint32_t space, uint32_t id, uint32_t version)
+{
+    uint64_t seed = (uint64_t)version << 32 | id << 2 | space;
+    for (uint32_t d = 0; d < LIVE_DIM; d++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        float noise = (float)(seed >> 40) / (1 << 24) - 0.5f;
+        if (version >= LIVE_ALIKE)
+            vector[d] = 1 + noise / 1000;
+        else if (version >= LIVE_STRANGE)
+            vector[d] = noise;
+        else
+            vector[d] = sinf((float)(id * 131 + version * 7 + d + space)) + 0.001f;
+    }
+}
+
 static void make_version(struct version *v, uint32_t space, uint32_t id, uint32_t version)
 {
     struct mn_meta_writer meta = {.data = v->meta, .bytes_max = sizeof v->meta};
     mn_meta_uint(&meta, version);
-    for (uint32_t d = 0; d < LIVE_DIM; d++)
-        v->vector[d] = sinf((float)(id * 131 + version * 7 + d + space)) + 0.001f;
+    make_vector(v->vector, space, id, version);
     uint32_t tags = version % 4;
     for (uint32_t t = 0; t < tags; t++) {
         const char *name = tag_names[(version + t) % MN_ARRAY_LEN(tag_names)];
