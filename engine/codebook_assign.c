@@ -1,7 +1,7 @@
 /*
  * codebook_assign.c - the nearest centroid of many rows at once.
  *
- * A row is compared with all super-centroids and then with the children of the nearest PROBES of them. The kernel does
+ * A row is compared with all super-centroids and then with the children of the nearest few of them. The kernel does
  * blocks of rows against blocks of centroids, so the rows of a batch are grouped: for each super-centroid, the rows
  * that probe it are gathered side by side and compared with its children. Everything it needs lies on the stack: an
  * assignment cannot fail.
@@ -10,9 +10,11 @@
 #include <math.h>
 
 #include "engine/codebook.h"
+#include "engine/kmeans.h"
 
 #define BATCH          256u /* rows that are grouped at a time */
-#define PROBES         12u  /* super-centroids whose children are looked at */
+#define PROBES_MIN     8u   /* super-centroids whose children are looked at: one in twelve, but so many at least, */
+#define PROBES_MAX     16u  /* and at most */
 #define TILE_ROWS      32u
 #define TILE_CENTROIDS 64u
 #define GATHER_FLOATS  (32u * 1024) /* room for gathered rows: TILE_ROWS of up to 1,024 floats */
@@ -25,8 +27,8 @@ struct batch {
     uint32_t probes;                            /* of each row */
     uint32_t *nearest;                          /* the caller's `out` */
     float least[BATCH];                         /* |c|^2 - 2 <x,c> of the nearest so far */
-    uint16_t probed[BATCH * PROBES];            /* [row][probes] */
-    uint16_t members[BATCH * PROBES];           /* rows, by the super-centroid that they probe */
+    uint16_t probed[BATCH * PROBES_MAX];        /* [row][probes] */
+    uint16_t members[BATCH * PROBES_MAX];       /* rows, by the super-centroid that they probe */
     uint32_t first[MN_CODEBOOK_SUPERS_MAX + 1]; /* of each super-centroid in `members` */
     float products[TILE_ROWS * MN_CODEBOOK_SUPERS_MAX];
     float gathered[GATHER_FLOATS] __attribute__((aligned(64)));
@@ -42,7 +44,7 @@ static inline const float *row_at(const struct batch *b, uint32_t row)
 /* The `probes` least of |s|^2 - 2 <x,s>, in no particular order; of equals the first. */
 static void choose_supers(const struct mn_codebook *codebook, const float *products, uint32_t probes, uint16_t *probed)
 {
-    float best[PROBES];
+    float best[PROBES_MAX];
     uint32_t held = 0;
     for (uint32_t s = 0; s < codebook->supers; s++) {
         float sum = codebook->super_norms[s] - 2 * products[s];
@@ -109,13 +111,8 @@ static void compare(struct batch *b, uint32_t s, const uint16_t *members, uint32
                              b->products, TILE_CENTROIDS);
         for (uint32_t i = 0; i < count; i++) {
             uint32_t row = members[i];
-            for (uint32_t j = 0; j < some; j++) {
-                float sum = codebook->norms[first + j] - 2 * b->products[i * TILE_CENTROIDS + j];
-                if (sum < b->least[row]) {
-                    b->least[row] = sum;
-                    b->nearest[row] = first + j;
-                }
-            }
+            mn_kmeans_least(b->products + i * TILE_CENTROIDS, codebook->norms + first, some, first, &b->nearest[row],
+                            &b->least[row]);
         }
     }
 }
@@ -138,10 +135,17 @@ static void compare_group(struct batch *b, uint32_t s)
     }
 }
 
+static uint32_t probes_of(const struct mn_codebook *codebook)
+{
+    uint32_t probes = codebook->supers / 12;
+    probes = probes < PROBES_MIN ? PROBES_MIN : probes > PROBES_MAX ? PROBES_MAX : probes;
+    return probes < codebook->supers ? probes : codebook->supers;
+}
+
 static void assign_batch(struct batch *b)
 {
     const struct mn_codebook *codebook = b->codebook;
-    b->probes = codebook->supers < PROBES ? codebook->supers : PROBES;
+    b->probes = probes_of(codebook);
     for (uint32_t row = 0; row < b->count; row++) {
         b->nearest[row] = 0;
         b->least[row] = INFINITY;

@@ -15,6 +15,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "engine/kmeans.h"
 
@@ -23,7 +24,7 @@
 #define SUPER_SAMPLE       256u /* rows per super-centroid that these are found with */
 #define SUPER_ROUNDS       8u
 #define PART_ROUNDS        8u
-#define MEND_ROUNDS        2u
+#define MEND_ROUNDS        4u
 #define ENERGY_ROWS        8192u /* rows that the energy is measured on */
 #define READS_PER_BREATH   64u   /* rows of the sample: each may have to come from the disk */
 
@@ -64,9 +65,14 @@ struct training {
     float *norms;       /* [k] */
 };
 
+/* Huge pages where they are to be had: giving back half a gigabyte of small ones takes longer than a pause may. */
 static void *floats(uint64_t count)
 {
-    return aligned_alloc(64, mn_round_up(count * sizeof(float), 64));
+    uint64_t bytes = count * sizeof(float), huge = UINT64_C(2) << 20;
+    void *memory = aligned_alloc(bytes < huge ? 64 : huge, mn_round_up(bytes, bytes < huge ? 64 : huge));
+    if (memory && bytes >= huge)
+        madvise(memory, mn_round_up(bytes, huge), MADV_HUGEPAGE);
+    return memory;
 }
 
 static inline float *row_at(const struct training *t, float *rows, uint32_t i)
@@ -225,8 +231,10 @@ static enum mn_status nearest_supers(struct training *t, const float *rows, uint
 static enum mn_status part_sample(struct training *t)
 {
     uint32_t some = t->supers * SUPER_SAMPLE < t->n ? t->supers * SUPER_SAMPLE : t->n;
-    for (uint32_t i = 0; i < some; i++)
+    for (uint32_t i = 0; i < some; i++) {
         swap_rows(t, i, i + (uint32_t)((mn_kmeans_random(&t->km.random) >> 32) * (t->n - i) >> 32));
+        MN_TRY(mn_kmeans_breathe(&t->km, (uint64_t)64 * t->width));
+    }
     MN_TRY(mn_kmeans_run(&t->km, t->rows, some, t->supers, SUPER_ROUNDS, t->super, t->nearest));
     MN_TRY(nearest_supers(t, t->rows, t->n));
     return sort(t, t->rows, t->nearest, t->n, t->supers, t->child);
@@ -274,11 +282,11 @@ static struct mn_codebook view_of(const struct training *t)
                                 .norms = t->norms};
 }
 
-/* Assigns rows first, first + step, ...; with a step of more than 1 one by one. */
+/* Assigns `count` rows from `first` on, into nearest[first..]. */
 static enum mn_status assign_rows(struct training *t, uint32_t first, uint32_t count, float *distances)
 {
     struct mn_codebook view = view_of(t);
-    uint64_t cost = (uint64_t)t->width * (t->supers + t->round.k / (t->supers / 16 + 1));
+    uint64_t cost = (uint64_t)t->width * (t->supers + t->round.k / (t->supers / 16 + 1)); /* of a row, about */
     uint32_t chunk = cost * 256 < 2 * MN_KMEANS_BREATH ? 256 : (uint32_t)(2 * MN_KMEANS_BREATH / cost) + 1;
     for (uint32_t at = 0; at < count; at += chunk) {
         uint32_t some = count - at < chunk ? count - at : chunk;
@@ -296,7 +304,7 @@ static enum mn_status mend(struct training *t)
         MN_TRY(assign_rows(t, 0, t->n, NULL));
         MN_TRY(mn_kmeans_update(&t->km, t->rows, t->nearest, t->n, &t->round, NULL));
         if (r + 1 < MEND_ROUNDS)
-            mn_kmeans_reseed(&t->km, t->rows, t->nearest, t->n, &t->round);
+            MN_TRY(mn_kmeans_reseed(&t->km, t->rows, t->nearest, t->n, &t->round));
     }
     return MN_OK;
 }
@@ -384,7 +392,7 @@ static enum mn_status encode_centroids(struct training *t, const struct mn_codeb
 /* The data of the file, malloc'd. */
 static enum mn_status make_image(struct training *t, const struct mn_codebook_body *body, char **made)
 {
-    char *image = aligned_alloc(64, body->bytes);
+    char *image = floats(body->bytes / sizeof(float));
     if (!image)
         return MN_FAIL(MN_SYSTEM, "no memory for a codebook of %u clusters", body->clusters);
     memset(image, 0, body->bytes);
@@ -397,7 +405,9 @@ static enum mn_status make_image(struct training *t, const struct mn_codebook_bo
     memcpy(image + body->child_at, t->child, (t->supers + 1u) * sizeof(uint32_t));
     memcpy(image + body->centroids_at, t->round.centroids, t->round.k * row);
     memcpy(image + body->norms_at, t->norms, t->round.k * sizeof(float));
-    enum mn_status status = encode_centroids(t, body, image);
+    enum mn_status status = mn_kmeans_breathe(&t->km, MN_KMEANS_BREATH);
+    if (status == MN_OK)
+        status = encode_centroids(t, body, image);
     if (status == MN_OK)
         *made = image;
     else
@@ -433,10 +443,12 @@ static enum mn_status write_file(const struct mn_store *store, uint64_t gen, con
         return mn_error_pass(status, __FILE__, __LINE__);
     snprintf(temporary, sizeof temporary, "%s.tmp", mn_codebook_path(store, path, gen));
     status = write_synced(store, gen, temporary, image, body);
+    MN_FAULT_POINT(codebook_written);
     if (status == MN_OK)
         status = store->io->rename(temporary, path);
     if (status != MN_OK)
         return mn_error_pass(status, __FILE__, __LINE__);
+    MN_FAULT_POINT(codebook_renamed);
     return store->io->sync_dir(folder);
 }
 
@@ -450,6 +462,8 @@ static enum mn_status train(struct training *t, const struct mn_store *store, ui
     MN_TRY(rotate_sample(t));
     MN_TRY(allocate_clusters(t, clusters));
     MN_TRY(find_centroids(t, &body.energy));
+    free(t->rows);
+    t->rows = NULL;
     restore_unit(t);
     body.clusters = t->round.k;
     body.supers = t->supers;

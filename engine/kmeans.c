@@ -48,11 +48,38 @@ static inline const float *row_at(const struct mn_kmeans *km, const float *rows,
 
 /* ---- nearest ---- */
 
-/* A row of a tile of products: the least bias - 2 product, if it is less than *least. */
-static void take_least(const float *products, const float *biases, uint32_t count, uint32_t first, uint32_t *nearest,
-                       float *least)
+/* Four candidates side by side: one in each lane, with its number. */
+typedef float lanes __attribute__((vector_size(16)));
+typedef int32_t numbers __attribute__((vector_size(16)));
+
+static inline lanes load(const float *p)
 {
-    for (uint32_t j = 0; j < count; j++) {
+    lanes v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+void mn_kmeans_least(const float *products, const float *biases, uint32_t count, uint32_t first, uint32_t *nearest,
+                     float *least)
+{
+    lanes best = {INFINITY, INFINITY, INFINITY, INFINITY};
+    numbers at = {0, 0, 0, 0}, now = {0, 1, 2, 3};
+    uint32_t j = 0;
+    for (; count - j >= 4; j += 4) {
+        lanes sum = load(biases + j) - 2 * load(products + j);
+        numbers less = sum < best;
+        best = (lanes)((less & (numbers)sum) | (~less & (numbers)best));
+        at = (less & now) | (~less & at);
+        now += 4;
+    }
+    for (uint32_t lane = 0; lane < 4; lane++) {
+        uint32_t number = first + (uint32_t)at[lane];
+        if (best[lane] < *least || (best[lane] == *least && number < *nearest)) {
+            *least = best[lane];
+            *nearest = number;
+        }
+    }
+    for (; j < count; j++) {
         float sum = biases[j] - 2 * products[j];
         if (sum < *least) {
             *least = sum;
@@ -73,7 +100,7 @@ static void nearest_of_tile(const struct mn_kmeans *km, const float *rows, uint3
         uint32_t some = k - first < TILE_CENTROIDS ? k - first : TILE_CENTROIDS;
         km->kernels->products(rows, count, row_at(km, centroids, first), some, km->width, products, TILE_CENTROIDS);
         for (uint32_t i = 0; i < count; i++)
-            take_least(products + i * TILE_CENTROIDS, biases + first, some, first, &nearest[i], &least[i]);
+            mn_kmeans_least(products + i * TILE_CENTROIDS, biases + first, some, first, &nearest[i], &least[i]);
     }
 }
 
@@ -168,22 +195,21 @@ static void split(const struct mn_kmeans *km, struct mn_kmeans_round *round, uin
     round->sizes[from] -= round->sizes[from] / 2;
 }
 
-uint32_t mn_kmeans_reseed(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
-                          struct mn_kmeans_round *round)
+enum mn_status mn_kmeans_reseed(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
+                                struct mn_kmeans_round *round)
 {
-    uint32_t mean = n / round->k, moved = 0;
-    for (; moved < round->k; moved++) {
+    uint32_t mean = n / round->k;
+    for (uint32_t moved = 0; moved < round->k; moved++) {
         uint32_t to = smallest(round), from = largest(round);
         bool wanted = round->sizes[to] == 0 ? round->sizes[from] > 1 : round->sizes[from] > MN_KMEANS_SKEW * (mean + 1);
-        if (!wanted || from == to)
-            break;
-        uint32_t row = member(km, nearest, n, from);
+        uint32_t row = wanted && from != to ? member(km, nearest, n, from) : n;
         if (row == n)
-            break; /* one that was moved itself: there is nothing larger left */
+            break; /* nothing to do, or the largest is one that was moved itself: nothing larger is left */
         split(km, round, from, to, row_at(km, rows, row));
         round->sizes[to] = mean / 2 + 1; /* neither the smallest nor the largest for the rest of this call */
+        MN_TRY(mn_kmeans_breathe(km, (uint64_t)PASS * (round->k + n / round->k + km->width)));
     }
-    return moved;
+    return MN_OK;
 }
 
 /* Prices after a round: dearer above the mean size, cheaper below. */
@@ -240,7 +266,7 @@ enum mn_status mn_kmeans_run(struct mn_kmeans *km, const float *rows, uint32_t n
     begin_somewhere(km, rows, n, k, centroids);
     for (uint32_t r = 0; r < rounds; r++) {
         if (r > 0)
-            mn_kmeans_reseed(km, rows, nearest, n, &round);
+            MN_TRY_OUT(mn_kmeans_reseed(km, rows, nearest, n, &round));
         set_biases(km, &round, prices, biases);
         MN_TRY_OUT(mn_kmeans_nearest(km, rows, n, centroids, biases, k, nearest, NULL));
         MN_TRY_OUT(mn_kmeans_update(km, rows, nearest, n, &round, &spread));

@@ -35,6 +35,11 @@ uint64_t mn_kmeans_random(uint64_t *state);
 /* Notes work; MN_DEADLINE when `pause` says to give up. */
 enum mn_status mn_kmeans_breathe(struct mn_kmeans *km, uint64_t multiplications) MN_MUST_USE;
 
+/* The least of biases[j] - 2 products[j] for j < count, if it is less than *least: into *least, and first + j into
+ * *nearest. Of equals the first. */
+void mn_kmeans_least(const float *products, const float *biases, uint32_t count, uint32_t first, uint32_t *nearest,
+                     float *least);
+
 /* nearest[i] = the j < k with the least |x_i - c_j|^2 + price[j] (the lowest of equals), for n rows; biases[j] =
  * |c_j|^2 + price[j]. least (may be NULL): that sum less |x_i|^2. */
 enum mn_status mn_kmeans_nearest(struct mn_kmeans *km, const float *rows, uint32_t n, const float *centroids,
@@ -51,9 +56,9 @@ struct mn_kmeans_round {
 enum mn_status mn_kmeans_update(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
                                 struct mn_kmeans_round *round, double *spread) MN_MUST_USE;
 /* Gives centroids without rows, and small ones while there are clusters above MN_KMEANS_SKEW times the mean, one half
- * of the largest cluster each. Sizes are adapted to what is expected. How many were moved. */
-uint32_t mn_kmeans_reseed(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
-                          struct mn_kmeans_round *round);
+ * of the largest cluster each. Sizes are adapted to what is expected. */
+enum mn_status mn_kmeans_reseed(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
+                                struct mn_kmeans_round *round) MN_MUST_USE;
 
 /* Finds k <= n centroids for n rows in so many rounds, into centroids[k][width]; nearest[n] is the last round's.
  * MN_SYSTEM when memory ends. */
