@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "actors/compactor.h"
-#include "engine/codebook.h"
 #include "engine/fault.h"
+#include "engine/ivf_file.h"
 #include "shm/process.h"
 
 #define WAIT_MS          20
@@ -155,7 +155,9 @@ struct mn_compact_policy mn_compactor_policy(const struct mn_settings *s)
                                       .dead_percent = (uint32_t)s->compact_dead_percent,
                                       .segment_rows_max = s->compact_segment_rows_max,
                                       .idem_window_ns = (int64_t)s->write_idem_window,
-                                      .codebook_rows_min = MN_CODEBOOK_ROWS_MIN};
+                                      .codebook_rows_min = s->index_rows_min,
+                                      .ivf_rows_min =
+                                          s->index_rows_min < MN_IVF_ROWS_MIN ? s->index_rows_min : MN_IVF_ROWS_MIN};
 }
 
 /* Called every few ms of a build: shows that we live, gives way to recalls, and says when to give up. */

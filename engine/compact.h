@@ -24,6 +24,7 @@ struct mn_compact_policy {
     uint64_t segment_rows_max;
     int64_t idem_window_ns;     /* idem keys admitted longer ago are left out of the ledger; 0 = none is */
     uint64_t codebook_rows_min; /* rows in columns that are worth a codebook; 0 = nothing is coded */
+    uint64_t ivf_rows_min;      /* rows of a segment that are worth an inverted file */
 };
 
 struct mn_compact_plan {

@@ -131,7 +131,7 @@ enum urgency { FINE, OUTDATED, UNUSABLE };
 static enum urgency urgency_of(struct care *care, const struct mn_manifest_segment *segment)
 {
     const struct mn_part *part = mn_compact_part(&care->snapshot, false, segment->id);
-    if (!part || part->rows < MN_IVF_ROWS_MIN)
+    if (!part || part->rows < care->policy->ivf_rows_min)
         return FINE; /* not to be opened, or not worth it */
     if (!part->ivf || doubted(care->compactor, segment->id))
         return UNUSABLE;

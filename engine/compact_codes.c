@@ -194,7 +194,7 @@ static enum mn_status write_codes(struct mn_compact_build *b, uint64_t begin, co
 enum mn_status mn_compact_codes_write(struct mn_compact_build *b, uint64_t begin, const struct mn_part *part,
                                       struct mn_manifest_segment *segment)
 {
-    if (!b->codebook || part->rows < MN_IVF_ROWS_MIN)
+    if (!b->codebook || part->rows < b->policy->ivf_rows_min)
         return MN_OK;
     return tolerate(b, write_codes(b, begin, part, segment));
 }

@@ -31,6 +31,8 @@
     X(columns_synced, "rename of the column folder")                                                                   \
     X(columns_renamed, "sync of the columns folder")                                                                   \
     X(died_renamed, "folder sync after the liveness of a segment")                                                     \
+    X(codebook_written, "rename of a codebook")                                                                        \
+    X(codebook_renamed, "folder sync after a codebook")                                                                \
     X(ivf_written, "rename of an inverted file")                                                                       \
     X(ivf_renamed, "folder sync after an inverted file")                                                               \
     X(compact_proposed, "the writer's commit")                                                                         \

@@ -19,7 +19,8 @@ from fault_load import Load, Request
 
 SETTINGS = {
     "recall.workers": 1, "wal.segment_bytes": "1MiB", "compact.interval": "50ms", "compact.min_rows": 64,
-    "compact.fanout": 2, "history.window": "100ms", "supervisor.backoff_min": "10ms", "supervisor.backoff_max": "100ms"
+    "compact.fanout": 2, "history.window": "100ms", "supervisor.backoff_min": "10ms", "supervisor.backoff_max": "100ms",
+    "index.rows_min": 32
 }
 STAYING = {"compact.fanout": 64, "history.window": "1h"}  # column segments live on, with rows that have died
 AT_ONCE = 2  # clusters beside each other: most of the time they wait for a disk or for each other
@@ -27,6 +28,7 @@ STEPS_MAX = 60
 ROLES = {
     "wal_": "wal-writer", "writer_": "wal-writer", "manifest_": "wal-writer", "publish_": "wal-writer",
     "limbo_": "wal-writer", "columns_": "compactor", "died_": "compactor", "compact_": "compactor",
+    "codebook_": "compactor", "ivf_": "compactor",
     "snapshot_": "compactor", "recovery_": "recovery"
 }
 ONCE_A_LIFE = ("recovery_", "instance_")  # points that a process passes once
