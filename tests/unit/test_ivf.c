@@ -187,6 +187,38 @@ static void codes_are_the_same_on_every_instruction_set(void **state)
 
 /* ---- what codes say ---- */
 
+/* fine.error and fine.span against the norms that they are to bound; scale is in the slope. */
+static void assert_norms(const struct scene *s, unsigned lane, uint32_t width, double scale)
+{
+    double error = 0, span = 0;
+    for (uint32_t i = 0; i < width; i++) {
+        double r = (double)s->rows[lane][i] - (double)s->center[i], y = scale * (s->codes8[lane][i] - 127.5);
+        error += (r - y) * (r - y);
+        span += y * y;
+    }
+    assert_true((double)s->fine[lane].error >= sqrt(error));
+    assert_true((double)s->fine[lane].span >= sqrt(span));
+}
+
+static void the_norms_of_a_code_are_rounded_up(void **state)
+{
+    static const float sizes[] = {1, 0.3f, 1e-7f, 1e-17f, 1e-20f, 1e-22f, 1e-23f, 1e-28f, 1e-35f, 1e-41f};
+    for (size_t i = 0; i < MN_ARRAY_LEN(sizes) * 4; i++) {
+        enum mn_metric metric = i % 3 == 0 ? MN_METRIC_IP : MN_METRIC_L2;
+        make_scene(&scene, 384, USUAL, i % 2 == 0);
+        /* Random residuals, and such as an 8-bit code gives back but for rounding. */
+        for (unsigned j = 0; j < 384; j++) {
+            for (unsigned lane = 0; lane < 32; lane++) {
+                float r = i % 4 < 2 ? random_float() : (lane * 384 + j) % 5 == 0 ? -1.0f : 1.0f;
+                scene.rows[lane][j] = scene.center[j] + r * sizes[i / 4];
+            }
+        }
+        encode_scene(&scene, mn_kernels_best(), metric, 384);
+        for (unsigned lane = 0; lane < 32; lane++)
+            assert_norms(&scene, lane, 384, (double)scene.fine[lane].slope * (metric == MN_METRIC_IP ? -1 : -0.5));
+    }
+}
+
 static void assert_bounds(enum mn_metric metric, uint32_t width, enum kind kind)
 {
     const struct mn_kernels *k = mn_kernels_best();
@@ -357,6 +389,7 @@ int main(void)
         cmocka_unit_test(codes_lie_where_the_header_says),
         cmocka_unit_test(lanes_that_are_not_coded_stay_far),
         cmocka_unit_test(codes_are_the_same_on_every_instruction_set),
+        cmocka_unit_test(the_norms_of_a_code_are_rounded_up),
         cmocka_unit_test(the_bound_of_8_bits_holds),
         cmocka_unit_test(the_bound_holds_for_odd_queries),
         cmocka_unit_test(estimates_of_1_bit_are_right_on_average),
