@@ -264,7 +264,6 @@ bool mn_meta_index_bound(const struct mn_meta_index *index, const struct mn_wher
     bound->rising = runs == 1 && index->wild_count == 0 &&
                     (where->op == MN_WHERE_EQ || where->op == MN_WHERE_IN || !bound->lane || bound->lane->groups == 1);
     bound->most = bound->negated ? index->rows - sure_most : most + index->wild_count;
-    bound->most = bound->most < index->rows ? bound->most : index->rows;
     return true;
 }
 

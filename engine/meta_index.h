@@ -94,7 +94,7 @@ struct mn_meta_bound {
     const struct mn_meta_lane *lane; /* NULL: no row has a value there */
     bool negated;
     struct mn_meta_run first; /* the run of the first value; of several, the others are found again when needed */
-    uint64_t most;            /* rows that match: at most */
+    uint64_t most;            /* rows that match: at most; of equal values in IN each counts */
     uint64_t unsure;          /* rows to be asked one by one */
     uint64_t steps;           /* single rows touched when a set is made */
     bool rising;              /* the runs are one group, or whole: rows come in their order */

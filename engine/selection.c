@@ -17,10 +17,13 @@
 #include <roaring/roaring.h>
 #include <stdlib.h>
 
+#include "engine/meta_index.h"
 #include "engine/rowset.h"
 
-/* Rows that would enter an answer if all match. Of a filter that leaves a share s, 1/s as many are asked. */
-#define ENTRANTS 200.0
+/* Rows that would enter an answer if all match. Of a filter that leaves a share s, 1/s as many are weighed by their
+ * codes and then asked. */
+#define ENTRANTS 100.0
+#define WEIGH_NS 80.0
 
 #define WORD_NS  0.3   /* clearing a word, joining two, counting it */
 #define VALUE_NS 0.1   /* comparing one row's confidence, in order */
@@ -30,6 +33,7 @@
 #define FIELD_NS 10.0  /* a row's time, space or confidence, out of order */
 #define TAGS_NS  40.0  /* a row's tags, out of order */
 #define META_NS  300.0 /* a row's meta, out of order */
+#define TURN_NS  1.0   /* a row of a lane into a set */
 #define PROBE_NS 100.0 /* an id in the hash */
 
 #define SAMPLE 64 /* rows looked at to guess how many match */
@@ -40,10 +44,12 @@ struct mn_selection_term {
     enum term_kind kind;
     bool listable, settable;   /* its rows can be listed; made a set */
     struct mn_numbers strings; /* postings */
-    uint32_t where;            /* TERM_META: number of the condition */
-    double rows;               /* that meet it in the whole part: at most, or a guess */
-    double set_ns;             /* making it a set, or joining it to one */
-    double row_ns;             /* asking it of one row, out of order */
+    struct mn_meta_bound run;  /* TERM_META and TERM_CONFIDENCE: what the index knows, when it does */
+    bool indexed;
+    bool passed;   /* TERM_CONFIDENCE: the set is made by a pass over the column */
+    double rows;   /* that meet it in the whole part: at most, or a guess */
+    double set_ns; /* making it a set, or joining it to one */
+    double row_ns; /* asking it of one row, out of order */
 };
 
 struct select {
@@ -98,17 +104,49 @@ static double push_postings(struct select *s, enum term_kind kind, struct mn_num
     return term.rows;
 }
 
-static void push_confidence(struct select *s)
+/* A term of a lane, unless every row meets it. Returns its rows, at most. */
+static double push_run(struct select *s, enum term_kind kind, const struct mn_meta_bound *run)
 {
+    struct mn_selection_term term = {.kind = kind, .run = *run, .indexed = true, .settable = true};
+    double pass_ns = s->part->rows * VALUE_NS;
+    term.rows = run->most < s->part->rows ? (double)run->most : s->part->rows;
+    term.listable = !run->negated && run->most <= MN_SELECTION_LIST_MAX;
+    term.set_ns = 4 * (double)s->words * WORD_NS + (double)run->steps * TURN_NS + (double)run->unsure * META_NS;
+    term.row_ns = kind == TERM_META ? META_NS : FIELD_NS;
+    term.passed = kind == TERM_CONFIDENCE && pass_ns < term.set_ns;
+    term.set_ns = term.passed ? pass_ns : term.set_ns;
+    bool every = run->negated ? run->most == s->part->rows : run->first.sure_end - run->first.sure == s->part->rows;
+    if (!every || run->unsure > 0)
+        push(s, term);
+    return term.rows;
+}
+
+static double push_meta(struct select *s, const struct mn_where *where)
+{
+    struct mn_meta_bound run;
+    if (mn_meta_index_bound(mn_columns_meta_index(s->part->columns), where, &run))
+        return push_run(s, TERM_META, &run);
+    push(s, (struct mn_selection_term){
+                .kind = TERM_META, .run.where = where, .rows = s->part->rows / 2.0, .row_ns = META_NS});
+    return s->part->rows / 2.0;
+}
+
+static double push_confidence(struct select *s)
+{
+    struct mn_meta_bound run;
+    if (mn_meta_index_confidence(mn_columns_meta_index(s->part->columns), s->matcher->scope->min_confidence, &run))
+        return push_run(s, TERM_CONFIDENCE, &run);
     uint32_t reached = 0, step = (s->end - s->first) / SAMPLE + 1, seen = 0;
     float least = s->matcher->scope->min_confidence;
     for (uint32_t row = s->first; row < s->end; row += step, seen++)
         reached += s->part->confidence[row] >= least;
     push(s, (struct mn_selection_term){.kind = TERM_CONFIDENCE,
                                        .settable = true,
+                                       .passed = true,
                                        .rows = (double)(reached + 1) / (seen + 1) * s->part->rows,
-                                       .set_ns = s->part->rows * VALUE_NS + (double)s->words * WORD_NS,
+                                       .set_ns = s->part->rows * VALUE_NS,
                                        .row_ns = FIELD_NS});
+    return s->part->rows;
 }
 
 static void push_ids(struct select *s)
@@ -135,16 +173,13 @@ static bool gather(struct select *s)
         some = push_postings(s, TERM_TAG, (struct mn_numbers){m->tags_all.data + i, 1}) > 0 && some;
     if (m->tags_none.count > 0)
         some = push_postings(s, TERM_NO_TAGS, m->tags_none) > 0 && some;
-    if (!some)
-        return false;
-    if (m->id_count > 0)
+    if (some && m->id_count > 0)
         push_ids(s);
     if (scope->min_confidence > 0)
-        push_confidence(s);
+        some = some && push_confidence(s) > 0;
     for (uint32_t i = 0; i < scope->filter.where_count; i++)
-        push(s,
-             (struct mn_selection_term){.kind = TERM_META, .where = i, .rows = s->part->rows / 2.0, .row_ns = META_NS});
-    return true;
+        some = some && push_meta(s, &scope->filter.where[i]) > 0;
+    return some;
 }
 
 /* ---- the ways and what they cost ---- */
@@ -177,6 +212,8 @@ static const struct mn_selection_term *find_drive(const struct select *s, double
         double cost = asking_ns(s, term, term->rows) + term->rows * READ_NS;
         if (term->kind == TERM_IDS || term->strings.count > 1)
             cost += term->set_ns;
+        if (term->indexed)
+            cost += (double)term->run.unsure * META_NS + (term->run.rising ? 0 : 2 * (double)s->words * WORD_NS);
         if (cost < *ns) {
             *ns = cost;
             drive = term;
@@ -210,14 +247,15 @@ static double test_ns(const struct select *s, double *share)
     *share = 1;
     for (uint32_t i = 0; i < s->scratch->term_count; i++)
         *share *= s->scratch->terms[i].rows / s->part->rows;
-    return asking_ns(s, NULL, ENTRANTS / (*share > 1e-9 ? *share : 1e-9));
+    double asked = ENTRANTS / (*share > 1e-9 ? *share : 1e-9);
+    return asking_ns(s, NULL, asked) + (asked - ENTRANTS) * WEIGH_NS;
 }
 
 /* ---- lists ---- */
 
 static bool asked_by_matcher(const struct mn_selection_term *term)
 {
-    return term->kind == TERM_IDS || term->kind == TERM_META || (term->strings.count > 0 && !term->settable);
+    return term->kind == TERM_IDS || (term->strings.count > 0 && !term->settable);
 }
 
 static bool any_holds(const struct select *s, const struct mn_selection_term *term, uint32_t row)
@@ -232,8 +270,11 @@ static bool any_holds(const struct select *s, const struct mn_selection_term *te
 
 static bool meets(const struct select *s, const struct mn_selection_term *term, uint32_t row)
 {
+    struct mn_str meta;
     if (term->kind == TERM_CONFIDENCE)
         return s->part->confidence[row] >= s->matcher->scope->min_confidence;
+    if (term->kind == TERM_META)
+        return mn_part_meta(s->part, row, &meta) == MN_OK && mn_where_matches(term->run.where, meta);
     return any_holds(s, term, row) == (term->kind != TERM_NO_TAGS);
 }
 
@@ -337,12 +378,27 @@ static uint32_t read_ids(const struct select *s)
     return n;
 }
 
+static uint32_t read_lane(const struct select *s, const struct mn_selection_term *term)
+{
+    uint32_t *rows = s->scratch->rows;
+    uint64_t *bits = s->scratch->bits;
+    uint32_t n = mn_meta_index_list(mn_columns_meta_index(s->part->columns), &term->run, s->first, s->end, rows);
+    if (term->run.rising)
+        return n;
+    memset(bits, 0, s->words * sizeof *bits);
+    for (uint32_t i = 0; i < n; i++)
+        bits[rows[i] / 64] |= UINT64_C(1) << (rows[i] % 64);
+    return mn_rowset_list(bits, s->words, rows);
+}
+
 /* False when there turned out to be too many rows. */
 static bool select_list(const struct select *s, const struct mn_selection_term *drive, struct mn_selection *out)
 {
     uint32_t count;
     if (drive->kind == TERM_IDS)
         count = read_ids(s);
+    else if (drive->indexed)
+        count = read_lane(s, drive);
     else
         count = drive->strings.count == 1 ? read_bitmap(s, bitmap_of(s, drive, 0)) : read_bitmaps(s, drive);
     if (count == MN_NONE)
@@ -356,6 +412,10 @@ static bool select_list(const struct select *s, const struct mn_selection_term *
 /* Makes `bits` the rows of a term. */
 static void make_set(const struct select *s, const struct mn_selection_term *term, uint64_t *bits)
 {
+    if (term->indexed) {
+        mn_meta_index_set(mn_columns_meta_index(s->part->columns), &term->run, bits);
+        return;
+    }
     memset(bits, 0, s->words * sizeof *bits);
     for (uint32_t i = 0; i < term->strings.count; i++) {
         const roaring_bitmap_t *bitmap = bitmap_of(s, term, i);
@@ -368,7 +428,7 @@ static void make_set(const struct select *s, const struct mn_selection_term *ter
 static void join(const struct select *s, const struct mn_selection_term *term, bool *begun)
 {
     uint64_t *bits = s->scratch->bits, *other = s->scratch->other;
-    bool positive = term->kind != TERM_NO_TAGS && term->kind != TERM_CONFIDENCE;
+    bool positive = term->kind != TERM_NO_TAGS && !term->passed;
     if (!*begun && positive) {
         make_set(s, term, bits);
         *begun = true;
@@ -377,7 +437,7 @@ static void join(const struct select *s, const struct mn_selection_term *term, b
     if (!*begun)
         mn_rowset_fill(bits, s->words, s->first, s->end);
     *begun = true;
-    if (term->kind == TERM_CONFIDENCE) {
+    if (term->passed) {
         mn_rowset_at_least(bits, s->words, s->part->confidence, s->part->rows, s->matcher->scope->min_confidence);
         return;
     }
@@ -393,11 +453,11 @@ static uint32_t join_all(const struct select *s, bool *open)
 {
     bool begun = false;
     *open = false;
-    /* Those that take away come behind those that give; confidence last: it skips words that are empty by then. */
+    /* Those that take away come behind those that give; a pass last: it skips words that are empty by then. */
     for (int turn = 0; turn < 3; turn++) {
         for (uint32_t i = 0; i < s->scratch->term_count; i++) {
             const struct mn_selection_term *term = &s->scratch->terms[i];
-            int due = term->kind == TERM_CONFIDENCE ? 2 : term->kind == TERM_NO_TAGS ? 1 : 0;
+            int due = term->passed ? 2 : term->kind == TERM_NO_TAGS ? 1 : 0;
             if (!term->settable)
                 *open = true;
             else if (due == turn)
