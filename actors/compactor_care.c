@@ -79,6 +79,8 @@ static enum mn_status publish(struct mn_compactor_role *c, const struct mn_compa
         mn_log(c->actor, "coded %" PRIu64 " rows of column segment %" PRIu64 " (%.1f MiB) in %.1f ms",
                proposal->rows_coded, care->segment, (double)proposal->bytes_out / (1 << 20),
                (double)(mn_clock_ns() - began_ns) / 1e6);
+    if (care->tuned)
+        mn_log(c->actor, "calibrated recall in %.1f ms", (double)(mn_clock_ns() - began_ns) / 1e6);
     c->next_census_ns = 0;
     return MN_OK;
 }

@@ -94,10 +94,11 @@ struct mn_compact_care {
     bool worth;       /* the proposal is to be published */
     bool sound;       /* every inverted file that the manifest names can be used */
     uint64_t segment; /* that was coded; 0: none was */
+    bool tuned;       /* recall was calibrated */
 };
 /* Looks after codes, one step at a time, when there is nothing to compact: trains the codebook that the store needs,
- * codes a segment that has no codes, damaged ones, or codes on an older codebook. The proposal moves no rows. Failures
- * are those of mn_compact_build; nothing is left to free then. */
+ * codes a segment that has no codes, damaged ones, or codes on an older codebook; calibrates recall when the store has
+ * changed. The proposal moves no rows. Failures are those of mn_compact_build; nothing is left to free then. */
 enum mn_status mn_compact_care_for(struct mn_compactor *compactor, const struct mn_compact_policy *policy,
                                    bool (*pause)(void *context), void *context, struct mn_compact_proposal *proposal,
                                    struct mn_compact_care *care) MN_MUST_USE;

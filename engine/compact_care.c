@@ -5,7 +5,8 @@
  * A segment is coded when it has no codes, when they are damaged or lost, and when they are on an older codebook. A new
  * codebook is trained when there is none and the rows are worth one, when the one there is cannot be read, and when the
  * store has outgrown it: four times the rows, residuals that have grown, or clusters of too different size. Only when
- * no segment is left on an older one: so a query needs two tables at most.
+ * no segment is left on an older one: so a query needs two tables at most. When all segments are coded and the store
+ * is not what it was at the last calibration, recall is calibrated anew (engine/tune.h).
  */
 #include <stdlib.h>
 
@@ -18,6 +19,11 @@
 #define SKEW_TIMES     4    /* the largest cluster against the mean, */
 #define SKEW_GROWN_NUM 3    /* when there are 3 / 2 as many rows: the same rows would give the same clusters again */
 #define SKEW_GROWN_DEN 2
+
+#define TUNED_PERCENT    20                 /* more or fewer rows ask for a calibration; */
+#define TUNE_COMPARISONS UINT64_C(50000000) /* the exact answers to its queries take about as many comparisons, */
+#define TUNE_QUERIES_MIN 128                /* but it asks no fewer queries, */
+#define TUNE_QUERIES_MAX 1000               /* and no more */
 
 #define THE_CODEBOOK UINT64_MAX /* among the doubts, which are ids of segments */
 
@@ -212,6 +218,53 @@ static enum mn_status train(struct care *care)
     return MN_OK;
 }
 
+/* ---- calibration ---- */
+
+static uint64_t tuned_rows(const struct mn_manifest *manifest)
+{
+    struct mn_tuning tuning;
+    memcpy(&tuning, manifest->tuning, sizeof tuning);
+    return tuning.rows > 0 ? (uint64_t)tuning.rows : 0;
+}
+
+static bool moved_on(uint64_t rows, uint64_t before)
+{
+    uint64_t apart = rows > before ? rows - before : before - rows;
+    return apart * 100 > before * TUNED_PERCENT;
+}
+
+/* Also what came to nothing is not tried again before the store has changed. */
+static bool wants_tuning(const struct care *care)
+{
+    uint64_t rows = column_rows(&care->snapshot);
+    bool coded = false;
+    for (uint32_t p = 0; p < care->snapshot.part_count && !coded; p++)
+        coded = !care->snapshot.parts[p].tail && care->snapshot.parts[p].ivf;
+    return coded && moved_on(rows, tuned_rows(&care->manifest)) &&
+           (care->compactor->tuned_codebook != care->manifest.codebook || moved_on(rows, care->compactor->tuned_rows));
+}
+
+static enum mn_status tune(struct care *care)
+{
+    struct mn_compactor *c = care->compactor;
+    struct mn_tuning tuning;
+    uint64_t rows = column_rows(&care->snapshot), queries = TUNE_COMPARISONS / rows;
+    queries = queries < TUNE_QUERIES_MIN ? TUNE_QUERIES_MIN : queries > TUNE_QUERIES_MAX ? TUNE_QUERIES_MAX : queries;
+    MN_TRY(mn_tune_calibrate(&care->snapshot, c->store.metric, c->store.dim, (uint32_t)queries, care->manifest.edit,
+                             care->pause, care->context, &tuning, NULL));
+    c->tuned_codebook = care->manifest.codebook;
+    c->tuned_rows = rows;
+    if (!(tuning.dimension > 0))
+        return MN_OK; /* there was nothing to learn from: the safe defaults stay */
+    MN_TRY(propose(care));
+    tuning.rows = (float)rows;
+    memcpy(care->proposal->next.tuning, &tuning, sizeof tuning);
+    care->result->tuned = true;
+    return MN_OK;
+}
+
+/* ---- coding ---- */
+
 /* Bytes of a file; 0 when there is none. */
 static uint64_t file_bytes(const struct mn_io *io, const char *path)
 {
@@ -274,7 +327,9 @@ static enum mn_status decide(struct care *care)
         return enough || unusable ? train(care) : MN_OK;
     if (segment < care->manifest.segment_count)
         return code_segment(care, segment);
-    return outgrown(care) ? train(care) : MN_OK;
+    if (outgrown(care))
+        return train(care);
+    return wants_tuning(care) ? tune(care) : MN_OK;
 }
 
 static enum mn_status tidy(struct care *care)

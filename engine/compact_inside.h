@@ -35,7 +35,8 @@ struct mn_compactor {
     struct mn_compact_coded coded;
     uint64_t *doubts; /* segments whose inverted files are to be checked */
     uint32_t doubt_count;
-    uint64_t tidied_edit; /* nothing was left to tidy beside this manifest */
+    uint64_t tuned_codebook, tuned_rows; /* of the last calibration, whatever came of it */
+    uint64_t tidied_edit;                /* nothing was left to tidy beside this manifest */
 };
 
 /* The entry of a segment, made when new. NULL: no memory. */

@@ -41,14 +41,15 @@ static void add_segment(struct live_store *s, uint32_t space, uint32_t id, uint3
     assert_true(live_compact(s, false));
 }
 
-/* Care until there is nothing left to do; how many steps it took. */
+/* Care until there is nothing left to do; how many steps it took, calibrations not counted. */
 static uint32_t care_all(struct live_store *s)
 {
     struct mn_compact_care care;
     uint32_t steps = 0;
     while (live_care(s, &care)) {
         live_check(s);
-        assert_true(++steps < 100);
+        steps += !care.tuned;
+        assert_true(steps < 100);
     }
     assert_true(care.sound);
     return steps;
@@ -238,6 +239,7 @@ static void doubts_are_looked_into(void **state)
     char path[MN_PATH_MAX];
     add_segment(s, 0, 0, 400);
     mn_ivf_path(&s->store, path, only_segment(s), 1);
+    care_all(s);
     live_ok(mn_compact_doubt(s->compactor, 0));
     assert_false(live_care(s, &care)); /* all is well */
     flip(path, -3000);
