@@ -692,11 +692,12 @@ static enum mn_status select_rows(const struct mn_recall *r, struct source *s)
     if (s->whole)
         return MN_OK;
     MN_TRY(mn_matcher_begin(&s->matcher, &r->query->scope));
-    if (!mn_matcher_part(&s->matcher, p, 0, s->ivf->rows)) {
-        s->selection = (struct mn_selection){.kind = MN_SELECTION_NONE};
-        return MN_OK;
-    }
-    return mn_selector_select(&s->selector, &s->matcher, &s->selection);
+    s->selection.kind = MN_SELECTION_NONE;
+    if (mn_matcher_part(&s->matcher, p, 0, s->ivf->rows))
+        MN_TRY(mn_selector_select(&s->selector, &s->matcher, &s->selection));
+    if (s->selection.kind == MN_SELECTION_NONE)
+        s->selection.end = s->selection.count = 0;
+    return MN_OK;
 }
 
 /* Rows to look at when a selection is followed row by row. */

@@ -8,12 +8,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "engine/columns.h"
+#include "engine/columns_file.h"
+#include "engine/ivf_file.h"
 #include "engine/tail.h"
 
-#define PARTS_MAX   16
-#define BUCKETS     64 /* few, so that chains are long */
-#define ARENA_BYTES (1u << 20)
+#define PARTS_MAX     16
+#define CODEBOOKS_MAX 4
+#define BUCKETS       64 /* few, so that chains are long */
+#define ARENA_BYTES   (1u << 20)
 
 struct fake_part {
     const struct fake_memory **rows;
@@ -21,6 +23,8 @@ struct fake_part {
     uint8_t *wal;
     struct mn_columns *columns;
     _Atomic uint64_t *died;
+    struct mn_ivf ivf; /* codes in memory: owns its arrays */
+    struct mn_ivf_file *codes;
 };
 
 struct fake_parts {
@@ -29,7 +33,9 @@ struct fake_parts {
     uint32_t count;
     struct mn_part parts[PARTS_MAX];
     struct fake_part made[PARTS_MAX];
-    struct mn_store store; /* of the column segments; dir is empty until the first */
+    struct mn_store store; /* of the column segments and codebooks; dir is empty until the first */
+    const struct mn_codebook *codebooks[CODEBOOKS_MAX];
+    uint32_t codebook_count;
 };
 
 /* What a test cannot go on without. */
@@ -66,8 +72,22 @@ struct fake_parts *fake_parts_new(uint32_t dim, enum mn_metric metric)
     return fakes;
 }
 
+static void free_codes(struct fake_part *made)
+{
+    mn_ivf_close(made->codes);
+    free((void *)(uintptr_t)made->ivf.first_block);
+    free((void *)(uintptr_t)made->ivf.first_slot);
+    free((void *)(uintptr_t)made->ivf.blocks);
+    free((void *)(uintptr_t)made->ivf.codes8);
+    free((void *)(uintptr_t)made->ivf.fine);
+    free((void *)(uintptr_t)made->ivf.slots);
+    made->ivf = (struct mn_ivf){0};
+    made->codes = NULL;
+}
+
 static void free_part(struct fake_part *made)
 {
+    free_codes(made);
     mn_columns_close(made->columns);
     free(made->rows);
     free(made->chunk);
@@ -79,6 +99,8 @@ void fake_parts_free(struct fake_parts *fakes)
 {
     for (uint32_t i = 0; i < fakes->count; i++)
         free_part(&fakes->made[i]);
+    for (uint32_t i = 0; i < fakes->codebook_count; i++)
+        mn_codebook_close(fakes->codebooks[i]);
     if (fakes->store.dir[0])
         must(mn_io_remove_tree(&mn_io_posix, fakes->store.dir) == MN_OK, "removing the temporary store");
     free(fakes);
@@ -276,6 +298,156 @@ void fake_parts_columns(struct fake_parts *fakes, const struct fake_memory *cons
     struct mn_part *part = &fakes->parts[fakes->count++];
     mn_columns_part(made->columns, part);
     part->died = made->died;
+}
+
+/* ---- codes ---- */
+
+static bool sample_row(void *context, uint64_t i, float *out)
+{
+    const struct fake_parts *fakes = context;
+    uint32_t part = 0;
+    for (; i >= fakes->parts[part].rows; part++)
+        i -= fakes->parts[part].rows;
+    const float *vector = fakes->made[part].rows[i]->vector;
+    float scale = scale_of(fakes, vector);
+    for (uint32_t j = 0; j < fakes->dim; j++)
+        out[j] = vector[j] * scale;
+    return true;
+}
+
+static bool never(void *context)
+{
+    return false;
+}
+
+const struct mn_codebook *fake_parts_codebook(struct fake_parts *fakes, uint64_t gen, uint32_t clusters)
+{
+    uint64_t rows = 0;
+    must(fakes->codebook_count < CODEBOOKS_MAX, "too many codebooks");
+    need_store(fakes);
+    for (uint32_t i = 0; i < fakes->count; i++)
+        rows += fakes->parts[i].rows;
+    struct mn_codebook_sample sample = {rows, sample_row, fakes};
+    if (gen > 0)
+        must(mn_codebook_train(&fakes->store, gen, clusters, rows, &sample, gen, never, NULL) == MN_OK, "training");
+    const struct mn_codebook **codebook = &fakes->codebooks[fakes->codebook_count++];
+    must(mn_codebook_open(codebook, &fakes->store, gen) == MN_OK, "opening a codebook");
+    return *codebook;
+}
+
+/* Groups rows by cluster: first_block, first_slot, and the slot of each row. */
+static void lay_out_codes(struct mn_ivf *ivf, const uint32_t *clusters)
+{
+    uint32_t *blocks = zeros((ivf->clusters + 1) * sizeof *blocks), *slots = zeros((ivf->clusters + 1) * sizeof *slots);
+    uint32_t *sizes = zeros(ivf->clusters * sizeof *sizes), *slot_of = zeros(ivf->rows * sizeof *slot_of);
+    for (uint32_t row = 0; row < ivf->rows; row++)
+        sizes[clusters[row]]++;
+    for (uint32_t c = 0; c < ivf->clusters; c++) {
+        slots[c + 1] = slots[c] + sizes[c];
+        blocks[c + 1] = blocks[c] + (sizes[c] + MN_IVF_LANES - 1) / MN_IVF_LANES;
+        sizes[c] = 0;
+    }
+    for (uint32_t row = 0; row < ivf->rows; row++)
+        slot_of[row] = slots[clusters[row]] + sizes[clusters[row]]++;
+    free(sizes);
+    ivf->first_block = blocks;
+    ivf->first_slot = slots;
+    ivf->slots = slot_of;
+}
+
+static void encode_rows(const struct fake_parts *fakes, struct mn_ivf *ivf, const float *rotated,
+                        const uint32_t *clusters)
+{
+    const struct mn_codebook *codebook = ivf->codebook;
+    uint32_t width = codebook->width, block_bytes = mn_ivf_block_bytes(width), blocks = ivf->first_block[ivf->clusters];
+    uint8_t *all = zeros((size_t)blocks * block_bytes), *codes8 = zeros((size_t)ivf->rows * width);
+    struct mn_ivf_fine *fine = zeros(ivf->rows * sizeof *fine);
+    for (uint32_t b = 0; b < blocks; b++)
+        mn_ivf_clear_block(all + (size_t)b * block_bytes, width);
+    for (uint32_t row = 0; row < ivf->rows; row++) {
+        uint32_t slot = ivf->slots[row], at = slot - ivf->first_slot[clusters[row]];
+        uint8_t *block = all + (size_t)(ivf->first_block[clusters[row]] + at / MN_IVF_LANES) * block_bytes;
+        const float *centroid = ivf->clusters > 1 ? codebook->centroids + (size_t)clusters[row] * width : NULL;
+        mn_ivf_encode(mn_kernels_best(), fakes->metric, width, rotated + (size_t)row * width, centroid, block,
+                      at % MN_IVF_LANES, codes8 + (size_t)slot * width, &fine[slot]);
+        ((struct mn_ivf_lanes *)(void *)(block + 4 * (size_t)width))->row[at % MN_IVF_LANES] = row;
+    }
+    ivf->blocks = all;
+    ivf->codes8 = codes8;
+    ivf->fine = fine;
+}
+
+void fake_parts_uncode(struct fake_parts *fakes, uint32_t part)
+{
+    free_codes(&fakes->made[part]);
+    fakes->parts[part].ivf = NULL;
+}
+
+void fake_parts_code(struct fake_parts *fakes, uint32_t part, uint32_t rows, const struct mn_codebook *codebook,
+                     bool flat)
+{
+    struct fake_part *made = &fakes->made[part];
+    struct mn_ivf *ivf = &made->ivf;
+    fake_parts_uncode(fakes, part);
+    if (rows == 0)
+        return;
+    *ivf = (struct mn_ivf){.codebook = codebook, .clusters = flat ? 1 : codebook->clusters, .rows = rows};
+    float *rotated = zeros((size_t)rows * codebook->width * sizeof *rotated);
+    uint32_t *clusters = zeros(rows * sizeof *clusters);
+    for (uint32_t row = 0; row < rows; row++) {
+        const float *vector = made->rows[row]->vector;
+        mn_codebook_rotate(codebook, mn_kernels_best(), vector, scale_of(fakes, vector),
+                           rotated + (size_t)row * codebook->width);
+    }
+    if (!flat)
+        mn_codebook_assign(codebook, mn_kernels_best(), rotated, rows, clusters, NULL);
+    lay_out_codes(ivf, clusters);
+    encode_rows(fakes, ivf, rotated, clusters);
+    if (flat) { /* as in a tail chunk */
+        free((void *)(uintptr_t)ivf->slots);
+        ivf->slots = NULL;
+    }
+    free(rotated);
+    free(clusters);
+    fakes->parts[part].ivf = ivf;
+}
+
+/* Flips bytes of the 8-bit codes, far apart. */
+static void damage_codes(const struct fake_parts *fakes, uint32_t part, const struct mn_codebook *codebook,
+                         uint32_t damage)
+{
+    char path[MN_PATH_MAX];
+    struct mn_column_file file;
+    mn_ivf_path(&fakes->store, path, part + 1, codebook->gen);
+    must(mn_column_file_map(&file, &fakes->store, part + 1, MN_COLUMN_IVF, path) == MN_OK, "mapping codes");
+    const struct mn_ivf_body *body = (const void *)file.data;
+    uint64_t first = (uint64_t)(file.data - (const uint8_t *)file.base) + body->codes8_at;
+    uint64_t bytes = (uint64_t)body->rows * body->width;
+    mn_column_file_unmap(&file);
+    FILE *f = fopen(path, "r+b");
+    must(f != NULL, "opening codes");
+    for (uint32_t i = 0; i < damage; i++) {
+        long at = (long)(first + bytes * i / damage);
+        must(fseek(f, at, SEEK_SET) == 0, "seeking");
+        int byte = fgetc(f);
+        must(fseek(f, at, SEEK_SET) == 0 && fputc(byte ^ 0x40, f) != EOF, "flipping a byte");
+    }
+    must(fclose(f) == 0, "closing codes");
+}
+
+void fake_parts_code_file(struct fake_parts *fakes, uint32_t part, const struct mn_codebook *codebook, uint32_t damage)
+{
+    struct fake_part *made = &fakes->made[part];
+    uint64_t bytes;
+    float energy;
+    fake_parts_uncode(fakes, part);
+    must(mn_ivf_write(&fakes->store, part + 1, &fakes->parts[part], codebook, NULL, never, NULL, &bytes, &energy) ==
+             MN_OK,
+         "writing codes");
+    if (damage > 0)
+        damage_codes(fakes, part, codebook, damage);
+    must(mn_ivf_open(&made->codes, &fakes->store, part + 1, codebook->gen) == MN_OK, "opening codes");
+    fakes->parts[part].ivf = mn_ivf_of(made->codes);
 }
 
 /* ---- the whole ---- */

@@ -7,6 +7,7 @@
 #ifndef MN_TESTS_FAKE_PARTS_H
 #define MN_TESTS_FAKE_PARTS_H
 
+#include "engine/codebook.h"
 #include "engine/reader.h"
 
 #define FAKE_TAGS_MAX 6
@@ -35,6 +36,17 @@ void fake_parts_free(struct fake_parts *fakes);
  * added later is an older one. */
 void fake_parts_tail(struct fake_parts *fakes, const struct fake_memory *const *rows, uint32_t count);
 void fake_parts_columns(struct fake_parts *fakes, const struct fake_memory *const *rows, uint32_t count);
+
+/* Trains codebook `gen` on the rows of all parts added so far (gen 0: the plain one, as it is). The parts' until they
+ * are freed. */
+const struct mn_codebook *fake_parts_codebook(struct fake_parts *fakes, uint64_t gen, uint32_t clusters);
+/* Codes the first `rows` rows of a part in memory: by cluster, or flat; replaces what it had. */
+void fake_parts_code(struct fake_parts *fakes, uint32_t part, uint32_t rows, const struct mn_codebook *codebook,
+                     bool flat);
+/* Codes a part of columns whole, in a file, and opens it; damage: bytes of its 8-bit codes that are flipped before. */
+void fake_parts_code_file(struct fake_parts *fakes, uint32_t part, const struct mn_codebook *codebook, uint32_t damage);
+/* Takes a part's codes away. */
+void fake_parts_uncode(struct fake_parts *fakes, uint32_t part);
 
 /* All parts added so far. Valid until another is added. */
 struct mn_snapshot fake_parts_snapshot(struct fake_parts *fakes, uint64_t seq, int64_t now);
