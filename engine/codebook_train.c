@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "engine/fault.h"
 #include "engine/kmeans.h"
 
 #define SAMPLE_PER_CLUSTER 64u  /* rows that a centroid is the mean of, about */
@@ -25,8 +26,8 @@
 #define SUPER_ROUNDS       8u
 #define PART_ROUNDS        8u
 #define MEND_ROUNDS        4u
-#define ENERGY_ROWS        8192u /* rows that the energy is measured on */
-#define READS_PER_BREATH   64u   /* rows of the sample: each may have to come from the disk */
+#define ENERGY_WEIGHT      8   /* rows that the energy of all counts as in that of a cluster */
+#define READS_PER_BREATH   64u /* rows of the sample: each may have to come from the disk */
 
 uint32_t mn_codebook_clusters(uint64_t store_rows)
 {
@@ -63,6 +64,7 @@ struct training {
     float *super_norms; /* [supers] */
     uint32_t *child;    /* [supers + 1] */
     float *norms;       /* [k] */
+    float *energies;    /* [k] */
 };
 
 /* Huge pages where they are to be had: giving back half a gigabyte of small ones takes longer than a pause may. */
@@ -90,13 +92,14 @@ static enum mn_status allocate_clusters(struct training *t, uint32_t clusters)
     t->round.centroids = floats((uint64_t)k * t->width);
     t->round.sizes = calloc(k, sizeof *t->round.sizes);
     t->norms = calloc(k, sizeof *t->norms);
+    t->energies = calloc(k, sizeof *t->energies);
     t->super = floats((uint64_t)t->supers * t->width);
     t->super_norms = calloc(t->supers, sizeof *t->super_norms);
     t->child = calloc(t->supers + 1u, sizeof *t->child);
     t->nearest = calloc(t->n, sizeof *t->nearest);
     t->order = calloc(t->n > k ? t->n : k, sizeof *t->order);
-    bool all = t->round.centroids && t->round.sizes && t->norms && t->super && t->super_norms && t->child &&
-               t->nearest && t->order;
+    bool all = t->round.centroids && t->round.sizes && t->norms && t->energies && t->super && t->super_norms &&
+               t->child && t->nearest && t->order;
     return all ? MN_OK : MN_FAIL(MN_SYSTEM, "no memory to train a codebook of %u clusters", clusters);
 }
 
@@ -114,6 +117,7 @@ static void release(struct training *t)
     free(t->super_norms);
     free(t->child);
     free(t->norms);
+    free(t->energies);
 }
 
 /* ---- the sample ---- */
@@ -282,30 +286,33 @@ static struct mn_codebook view_of(const struct training *t)
                                 .norms = t->norms};
 }
 
-/* Assigns `count` rows from `first` on, into nearest[first..]. */
-static enum mn_status assign_rows(struct training *t, uint32_t first, uint32_t count, float *distances)
+static enum mn_status assign_sample(struct training *t)
 {
     struct mn_codebook view = view_of(t);
     uint64_t cost = (uint64_t)t->width * (t->supers + t->round.k / (t->supers / 16 + 1)); /* of a row, about */
     uint32_t chunk = cost * 256 < 2 * MN_KMEANS_BREATH ? 256 : (uint32_t)(2 * MN_KMEANS_BREATH / cost) + 1;
-    for (uint32_t at = 0; at < count; at += chunk) {
-        uint32_t some = count - at < chunk ? count - at : chunk;
-        mn_codebook_assign(&view, t->kernels, row_at(t, t->rows, first + at), some, t->nearest + first + at,
-                           distances ? distances + at : NULL);
+    for (uint32_t at = 0; at < t->n; at += chunk) {
+        uint32_t some = t->n - at < chunk ? t->n - at : chunk;
+        mn_codebook_assign(&view, t->kernels, row_at(t, t->rows, at), some, t->nearest + at, NULL);
         MN_TRY(mn_kmeans_breathe(&t->km, some * cost));
     }
     return MN_OK;
 }
 
-static enum mn_status mend(struct training *t)
+/* *energy: mean |x - c|^2 of the sample. */
+static enum mn_status mend(struct training *t, float *energy)
 {
+    double norms, spread = 0;
+    MN_TRY(mn_kmeans_norms(&t->km, t->rows, t->n, &norms));
     for (uint32_t r = 0; r < MEND_ROUNDS; r++) {
         MN_TRY(group_centroids(t));
-        MN_TRY(assign_rows(t, 0, t->n, NULL));
-        MN_TRY(mn_kmeans_update(&t->km, t->rows, t->nearest, t->n, &t->round, NULL));
+        MN_TRY(assign_sample(t));
+        MN_TRY(mn_kmeans_update(&t->km, t->rows, t->nearest, t->n, &t->round, &spread));
         if (r + 1 < MEND_ROUNDS)
             MN_TRY(mn_kmeans_reseed(&t->km, t->rows, t->nearest, t->n, &t->round));
     }
+    double mean = norms > spread ? (norms - spread) / t->n * (double)t->unit * (double)t->unit : 0;
+    *energy = (float)fmin(mean, (double)FLT_MAX);
     return MN_OK;
 }
 
@@ -328,21 +335,29 @@ static void drop_empty(struct training *t)
     t->round.k = kept;
 }
 
-static enum mn_status measure_energy(struct training *t, float *energy)
+static float energy_in_floats(const struct training *t, double energy)
 {
-    /* Rows lie part by part: pieces of all of them. */
-    uint32_t pieces = t->n / 64 < ENERGY_ROWS / 64 ? t->n / 64 : ENERGY_ROWS / 64, rows = 0;
-    float distances[64];
+    energy *= (double)t->unit * (double)t->unit;
+    return energy < (double)FLT_MAX ? (float)energy : FLT_MAX;
+}
+
+static enum mn_status measure_energies(struct training *t, double *sums, uint32_t *counts, float *energy)
+{
+    float distances[256];
     double sum = 0;
-    for (uint32_t p = 0; p < (pieces ? pieces : 1); p++) {
-        uint32_t first = pieces ? (uint32_t)((uint64_t)p * t->n / pieces) : 0, count = pieces ? 64 : t->n;
+    for (uint32_t first = 0; first < t->n; first += MN_ARRAY_LEN(distances)) {
+        uint32_t count = t->n - first < MN_ARRAY_LEN(distances) ? t->n - first : (uint32_t)MN_ARRAY_LEN(distances);
         MN_TRY(assign_rows(t, first, count, distances));
-        for (uint32_t i = 0; i < count; i++)
+        for (uint32_t i = 0; i < count; i++) {
             sum += (double)distances[i];
-        rows += count;
+            sums[t->nearest[first + i]] += (double)distances[i];
+            counts[t->nearest[first + i]]++;
+        }
     }
-    sum = sum / rows * (double)t->unit * (double)t->unit;
-    *energy = sum < (double)FLT_MAX ? (float)sum : FLT_MAX;
+    double mean = sum / t->n;
+    *energy = energy_in_floats(t, mean);
+    for (uint32_t c = 0; c < t->round.k; c++)
+        t->energies[c] = energy_in_floats(t, (sums[c] + mean * ENERGY_WEIGHT) / (counts[c] + ENERGY_WEIGHT));
     return MN_OK;
 }
 
@@ -350,10 +365,9 @@ static enum mn_status find_centroids(struct training *t, float *energy)
 {
     MN_TRY(part_sample(t));
     MN_TRY(cluster_parts(t));
-    MN_TRY(mend(t));
+    MN_TRY(mend(t, energy));
     drop_empty(t);
-    MN_TRY(group_centroids(t));
-    return measure_energy(t, energy);
+    return group_centroids(t);
 }
 
 /* ---- the file ---- */
@@ -405,6 +419,7 @@ static enum mn_status make_image(struct training *t, const struct mn_codebook_bo
     memcpy(image + body->child_at, t->child, (t->supers + 1u) * sizeof(uint32_t));
     memcpy(image + body->centroids_at, t->round.centroids, t->round.k * row);
     memcpy(image + body->norms_at, t->norms, t->round.k * sizeof(float));
+    memcpy(image + body->energies_at, t->energies, t->round.k * sizeof(float));
     enum mn_status status = mn_kmeans_breathe(&t->km, MN_KMEANS_BREATH);
     if (status == MN_OK)
         status = encode_centroids(t, body, image);

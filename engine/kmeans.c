@@ -15,6 +15,8 @@
 #define PRICE_STEP 0.02f
 /* How far the two halves of a split cluster are apart, of the distance to a row of it. */
 #define SPLIT 0.1f
+/* A row this near to the mean of its cluster, squared and of the row's length, differs from it by rounding. */
+#define SAME 1e-8f
 
 uint64_t mn_kmeans_random(uint64_t *state)
 {
@@ -155,25 +157,26 @@ enum mn_status mn_kmeans_update(struct mn_kmeans *km, const float *rows, const u
     return MN_OK;
 }
 
-static uint32_t largest(const struct mn_kmeans_round *round)
+/* Marks the size of a cluster that one call of mn_kmeans_reseed is done with. */
+#define DONE 0x80000000u
+
+/* The smallest and the largest of the clusters that are not done with; false when there are no two. */
+static bool extremes(const struct mn_kmeans_round *round, uint32_t *small, uint32_t *large)
 {
-    uint32_t at = 0;
-    for (uint32_t j = 1; j < round->k; j++)
-        if (round->sizes[j] > round->sizes[at])
-            at = j;
-    return at;
+    uint32_t seen = 0;
+    for (uint32_t j = 0; j < round->k; j++) {
+        if (round->sizes[j] & DONE)
+            continue;
+        if (seen == 0 || round->sizes[j] < round->sizes[*small])
+            *small = j;
+        if (seen == 0 || round->sizes[j] > round->sizes[*large])
+            *large = j;
+        seen++;
+    }
+    return seen > 1 && *small != *large;
 }
 
-static uint32_t smallest(const struct mn_kmeans_round *round)
-{
-    uint32_t at = 0;
-    for (uint32_t j = 1; j < round->k; j++)
-        if (round->sizes[j] < round->sizes[at])
-            at = j;
-    return at;
-}
-
-/* A row of a cluster, from a random place on; n when there is none. */
+/* A row of a cluster, the first from a random place on; n when there is none. */
 static uint32_t member(struct mn_kmeans *km, const uint32_t *nearest, uint32_t n, uint32_t cluster)
 {
     uint32_t begin = random_below(km, n);
@@ -183,51 +186,67 @@ static uint32_t member(struct mn_kmeans *km, const uint32_t *nearest, uint32_t n
     return n;
 }
 
-/* Sets centroid `to` beside centroid `from`, apart in the direction of a row x of it. */
-static void split(const struct mn_kmeans *km, struct mn_kmeans_round *round, uint32_t from, uint32_t to, const float *x)
+/* Sets centroid `to` beside centroid `from`, apart in the direction of a row x of it. False: there is no such
+ * direction, the cluster is one row many times. */
+static bool split(const struct mn_kmeans *km, struct mn_kmeans_round *round, uint32_t from, uint32_t to, const float *x)
 {
     float *a = round->centroids + (size_t)from * km->width, *b = round->centroids + (size_t)to * km->width;
+    if (!(km->kernels->l2(a, x, km->width) > SAME * km->kernels->dot(x, x, km->width)))
+        return false;
     for (uint32_t d = 0; d < km->width; d++) {
         float step = SPLIT * (x[d] - a[d]);
         b[d] = a[d] + step;
         a[d] -= step;
     }
-    round->sizes[from] -= round->sizes[from] / 2;
+    if (round->prices)
+        round->prices[to] = round->prices[from];
+    return true;
+}
+
+/* Whether the smallest cluster should be given up for one half of the largest. */
+static bool unbalanced(uint32_t small, uint32_t large, uint32_t mean)
+{
+    if (small == 0)
+        return large > 1;
+    return large > MN_KMEANS_SKEW * (mean + 1) || (small < mean / 8 && large > 2 * mean);
 }
 
 enum mn_status mn_kmeans_reseed(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
                                 struct mn_kmeans_round *round)
 {
-    uint32_t mean = n / round->k;
-    for (uint32_t moved = 0; moved < round->k; moved++) {
-        uint32_t to = smallest(round), from = largest(round);
-        bool wanted = round->sizes[to] == 0 ? round->sizes[from] > 1 : round->sizes[from] > MN_KMEANS_SKEW * (mean + 1);
-        uint32_t row = wanted && from != to ? member(km, nearest, n, from) : n;
-        if (row == n)
-            break; /* nothing to do, or the largest is one that was moved itself: nothing larger is left */
-        split(km, round, from, to, row_at(km, rows, row));
-        round->sizes[to] = mean / 2 + 1; /* neither the smallest nor the largest for the rest of this call */
-        MN_TRY(mn_kmeans_breathe(km, (uint64_t)PASS * (round->k + n / round->k + km->width)));
+    enum mn_status status = MN_OK;
+    uint32_t to = 0, from = 0;
+    while (status == MN_OK && extremes(round, &to, &from) &&
+           unbalanced(round->sizes[to], round->sizes[from], n / round->k)) {
+        uint32_t row = member(km, nearest, n, from), half = round->sizes[from] / 2;
+        if (row < n && split(km, round, from, to, row_at(km, rows, row))) {
+            round->sizes[to] = half | DONE;
+            round->sizes[from] -= half;
+        } else {
+            round->sizes[from] |= DONE; /* the same row many times */
+        }
+        status = mn_kmeans_breathe(km, (uint64_t)PASS * (round->k + n / round->k + km->width));
     }
-    return MN_OK;
+    for (uint32_t j = 0; j < round->k; j++)
+        round->sizes[j] &= ~DONE;
+    return status;
 }
 
 /* Prices after a round: dearer above the mean size, cheaper below. */
-static void set_prices(const struct mn_kmeans_round *round, uint32_t n, double energy, float *prices)
+static void set_prices(const struct mn_kmeans_round *round, uint32_t n, double energy)
 {
     double mean = (double)n / round->k;
     for (uint32_t j = 0; j < round->k; j++) {
         double excess = round->sizes[j] / mean - 1;
-        prices[j] += PRICE_STEP * (float)(energy * (excess < 3 ? excess : 3));
+        round->prices[j] += PRICE_STEP * (float)(energy * (excess < 3 ? excess : 3));
     }
 }
 
-static void set_biases(const struct mn_kmeans *km, const struct mn_kmeans_round *round, const float *prices,
-                       float *biases)
+static void set_biases(const struct mn_kmeans *km, const struct mn_kmeans_round *round, float *biases)
 {
     for (uint32_t j = 0; j < round->k; j++) {
         const float *c = round->centroids + (size_t)j * km->width;
-        biases[j] = km->kernels->dot(c, c, km->width) + prices[j];
+        biases[j] = km->kernels->dot(c, c, km->width) + round->prices[j];
     }
 }
 
@@ -241,7 +260,7 @@ static void begin_somewhere(struct mn_kmeans *km, const float *rows, uint32_t n,
     }
 }
 
-static enum mn_status norms_sum(struct mn_kmeans *km, const float *rows, uint32_t n, double *sum)
+enum mn_status mn_kmeans_norms(struct mn_kmeans *km, const float *rows, uint32_t n, double *sum)
 {
     *sum = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -256,24 +275,25 @@ enum mn_status mn_kmeans_run(struct mn_kmeans *km, const float *rows, uint32_t n
 {
     enum mn_status status = MN_OK;
     double norms, spread;
-    struct mn_kmeans_round round = {centroids, calloc(k, sizeof(uint32_t)), k};
-    float *prices = calloc(2 * (size_t)k, sizeof *prices), *biases = prices + k;
-    if (!round.sizes || !prices) {
+    struct mn_kmeans_round round = {centroids, calloc(k, sizeof(uint32_t)), k, calloc(k, sizeof(float))};
+    float *biases = calloc(k, sizeof *biases);
+    if (!round.sizes || !round.prices || !biases) {
         status = MN_FAIL(MN_SYSTEM, "no memory for %u clusters", k);
         goto out;
     }
-    MN_TRY_OUT(norms_sum(km, rows, n, &norms));
+    MN_TRY_OUT(mn_kmeans_norms(km, rows, n, &norms));
     begin_somewhere(km, rows, n, k, centroids);
     for (uint32_t r = 0; r < rounds; r++) {
         if (r > 0)
             MN_TRY_OUT(mn_kmeans_reseed(km, rows, nearest, n, &round));
-        set_biases(km, &round, prices, biases);
+        set_biases(km, &round, biases);
         MN_TRY_OUT(mn_kmeans_nearest(km, rows, n, centroids, biases, k, nearest, NULL));
         MN_TRY_OUT(mn_kmeans_update(km, rows, nearest, n, &round, &spread));
-        set_prices(&round, n, norms > spread ? (norms - spread) / n : 0, prices);
+        set_prices(&round, n, norms > spread ? (norms - spread) / n : 0);
     }
 out:
     free(round.sizes);
-    free(prices);
+    free(round.prices);
+    free(biases);
     return status;
 }

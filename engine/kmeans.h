@@ -4,8 +4,8 @@
  * Plain Lloyd rounds with two additions. A cluster has a price that is added to the distance to its centroid; it rises
  * while the cluster is larger than the mean and falls while it is smaller, so that sizes come closer to each other at
  * little cost in distance (the search pays for the size of a cluster as often as it probes it, which is the more often
- * the larger it is). And a centroid that no row belongs to, or that holds few rows while another has more than
- * MN_KMEANS_SKEW times the mean, takes one half of the largest cluster.
+ * the larger it is). And centroids that no row belongs to, or few, are moved into large clusters: left to themselves
+ * they stay where they are, since in many dimensions the mean of many rows is nearer to every row than that of few.
  *
  * Rows are `width` floats each, one behind the other, 64-byte aligned; width is a multiple of 64. Everything follows
  * from the rows and the state of `random`: no time, no address, no order of threads is in it.
@@ -50,13 +50,17 @@ struct mn_kmeans_round {
     float *centroids; /* [k][width] */
     uint32_t *sizes;  /* [k]: rows */
     uint32_t k;
+    float *prices; /* [k], or NULL: none */
 };
 /* Makes the centroids the means of their rows; those without rows stay where they are. *spread (may be NULL): the sum
  * of size * |mean|^2, which with the sum of |x|^2 tells the sum of |x - mean|^2. */
 enum mn_status mn_kmeans_update(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
                                 struct mn_kmeans_round *round, double *spread) MN_MUST_USE;
-/* Gives centroids without rows, and small ones while there are clusters above MN_KMEANS_SKEW times the mean, one half
- * of the largest cluster each. Sizes are adapted to what is expected. */
+/* The sum of |x|^2. */
+enum mn_status mn_kmeans_norms(struct mn_kmeans *km, const float *rows, uint32_t n, double *sum) MN_MUST_USE;
+/* Gives centroids without rows, and small ones while there are large ones, one half of the largest cluster each:
+ * those below an eighth of the mean beside one above twice the mean, or any beside one above MN_KMEANS_SKEW times.
+ * Sizes are adapted to what is expected. */
 enum mn_status mn_kmeans_reseed(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
                                 struct mn_kmeans_round *round) MN_MUST_USE;
 
