@@ -197,7 +197,8 @@ void mn_codebook_close(const struct mn_codebook *codebook)
     X(norms, clusters, sizeof(float))                                                                                  \
     X(blocks, MN_CODEBOOK_BLOCKS(clusters), mn_ivf_block_bytes((uint32_t)width))                                       \
     X(codes8, clusters *width, 1)                                                                                      \
-    X(fine, clusters, sizeof(struct mn_ivf_fine))
+    X(fine, clusters, sizeof(struct mn_ivf_fine))                                                                      \
+    X(energies, clusters, sizeof(float))
 
 void mn_codebook_lay_out(struct mn_codebook_body *body)
 {

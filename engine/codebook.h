@@ -46,7 +46,8 @@ struct mn_codebook {
     const uint8_t *codes8;          /* [clusters][width] */
     const struct mn_ivf_fine *fine; /* [clusters] */
     float energy;                   /* mean |x - c|^2 of the rows it was trained on */
-    uint64_t trained_rows;          /* rows the store had then */
+    const float *energies; /* [clusters]: the same of each cluster, drawn towards `energy` where rows are few */
+    uint64_t trained_rows; /* rows the store had then */
 };
 
 /* Puts a row (of this scale) into the codebook's space. out: width floats, 64-byte aligned; x: dim floats, any

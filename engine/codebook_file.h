@@ -25,10 +25,10 @@ struct mn_codebook_body {
     uint32_t zero;
     uint64_t trained_rows;
     uint64_t mean_at, signs_at, super_at, super_norms_at, child_at, centroids_at, norms_at, blocks_at, codes8_at,
-        fine_at;
+        fine_at, energies_at;
     uint64_t bytes; /* of it all */
 };
-_Static_assert(sizeof(struct mn_codebook_body) == 128, "no padding: bodies are compared byte by byte");
+_Static_assert(sizeof(struct mn_codebook_body) == 136, "no padding: bodies are compared byte by byte");
 
 /* Fills in magic, offsets and bytes from width, clusters and supers. */
 void mn_codebook_lay_out(struct mn_codebook_body *body);

@@ -299,20 +299,15 @@ static enum mn_status assign_sample(struct training *t)
     return MN_OK;
 }
 
-/* *energy: mean |x - c|^2 of the sample. */
-static enum mn_status mend(struct training *t, float *energy)
+static enum mn_status mend(struct training *t)
 {
-    double norms, spread = 0;
-    MN_TRY(mn_kmeans_norms(&t->km, t->rows, t->n, &norms));
     for (uint32_t r = 0; r < MEND_ROUNDS; r++) {
         MN_TRY(group_centroids(t));
         MN_TRY(assign_sample(t));
-        MN_TRY(mn_kmeans_update(&t->km, t->rows, t->nearest, t->n, &t->round, &spread));
+        MN_TRY(mn_kmeans_update(&t->km, t->rows, t->nearest, t->n, &t->round, NULL));
         if (r + 1 < MEND_ROUNDS)
             MN_TRY(mn_kmeans_reseed(&t->km, t->rows, t->nearest, t->n, &t->round));
     }
-    double mean = norms > spread ? (norms - spread) / t->n * (double)t->unit * (double)t->unit : 0;
-    *energy = (float)fmin(mean, (double)FLT_MAX);
     return MN_OK;
 }
 
@@ -326,10 +321,11 @@ static void drop_empty(struct training *t)
             continue;
         if (kept != c)
             memcpy(row_at(t, t->round.centroids, kept), row_at(t, t->round.centroids, c), t->width * sizeof(float));
-        kept++;
+        t->energies[kept++] = t->energies[c];
     }
     if (kept == 1) {
         memcpy(row_at(t, t->round.centroids, 1), t->round.centroids, t->width * sizeof(float));
+        t->energies[1] = t->energies[0];
         kept = 2;
     }
     t->round.k = kept;
@@ -338,36 +334,65 @@ static void drop_empty(struct training *t)
 static float energy_in_floats(const struct training *t, double energy)
 {
     energy *= (double)t->unit * (double)t->unit;
-    return energy < (double)FLT_MAX ? (float)energy : FLT_MAX;
+    return energy < 0 ? 0 : energy < (double)FLT_MAX ? (float)energy : FLT_MAX;
 }
 
-static enum mn_status measure_energies(struct training *t, double *sums, uint32_t *counts, float *energy)
+/* Mean |x - c|^2 of all rows and, in energies, of each cluster: the sum of |x|^2 less size * |c|^2, where c is the mean
+ * of the rows. */
+static enum mn_status measure_energies(struct training *t, double *norms, float *energy)
 {
-    float distances[256];
     double sum = 0;
-    for (uint32_t first = 0; first < t->n; first += MN_ARRAY_LEN(distances)) {
-        uint32_t count = t->n - first < MN_ARRAY_LEN(distances) ? t->n - first : (uint32_t)MN_ARRAY_LEN(distances);
-        MN_TRY(assign_rows(t, first, count, distances));
-        for (uint32_t i = 0; i < count; i++) {
-            sum += (double)distances[i];
-            sums[t->nearest[first + i]] += (double)distances[i];
-            counts[t->nearest[first + i]]++;
-        }
+    for (uint32_t i = 0; i < t->n; i++) {
+        const float *x = row_at(t, t->rows, i);
+        norms[t->nearest[i]] += (double)t->kernels->dot(x, x, t->width);
+        MN_TRY(mn_kmeans_breathe(&t->km, (uint64_t)16 * t->width));
     }
-    double mean = sum / t->n;
-    *energy = energy_in_floats(t, mean);
+    for (uint32_t c = 0; c < t->round.k; c++) {
+        const float *mean = row_at(t, t->round.centroids, c);
+        norms[c] -= t->round.sizes[c] * (double)t->kernels->dot(mean, mean, t->width);
+        sum += norms[c];
+    }
+    *energy = energy_in_floats(t, sum / t->n);
     for (uint32_t c = 0; c < t->round.k; c++)
-        t->energies[c] = energy_in_floats(t, (sums[c] + mean * ENERGY_WEIGHT) / (counts[c] + ENERGY_WEIGHT));
+        t->energies[c] =
+            energy_in_floats(t, (norms[c] + sum / t->n * ENERGY_WEIGHT) / (t->round.sizes[c] + ENERGY_WEIGHT));
     return MN_OK;
+}
+
+/* Brings what is known of each centroid into the order that group_centroids has given them. */
+static enum mn_status order_energies(struct training *t)
+{
+    float *sorted = calloc(t->round.k, sizeof *sorted);
+    uint32_t *next = calloc(t->supers, sizeof *next);
+    enum mn_status status = MN_OK;
+    if (!sorted || !next) {
+        status = MN_FAIL(MN_SYSTEM, "no memory to train a codebook");
+        goto out;
+    }
+    for (uint32_t c = 0; c < t->round.k; c++) {
+        uint32_t super = t->nearest[c];
+        sorted[t->child[super] + next[super]++] = t->energies[c];
+    }
+    memcpy(t->energies, sorted, t->round.k * sizeof *sorted);
+out:
+    free(sorted);
+    free(next);
+    return status;
 }
 
 static enum mn_status find_centroids(struct training *t, float *energy)
 {
     MN_TRY(part_sample(t));
     MN_TRY(cluster_parts(t));
-    MN_TRY(mend(t, energy));
+    MN_TRY(mend(t));
+    double *norms = calloc(t->round.k, sizeof *norms);
+    enum mn_status status =
+        norms ? measure_energies(t, norms, energy) : MN_FAIL(MN_SYSTEM, "no memory to train a codebook");
+    free(norms);
+    MN_TRY(status);
     drop_empty(t);
-    return group_centroids(t);
+    MN_TRY(group_centroids(t));
+    return order_energies(t);
 }
 
 /* ---- the file ---- */

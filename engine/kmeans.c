@@ -260,7 +260,7 @@ static void begin_somewhere(struct mn_kmeans *km, const float *rows, uint32_t n,
     }
 }
 
-enum mn_status mn_kmeans_norms(struct mn_kmeans *km, const float *rows, uint32_t n, double *sum)
+static enum mn_status norms_sum(struct mn_kmeans *km, const float *rows, uint32_t n, double *sum)
 {
     *sum = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -281,7 +281,7 @@ enum mn_status mn_kmeans_run(struct mn_kmeans *km, const float *rows, uint32_t n
         status = MN_FAIL(MN_SYSTEM, "no memory for %u clusters", k);
         goto out;
     }
-    MN_TRY_OUT(mn_kmeans_norms(km, rows, n, &norms));
+    MN_TRY_OUT(norms_sum(km, rows, n, &norms));
     begin_somewhere(km, rows, n, k, centroids);
     for (uint32_t r = 0; r < rounds; r++) {
         if (r > 0)

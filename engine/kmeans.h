@@ -56,8 +56,6 @@ struct mn_kmeans_round {
  * of size * |mean|^2, which with the sum of |x|^2 tells the sum of |x - mean|^2. */
 enum mn_status mn_kmeans_update(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
                                 struct mn_kmeans_round *round, double *spread) MN_MUST_USE;
-/* The sum of |x|^2. */
-enum mn_status mn_kmeans_norms(struct mn_kmeans *km, const float *rows, uint32_t n, double *sum) MN_MUST_USE;
 /* Gives centroids without rows, and small ones while there are large ones, one half of the largest cluster each:
  * those below an eighth of the mean beside one above twice the mean, or any beside one above MN_KMEANS_SKEW times.
  * Sizes are adapted to what is expected. */
