@@ -322,13 +322,16 @@ static inline const __m256i *at256(const void *p)
     return p;
 }
 
-/* Sixteen tables (of 64 coordinates): eight sums of 31 at most fit a byte. */
-AVX2 static inline void count_rows(struct counts *c, const uint8_t *codes, const uint8_t *table)
+/* Sixteen tables (of 64 coordinates): eight sums of 31 at most fit a byte. ahead: NULL, or four lines to ask for. */
+AVX2 static inline __attribute__((always_inline)) void count_rows(struct counts *c, const uint8_t *codes,
+                                                                  const uint8_t *table, const uint8_t *ahead)
 {
     __m256i mask = _mm256_set1_epi8(15), low = _mm256_setzero_si256(), high = low;
 #pragma GCC unroll 8
     for (unsigned i = 0; i < 8; i++) {
         __m256i code = _mm256_load_si256(at256(codes + 32 * i)), entries = _mm256_load_si256(at256(table + 32 * i));
+        if (ahead && i % 2 == 0)
+            __builtin_prefetch(ahead + 32 * i, 0, 2);
         __m256i upper = _mm256_and_si256(_mm256_srli_epi16(code, 4), mask);
         low = _mm256_add_epi8(low, _mm256_shuffle_epi8(entries, _mm256_and_si256(code, mask)));
         high = _mm256_add_epi8(high, _mm256_shuffle_epi8(entries, upper));
@@ -355,12 +358,13 @@ AVX2 static inline void add_rows(__m256i sums[2], __m256i rows)
 /* Tables until 16 bits might overflow: 2048 * 31. */
 #define CHUNK_BYTES (UINT32_C(2048) * 16)
 
-AVX2 static inline void count_chunk(__m256i sums[4], const uint8_t *codes, const uint8_t *table, uint32_t bytes)
+AVX2 static inline void count_chunk(__m256i sums[4], const uint8_t *codes, const uint8_t *table, const uint8_t *ahead,
+                                    uint32_t bytes)
 {
     __m256i zero = _mm256_setzero_si256();
     struct counts c = {zero, zero, zero, zero};
     for (uint32_t i = 0; i < bytes; i += 256)
-        count_rows(&c, codes + i, table + i);
+        count_rows(&c, codes + i, table + i, ahead ? ahead + i : NULL);
     add_rows(sums, rows_in_order(c.even_low, c.odd_low));
     add_rows(sums + 2, rows_in_order(c.even_high, c.odd_high));
 }
@@ -378,18 +382,35 @@ AVX2 static inline uint32_t bound8(const struct mn_scan_query *query, const floa
     return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_LT_OQ));
 }
 
-AVX2 static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach,
-                                float limit, float low[32])
+AVX2 static inline __attribute__((always_inline)) uint32_t scan(const struct mn_scan_query *query, const uint8_t *block,
+                                                                const uint8_t *ahead, float gap, float reach,
+                                                                float limit, float low[32])
 {
     uint32_t bytes = 4 * query->width, below = 0;
     const float *factors = (const float *)(const void *)(block + bytes);
     __m256i zero = _mm256_setzero_si256(), sums[4] = {zero, zero, zero, zero};
-    for (uint32_t i = 0; i < bytes; i += CHUNK_BYTES)
-        count_chunk(sums, block + i, query->table + i, bytes - i < CHUNK_BYTES ? bytes - i : CHUNK_BYTES);
+    for (uint32_t i = 0; i < bytes; i += CHUNK_BYTES) {
+        uint32_t n = bytes - i < CHUNK_BYTES ? bytes - i : CHUNK_BYTES;
+        count_chunk(sums, block + i, query->table + i, ahead ? ahead + i : NULL, n);
+    }
+    for (uint32_t i = bytes; ahead && i < bytes + MN_KERNEL_FACTORS; i += 64)
+        __builtin_prefetch(ahead + i, 0, 2);
 #pragma GCC unroll 4
     for (unsigned i = 0; i < 4; i++)
         below |= bound8(query, factors + 8 * i, sums[i], gap, reach, limit, low + 8 * i) << 8 * i;
     return below;
+}
+
+AVX2 static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach,
+                                float limit, float low[32])
+{
+    return scan(query, block, NULL, gap, reach, limit, low);
+}
+
+AVX2 static uint32_t scan_ahead(const struct mn_scan_query *query, const uint8_t *block, const uint8_t *ahead,
+                                float gap, float reach, float limit, float low[32])
+{
+    return scan(query, block, ahead, gap, reach, limit, low);
 }
 
 /* maddubs adds two products of an unsigned and a signed byte in 16 bits and saturates: 255 * 127 twice is too much. So
@@ -571,6 +592,7 @@ const struct mn_kernels mn_kernels_avx2 = {.name = "avx2",
                                            .make_table = make_table,
                                            .make_fine = make_fine,
                                            .scan_block = scan_block,
+                                           .scan_ahead = scan_ahead,
                                            .dot8 = dot8,
                                            .encode = encode,
                                            .products = products};

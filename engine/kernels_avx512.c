@@ -288,14 +288,16 @@ struct counts {
     __m512i even_low, odd_low, even_high, odd_high;
 };
 
-/* `count` (8 at most: 8 * 31 fits a byte) times four tables. */
-AVX512 static inline __attribute__((always_inline)) void count_rows(struct counts *c, const uint8_t *codes,
-                                                                    const uint8_t *table, unsigned count)
+/* `count` (8 at most: 8 * 31 fits a byte) times four tables. ahead: NULL, or lines to ask for. */
+AVX512 static inline __attribute__((always_inline)) void
+count_rows(struct counts *c, const uint8_t *codes, const uint8_t *table, const uint8_t *ahead, unsigned count)
 {
     __m512i mask = _mm512_set1_epi8(15), low = _mm512_setzero_si512(), high = low;
 #pragma GCC unroll 8
     for (unsigned i = 0; i < count; i++) {
         __m512i code = _mm512_load_si512(codes + 64 * i), entries = _mm512_load_si512(table + 64 * i);
+        if (ahead)
+            __builtin_prefetch(ahead + 64 * i, 0, 2);
         low = _mm512_add_epi8(low, _mm512_shuffle_epi8(entries, _mm512_and_si512(code, mask)));
         high = _mm512_add_epi8(high, _mm512_shuffle_epi8(entries, _mm512_and_si512(_mm512_srli_epi16(code, 4), mask)));
     }
@@ -318,15 +320,16 @@ AVX512 static inline __m512i rows_in_order(struct counts c)
 /* Tables until 16 bits might overflow: 2048 * 31. */
 #define CHUNK_BYTES (UINT32_C(2048) * 16)
 
-AVX512 static inline __m512i count_chunk(const uint8_t *codes, const uint8_t *table, uint32_t bytes)
+AVX512 static inline __m512i count_chunk(const uint8_t *codes, const uint8_t *table, const uint8_t *ahead,
+                                         uint32_t bytes)
 {
     __m512i zero = _mm512_setzero_si512();
     struct counts c = {zero, zero, zero, zero};
     uint32_t i = 0;
     for (; bytes - i >= 512; i += 512)
-        count_rows(&c, codes + i, table + i, 8);
+        count_rows(&c, codes + i, table + i, ahead ? ahead + i : NULL, 8);
     if (i < bytes)
-        count_rows(&c, codes + i, table + i, 4); /* a width is a multiple of 64: 256 bytes */
+        count_rows(&c, codes + i, table + i, ahead ? ahead + i : NULL, 4); /* a width is a multiple of 64: 256 bytes */
     return rows_in_order(c);
 }
 
@@ -343,20 +346,35 @@ AVX512 static inline __mmask16 bound16(const struct mn_scan_query *query, const 
     return _mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_LT_OQ);
 }
 
-AVX512 static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach,
-                                  float limit, float low[32])
+AVX512 static inline __attribute__((always_inline)) uint32_t scan(const struct mn_scan_query *query,
+                                                                  const uint8_t *block, const uint8_t *ahead, float gap,
+                                                                  float reach, float limit, float low[32])
 {
     uint32_t bytes = 4 * query->width;
     const float *factors = (const float *)(const void *)(block + bytes);
     __m512i first = _mm512_setzero_si512(), second = first;
     for (uint32_t i = 0; i < bytes; i += CHUNK_BYTES) {
         uint32_t n = bytes - i < CHUNK_BYTES ? bytes - i : CHUNK_BYTES;
-        __m512i sums = count_chunk(block + i, query->table + i, n);
+        __m512i sums = count_chunk(block + i, query->table + i, ahead ? ahead + i : NULL, n);
         first = _mm512_add_epi32(first, _mm512_cvtepu16_epi32(_mm512_castsi512_si256(sums)));
         second = _mm512_add_epi32(second, _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(sums, 1)));
     }
+    for (uint32_t i = bytes; ahead && i < bytes + MN_KERNEL_FACTORS; i += 64)
+        __builtin_prefetch(ahead + i, 0, 2);
     __mmask16 below = bound16(query, factors, first, gap, reach, limit, low);
     return below | (uint32_t)bound16(query, factors + 16, second, gap, reach, limit, low + 16) << 16;
+}
+
+AVX512 static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach,
+                                  float limit, float low[32])
+{
+    return scan(query, block, NULL, gap, reach, limit, low);
+}
+
+AVX512 static uint32_t scan_ahead(const struct mn_scan_query *query, const uint8_t *block, const uint8_t *ahead,
+                                  float gap, float reach, float limit, float low[32])
+{
+    return scan(query, block, ahead, gap, reach, limit, low);
 }
 
 AVX512 static inline __m512i dot64(__m512i sum, const uint8_t *codes, const int8_t *query)
@@ -530,6 +548,7 @@ const struct mn_kernels mn_kernels_avx512 = {.name = "avx512",
                                              .make_table = make_table,
                                              .make_fine = make_fine,
                                              .scan_block = scan_block,
+                                             .scan_ahead = scan_ahead,
                                              .dot8 = dot8,
                                              .encode = encode,
                                              .products = products};

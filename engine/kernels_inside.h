@@ -46,6 +46,9 @@ static inline void mn_kernel_factors(uint32_t width, uint32_t power, unsigned ro
     *inside = *outside / sqrtf((float)power);
 }
 
+/* Bytes behind the 1-bit codes of a block: struct mn_ivf_lanes. */
+#define MN_KERNEL_FACTORS 512u
+
 /* How many rows of a `products` keeps in the second-level cache while it goes through b: a multiple of 4. */
 static inline uint32_t mn_kernel_tile(uint32_t width)
 {

@@ -269,6 +269,14 @@ static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *blo
     return below;
 }
 
+static uint32_t scan_ahead(const struct mn_scan_query *query, const uint8_t *block, const uint8_t *ahead, float gap,
+                           float reach, float limit, float low[32])
+{
+    for (size_t i = 0; ahead && i < 4 * (size_t)query->width + MN_KERNEL_FACTORS; i += 64)
+        __builtin_prefetch(ahead + i, 0, 2);
+    return scan_block(query, block, gap, reach, limit, low);
+}
+
 static int32_t dot8(const uint8_t *codes, const int8_t *query, uint32_t width)
 {
     int32_t sum = 0;
@@ -367,6 +375,7 @@ const struct mn_kernels mn_kernels_portable = {.name = "portable",
                                                .make_table = make_table,
                                                .make_fine = make_fine,
                                                .scan_block = scan_block,
+                                               .scan_ahead = scan_ahead,
                                                .dot8 = dot8,
                                                .encode = encode,
                                                .products = products};

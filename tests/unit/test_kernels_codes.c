@@ -156,7 +156,10 @@ static void same_scans(const struct mn_kernels *k, uint32_t width, enum kind kin
     assert_equal_bytes(k, "scan_block", width, kind, got, want, sizeof want);
     assert_int_equal(got_mask, want_mask);
     assert_int_equal(k->scan_block(&query, room.block, 1.25f, 0.4f, INFINITY, got), UINT32_MAX);
-    want_mask = portable()->scan_block(&query, room.block, 1.25f, 0.4f, want[7], want);
+    memset(got, 0, sizeof got);
+    assert_int_equal(k->scan_ahead(&query, room.block, room.codes, 1.25f, 0.4f, 1.3f, got), want_mask);
+    assert_equal_bytes(k, "scan_ahead", width, kind, got, want, sizeof want);
+    want_mask = portable()->scan_ahead(&query, room.block, NULL, 1.25f, 0.4f, want[7], want);
     assert_int_equal(k->scan_block(&query, room.block, 1.25f, 0.4f, want[7], got), want_mask);
     assert_int_equal(want_mask >> 7 & 1, 0); /* below, not at */
     assert_int_equal(k->scan_block(&query, room.block, 1.25f, 0.4f, -INFINITY, got), 0);
