@@ -88,8 +88,7 @@ float mn_probe_reach(const struct mn_probe *probe, float gap)
 
 static inline float energy_of(const struct mn_codebook *codebook, uint32_t cluster)
 {
-    (void)cluster;
-    return codebook->energy;
+    return codebook->energies[cluster];
 }
 
 static void prefetch(const uint8_t *bytes, uint32_t count)

@@ -142,7 +142,7 @@ static void need_truth(struct bench *b)
 {
     char path[MN_PATH_MAX];
     size_t count = (size_t)b->o.query_count * TRUTH;
-    snprintf(path, sizeof path, "%s/truth.%u.%u", b->o.store, b->o.rows, b->o.query_count);
+    snprintf(path, sizeof path, "%s.truth.%u.%u", b->o.store, b->o.rows, b->o.query_count);
     b->truth = need(count * sizeof *b->truth, false);
     FILE *f = fopen(path, "rb");
     bool known = f && fread(b->truth, sizeof *b->truth, count, f) == count;
