@@ -43,13 +43,15 @@ static void *run(void *context)
     setpriority(PRIO_PROCESS, 0, CODER_NICE); /* of this thread; where it is not allowed, the compactor's serves */
     while (!atomic_load_explicit(&t->stop, memory_order_relaxed)) {
         uint32_t worked = 0;
-        uint64_t before = mn_clock_ns();
-        enum mn_status status = mn_tail_coder_turn(t->coder, before, &worked);
+        enum mn_status status = mn_tail_coder_turn(t->coder, mn_clock_ns(), &worked);
         tell(t, status, &failing);
-        pause_ns = worked > 0 ? PAUSE_MIN_NS : pause_ns + pause_ns / 4;
+        if (worked > 0 && status == MN_OK) {
+            pause_ns = PAUSE_MIN_NS; /* of the first turn that finds nothing */
+            continue;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = (long)(status == MN_OK ? pause_ns : PAUSE_FAIL_NS)}, NULL);
+        pause_ns += pause_ns / 4;
         pause_ns = pause_ns < PAUSE_MAX_NS ? pause_ns : PAUSE_MAX_NS;
-        uint64_t pause = status != MN_OK ? PAUSE_FAIL_NS : pause_ns;
-        nanosleep(&(struct timespec){.tv_nsec = (long)pause}, NULL);
     }
     return NULL;
 }

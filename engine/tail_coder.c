@@ -16,7 +16,7 @@
 #include "engine/view.h"
 
 #define TURN_ROWS    1024u /* coded flat in a turn: about 3 ms */
-#define CLUSTER_ROWS 64u   /* assigned or coded by cluster in a turn: about 1 ms, so that new rows do not wait */
+#define CLUSTER_ROWS 128u  /* assigned or coded by cluster in a turn: about 2 ms, so that new rows do not wait long */
 #define RESERVE_ROWS 1024u /* pages are reserved for so many rows at a time */
 
 /* A file that is being filled. */

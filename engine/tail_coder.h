@@ -17,8 +17,8 @@
 #include "shm/instance.h"
 
 #define MN_TAIL_CODER_RETRY_NS    5000000000u
-#define MN_TAIL_CODER_SETTLED_NS  2000000000u /* sealed for so long: no compaction seems to take it */
-#define MN_TAIL_CODER_CLUSTER_MIN 4096u       /* rows; fewer are scanned flat as fast */
+#define MN_TAIL_CODER_SETTLED_NS  200000000u /* sealed for so long; a compaction takes its clusters over */
+#define MN_TAIL_CODER_CLUSTER_MIN 4096u      /* rows; fewer are scanned flat as fast */
 
 struct mn_tail_coder;
 
