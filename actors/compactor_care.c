@@ -45,7 +45,7 @@ static void end_doubts(struct mn_compactor_role *c, const struct mn_compact_care
     _Atomic uint32_t *reasons = &c->actor->instance.control->reasons;
     if (!care->sound)
         atomic_fetch_or(reasons, MN_DEGRADED_INDEX);
-    else if (!care->worth) {
+    else if (care->looked && !care->worth) {
         atomic_fetch_and(reasons, ~(uint32_t)MN_DEGRADED_INDEX);
         c->doubting = false;
     }

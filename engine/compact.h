@@ -23,7 +23,8 @@ struct mn_compact_policy {
     uint32_t dead_percent;     /* dead rows that make a segment worth rewriting */
     uint64_t segment_rows_max;
     int64_t idem_window_ns;     /* idem keys admitted longer ago are left out of the ledger; 0 = none is */
-    uint64_t codebook_rows_min; /* rows in columns that are worth a codebook; 0 = nothing is coded */
+    uint64_t codebook_rows_min; /* rows in columns that are worth a codebook; 0 = nothing is coded, and what was is not
+                                   used any more */
     uint64_t ivf_rows_min;      /* rows of a segment that are worth an inverted file */
 };
 
@@ -89,9 +90,10 @@ void mn_compact_proposal_free(struct mn_compact_proposal *proposal);
 
 /* ---- codes ---- */
 
-/* What mn_compact_care came to. */
+/* What mn_compact_care_for came to. */
 struct mn_compact_care {
     bool worth;       /* the proposal is to be published */
+    bool looked;      /* false: a publication was under way, look again */
     bool sound;       /* every inverted file that the manifest names can be used */
     uint64_t segment; /* that was coded; 0: none was */
     bool tuned;       /* recall was calibrated */

@@ -317,8 +317,33 @@ static enum mn_status open_codebook(struct care *care, bool *unusable)
     return *unusable ? MN_OK : status;
 }
 
+/* Codes are not wanted any more. The codebook stays: its generation would not be given again. */
+static enum mn_status drop_codes(struct care *care)
+{
+    bool any = false;
+    for (uint32_t s = 0; s < care->manifest.segment_count; s++)
+        any |= care->manifest.segments[s].codebook != 0;
+    care->result->sound = true;
+    if (!any)
+        return MN_OK;
+    MN_TRY(propose(care));
+    for (uint32_t s = 0; s < care->manifest.segment_count; s++) {
+        struct mn_manifest_segment *segment = &care->proposal->next.segments[s];
+        char path[MN_PATH_MAX];
+        if (segment->codebook == 0)
+            continue;
+        uint64_t bytes = file_bytes(care->compactor->store.io,
+                                    mn_ivf_path(&care->compactor->store, path, segment->id, segment->codebook));
+        segment->bytes -= bytes < segment->bytes ? bytes : 0;
+        segment->codebook = 0;
+    }
+    return MN_OK;
+}
+
 static enum mn_status decide(struct care *care)
 {
+    if (care->policy->codebook_rows_min == 0)
+        return drop_codes(care);
     bool unusable, enough = column_rows(&care->snapshot) >= care->policy->codebook_rows_min;
     MN_TRY(settle_doubts(care));
     MN_TRY(open_codebook(care, &unusable));
@@ -356,13 +381,12 @@ enum mn_status mn_compact_care_for(struct mn_compactor *compactor, const struct 
                         .result = result};
     bool agree;
     *proposal = (struct mn_compact_proposal){0};
-    *result = (struct mn_compact_care){0};
-    if (policy->codebook_rows_min == 0)
-        return MN_OK;
+    *result = (struct mn_compact_care){.sound = true};
     MN_TRY(mn_compact_pin(compactor->reader, &compactor->store, compactor->instance, &care.manifest, &care.snapshot,
                           &agree));
     if (!agree)
         return MN_OK;
+    result->looked = true;
     enum mn_status status = tidy(&care);
     if (status == MN_OK)
         status = decide(&care);

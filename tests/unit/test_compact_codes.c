@@ -155,6 +155,33 @@ static void care_trains_what_no_build_has(void **state)
     assert_int_equal(live_check_codes(s), 600);
 }
 
+static void codes_that_are_not_wanted_any_more(void **state)
+{
+    struct live_store *s = *state;
+    add_segment(s, 0, 0, 400);
+    add_segment(s, 1, 0, 200);
+    struct mn_manifest m = live_manifest(s);
+    uint64_t bytes = m.segments[0].bytes, first = m.segments[0].id;
+    mn_manifest_free(&m);
+    s->policy.codebook_rows_min = 0;
+    assert_int_equal(care_all(s), 1);
+    assert_int_equal(live_check_codes(s), 0);
+    m = live_manifest(s);
+    assert_int_equal(m.codebook, 1); /* no generation is given twice */
+    for (uint32_t i = 0; i < m.segment_count; i++)
+        assert_true(m.segments[i].codebook == 0 && (m.segments[i].id != first || m.segments[i].bytes < bytes));
+    mn_manifest_free(&m);
+    live_store_restart(s);
+    assert_false(ivf_there(s, first, 1));
+    s->policy.codebook_rows_min = 300;
+    assert_int_equal(care_all(s), 2);
+    all_on(s, 1);
+    m = live_manifest(s);
+    assert_int_equal(m.segments[0].bytes, bytes);
+    mn_manifest_free(&m);
+    assert_int_equal(live_check_codes(s), 600);
+}
+
 static void small_segments_have_no_codes(void **state)
 {
     struct live_store *s = *state;
@@ -650,6 +677,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_first_codebook_comes_with_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(care_trains_what_no_build_has, setup, teardown),
+        cmocka_unit_test_setup_teardown(codes_that_are_not_wanted_any_more, setup, teardown),
         cmocka_unit_test_setup_teardown(small_segments_have_no_codes, setup, teardown),
         cmocka_unit_test_setup_teardown(merges_keep_clusters, setup, teardown),
         cmocka_unit_test_setup_teardown(lost_and_damaged_files_are_made_anew, setup, teardown),
