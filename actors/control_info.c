@@ -140,16 +140,36 @@ static void pack_marks(const struct mn_control *control, struct mn_reply *reply)
     mn_reply_bool(reply, "read_only", atomic_load(&control->read_only) != 0);
 }
 
+/* What recall searches through, and what it was seen to find (recall_shadow.h). */
+static void pack_recall(const struct mn_supervisor *s, struct mn_reply *reply)
+{
+    const struct mn_stats *stats = &s->instance.stats;
+    struct mn_stat_summary observed;
+    mn_stats_summary(stats, MN_STAT_recall_observed, &observed);
+    mn_reply_key(reply, "index");
+    msgpack_pack_map(&reply->pack, 4);
+    mn_reply_uint(reply, "codebook", mn_stats_value(stats, MN_STAT_codebook_gen));
+    mn_reply_uint(reply, "column_rows", mn_stats_value(stats, MN_STAT_column_rows));
+    mn_reply_uint(reply, "coded_rows", mn_stats_value(stats, MN_STAT_ivf_rows));
+    mn_reply_uint(reply, "tail_coded_rows", mn_stats_value(stats, MN_STAT_tail_coded_rows));
+    mn_reply_key(reply, "observed");
+    msgpack_pack_map(&reply->pack, observed.count > 0 ? 2 : 1);
+    mn_reply_uint(reply, "recalls", observed.count);
+    if (observed.count > 0)
+        mn_reply_double(reply, "recall", (double)observed.sum / (double)observed.count / 1000);
+}
+
 void mn_control_info(struct mn_supervisor *s, struct mn_str rid, struct mn_reply *reply)
 {
     char path[MN_PATH_MAX];
     const struct mn_role_slot *writer = &s->instance.control->roles[MN_SLOT_WAL_WRITER];
-    mn_reply_begin(reply, rid, 9 + 5 + 3 + 7);
+    mn_reply_begin(reply, rid, 9 + 5 + 3 + 2 + 7);
     pack_protocol(s, reply);
     pack_marks(s->instance.control, reply);
     pack_degraded(s, reply);
     pack_recovery(s, reply);
     pack_last_words(s, reply);
+    pack_recall(s, reply);
     mn_reply_text(reply, "scheduling", mn_scheduling_word(atomic_load(&writer->scheduler)));
     mn_reply_text(reply, "dir", s->store.dir);
     mn_reply_text(reply, "settings", mn_supervisor_settings_path(s, path));

@@ -123,6 +123,7 @@ struct recall {
     const struct mn_request *request;
     struct mn_recall_request asked;
     struct mn_snapshot snapshot;
+    int64_t now; /* wall clock when it was decoded, ns */
     bool exact;
     uint64_t scanned, encode_ns;
 };
@@ -195,12 +196,14 @@ static enum mn_status search_all(struct recall *r)
 
 static enum mn_status recall(struct mn_recall_lane *lane, const struct mn_request *request, uint64_t received_ns)
 {
-    struct recall r = {.lane = lane, .request = request, .exact = true};
+    struct recall r = {.lane = lane, .request = request, .now = mn_wall_ns(), .exact = true};
     uint64_t begun_ns = mn_clock_ns();
-    MN_TRY(mn_decode_recall(&lane->decoder, request, mn_wall_ns(), &r.asked));
+    MN_TRY(mn_decode_recall(&lane->decoder, request, r.now, &r.asked));
     mn_stat_record(lane->stats, MN_STAT_recall_decode_ns, mn_clock_ns() - begun_ns);
     MN_TRY(pin(lane, &r.asked.moment, &r.snapshot));
     enum mn_status status = search_all(&r);
+    if (status == MN_OK && lane->shadow)
+        mn_recall_shadow_note(lane->shadow, &r.asked, r.now, &r.snapshot, &lane->search);
     mn_reader_unpin(lane->reader);
     MN_TRY(status);
     uint64_t us = elapsed_us(received_ns);
@@ -213,6 +216,44 @@ static enum mn_status recall(struct mn_recall_lane *lane, const struct mn_reques
     mn_stat_record(lane->stats, MN_STAT_recall_reply_ns, r.encode_ns);
     mn_stat_record(lane->stats, MN_STAT_recall_us, us);
     return MN_OK;
+}
+
+/* ---- recall, once more */
+
+static void record_check(struct recall *r, const struct mn_shadow_answer *answer)
+{
+    struct mn_recall_lane *lane = r->lane;
+    uint32_t wanted = lane->search.hit_count;
+    if (!lane->search.exact || lane->search.damaged > 0 || r->snapshot.missing > 0 || wanted == 0)
+        return;
+    uint32_t found = mn_recall_shadow_found(answer, &r->snapshot, &lane->search);
+    mn_stat_add(lane->stats, MN_STAT_recall_shadowed, 1);
+    mn_stat_add(lane->stats, MN_STAT_recall_shadow_missed, wanted - found);
+    mn_stat_record(lane->stats, MN_STAT_recall_observed, found * 1000u / wanted);
+}
+
+static enum mn_status search_again(struct recall *r, const struct mn_shadow_answer *answer)
+{
+    if (r->asked.has_like)
+        MN_TRY(set_like(r));
+    r->asked.query.embedding = r->asked.embeddings;
+    r->asked.query.exact = true;
+    MN_TRY(mn_recall_search(&r->lane->search, &r->snapshot, &r->asked.query));
+    record_check(r, answer);
+    return MN_OK;
+}
+
+void mn_recall_lane_check(struct mn_recall_lane *lane, const struct mn_request *request,
+                          const struct mn_shadow_answer *answer)
+{
+    struct recall r = {.lane = lane, .request = request};
+    struct mn_moment moment = {.has_as_of = true, .as_of = answer->seq};
+    if (answer->seq == 0 || mn_decode_recall(&lane->decoder, request, answer->now, &r.asked) != MN_OK ||
+        pin(lane, &moment, &r.snapshot) != MN_OK)
+        return;
+    enum mn_status ignored = search_again(&r, answer);
+    (void)ignored; /* the client has its answer; what is damaged is told where it is asked for */
+    mn_reader_unpin(lane->reader);
 }
 
 /* ---- get */

@@ -8,6 +8,7 @@
 #define MN_ACTORS_RECALL_LANE_H
 
 #include "actors/actor.h"
+#include "actors/recall_shadow.h"
 #include "actors/wire_decode.h"
 #include "actors/wire_reply.h"
 #include "engine/recall.h"
@@ -28,6 +29,7 @@ struct mn_recall_lane {
     struct mn_reply reply; /* of the last request */
     struct mn_space_count *spaces;
     uint32_t space_count, space_room;
+    struct mn_recall_shadow *shadow; /* of the fast lane; NULL: its recalls are not shadowed */
 };
 
 /* The instance and the stats page of `actor` must outlive the lane. MN_BUSY when no reader slot is free. */
@@ -45,6 +47,10 @@ enum mn_status mn_recall_peek(struct mn_recall_peek *peek, const void *data, siz
 
 /* Carries the request out; whatever comes of it is in lane->reply. */
 void mn_recall_lane_answer(struct mn_recall_lane *lane, const struct mn_request *request, uint64_t received_ns);
+/* Answers a recall again, exactly and as of the moment of `answer`, and records how much of that was right. There is no
+ * reply; what fails, or lies too far back by now, is not recorded. */
+void mn_recall_lane_check(struct mn_recall_lane *lane, const struct mn_request *request,
+                          const struct mn_shadow_answer *answer);
 /* The error that has just happened (or `text`), as a reply. */
 void mn_recall_lane_refuse(struct mn_recall_lane *lane, struct mn_str rid, enum mn_status status, const char *text);
 

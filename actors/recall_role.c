@@ -32,6 +32,7 @@ struct recall_role {
     struct mn_router router;
     struct mn_recall_lane lane;
     struct mn_recall_slow slow;
+    struct mn_recall_shadow shadow;
     uint32_t slow_threads;
     struct parked *parked;
     uint32_t parked_count;
@@ -54,6 +55,7 @@ static enum mn_status start(struct mn_actor *actor, void **state)
         return MN_FAIL(MN_INTERNAL, "no memory for the recall worker");
     mn_hot_place(actor->node, actor->settings.recall_lock_hot);
     MN_TRY(mn_recall_lane_open(&r->lane, actor));
+    r->lane.shadow = &r->shadow;
     r->slow_threads = (uint32_t)actor->settings.recall_threads - 1;
     MN_TRY(mn_recall_slow_open(&r->slow, actor, r->slow_threads));
     mn_actor_poll_fd(actor, r->slow.event_fd);
@@ -70,6 +72,7 @@ static void stop(struct mn_actor *actor, void *state)
     if (!r)
         return;
     mn_recall_slow_close(&r->slow);
+    free(r->shadow.due);
     for (uint32_t i = 0; i < r->parked_count; i++)
         zmq_msg_close(&r->parked[i].held.body);
     free(r->parked);
@@ -106,6 +109,14 @@ static enum mn_status park(struct recall_role *r, struct mn_held *held, const st
     return MN_OK;
 }
 
+/* The reply has left: what is due is checked by a thread of the slow lane, if that has nothing else to do. */
+static void shadow(struct recall_role *r, struct mn_held *held)
+{
+    struct mn_shadow_answer *answer = mn_recall_shadow_take(&r->shadow);
+    if (answer && !mn_recall_slow_shadow(&r->slow, held, answer))
+        free(answer);
+}
+
 /* To the lane it belongs to. What is handed on leaves `held` empty. */
 static enum mn_status place(struct recall_role *r, struct mn_held *held, const struct mn_recall_peek *peek)
 {
@@ -116,6 +127,7 @@ static enum mn_status place(struct recall_role *r, struct mn_held *held, const s
         return mn_recall_slow_put(&r->slow, held);
     mn_recall_lane_answer(&r->lane, &peek->request, held->received_ns);
     send_reply(r, &held->peer);
+    shadow(r, held);
     return MN_OK;
 }
 
@@ -244,6 +256,7 @@ static void drain(struct recall_role *r, uint32_t received)
 static enum mn_status turn(struct mn_actor *actor, void *state, uint32_t *worked)
 {
     struct recall_role *r = state;
+    r->shadow.every = actor->settings.recall_shadow_every;
     uint32_t received = receive(r);
     *worked += received;
     *worked += send_slow(r);

@@ -2,7 +2,8 @@
  * recall_slow.c - the slow lane of a recall worker (see recall_slow.h): a queue, its threads, and the way back.
  *
  * A mutex guards two short lists and nothing else; no request is worked on under it. The fast lane takes it only to
- * hand a request over or to fetch an answer.
+ * hand a request over or to fetch an answer that it knows is there. The eventfd changes under the mutex as well: it is
+ * readable when and only when there are answers.
  */
 #include "actors/recall_slow.h"
 
@@ -39,6 +40,7 @@ void mn_recall_job_free(struct mn_recall_job *job)
 {
     zmq_msg_close(&job->held.body);
     free(job->reply);
+    free(job->shadow);
     free(job);
 }
 
@@ -52,7 +54,7 @@ static struct mn_recall_job *next_job(struct mn_recall_slow *slow)
     while (!slow->stopping && !(job = remove_first(&slow->todo)))
         pthread_cond_wait(&slow->wanted, &slow->mutex);
     if (job) {
-        slow->waiting--;
+        atomic_fetch_sub(&slow->waiting, 1);
         slow->bytes -= job->held.bytes;
     }
     pthread_mutex_unlock(&slow->mutex);
@@ -63,14 +65,25 @@ static void hand_back(struct mn_recall_slow *slow, struct mn_recall_job *job)
 {
     pthread_mutex_lock(&slow->mutex);
     append(&slow->done, job);
-    pthread_mutex_unlock(&slow->mutex);
+    atomic_fetch_add(&slow->answered, 1);
     eventfd_write(slow->event_fd, 1);
+    pthread_mutex_unlock(&slow->mutex);
+}
+
+static void finish_shadow(struct mn_recall_slow *slow, struct mn_recall_job *job)
+{
+    mn_recall_job_free(job);
+    atomic_fetch_sub(&slow->under_way, 1);
 }
 
 static void work(struct mn_recall_lane *lane, struct mn_recall_job *job)
 {
     struct mn_recall_peek peek;
     enum mn_status status = mn_recall_peek(&peek, zmq_msg_data(&job->held.body), zmq_msg_size(&job->held.body));
+    if (status == MN_OK && job->shadow)
+        mn_recall_lane_check(lane, &peek.request, job->shadow);
+    if (job->shadow)
+        return;
     if (status == MN_OK)
         mn_recall_lane_answer(lane, &peek.request, job->held.received_ns);
     else
@@ -84,7 +97,10 @@ static void *run(void *context)
     struct mn_recall_job *job;
     while ((job = next_job(self->slow)) != NULL) {
         work(&self->lane, job);
-        hand_back(self->slow, job);
+        if (job->shadow)
+            finish_shadow(self->slow, job);
+        else
+            hand_back(self->slow, job);
     }
     return NULL;
 }
@@ -151,51 +167,67 @@ void mn_recall_slow_close(struct mn_recall_slow *slow)
     pthread_mutex_destroy(&slow->mutex);
 }
 
+/* Under the mutex. False: no memory. */
+static bool put(struct mn_recall_slow *slow, struct mn_held *held, struct mn_shadow_answer *answer)
+{
+    struct mn_recall_job *job = calloc(1, sizeof *job);
+    if (!job)
+        return false;
+    mn_held_move(&job->held, held);
+    job->shadow = answer;
+    append(&slow->todo, job);
+    atomic_fetch_add(&slow->waiting, 1);
+    atomic_fetch_add(&slow->under_way, 1);
+    slow->bytes += job->held.bytes;
+    pthread_cond_signal(&slow->wanted);
+    return true;
+}
+
 enum mn_status mn_recall_slow_put(struct mn_recall_slow *slow, struct mn_held *held)
 {
-    struct mn_recall_job *job = NULL;
     pthread_mutex_lock(&slow->mutex);
-    bool room = slow->waiting < MN_RECALL_SLOW_MAX && slow->bytes < MN_RECALL_SLOW_BYTES;
-    if (room)
-        job = calloc(1, sizeof *job);
-    if (job) {
-        mn_held_move(&job->held, held);
-        append(&slow->todo, job);
-        slow->waiting++;
-        slow->under_way++;
-        slow->bytes += job->held.bytes;
-        pthread_cond_signal(&slow->wanted);
-    }
+    bool taken =
+        atomic_load(&slow->waiting) < MN_RECALL_SLOW_MAX && slow->bytes < MN_RECALL_SLOW_BYTES && put(slow, held, NULL);
     pthread_mutex_unlock(&slow->mutex);
-    if (!job)
+    if (!taken)
         return MN_FAIL(MN_BUSY, "too many exact, list, count or batch requests wait for their thread; try again");
     return MN_OK;
 }
 
+bool mn_recall_slow_shadow(struct mn_recall_slow *slow, struct mn_held *held, struct mn_shadow_answer *answer)
+{
+    if (slow->thread_count == 0 || atomic_load(&slow->under_way) > 0)
+        return false;
+    pthread_mutex_lock(&slow->mutex);
+    bool taken = put(slow, held, answer);
+    pthread_mutex_unlock(&slow->mutex);
+    return taken;
+}
+
 struct mn_recall_job *mn_recall_slow_take(struct mn_recall_slow *slow)
 {
+    if (atomic_load(&slow->answered) == 0)
+        return NULL;
     pthread_mutex_lock(&slow->mutex);
     struct mn_recall_job *job = remove_first(&slow->done);
-    if (job)
-        slow->under_way--;
-    else
-        eventfd_read(slow->event_fd, &(eventfd_t){0}); /* under the mutex: a later answer sets it again */
+    atomic_fetch_sub(&slow->under_way, 1);
+    if (atomic_fetch_sub(&slow->answered, 1) == 1)
+        eventfd_read(slow->event_fd, &(eventfd_t){0});
     pthread_mutex_unlock(&slow->mutex);
     return job;
 }
 
-uint32_t mn_recall_slow_waiting(struct mn_recall_slow *slow)
+uint32_t mn_recall_slow_waiting(const struct mn_recall_slow *slow)
 {
-    pthread_mutex_lock(&slow->mutex);
-    uint32_t waiting = slow->waiting;
-    pthread_mutex_unlock(&slow->mutex);
-    return waiting;
+    return atomic_load(&slow->waiting);
 }
 
-uint32_t mn_recall_slow_under_way(struct mn_recall_slow *slow)
+uint32_t mn_recall_slow_under_way(const struct mn_recall_slow *slow)
 {
-    pthread_mutex_lock(&slow->mutex);
-    uint32_t under_way = slow->under_way;
-    pthread_mutex_unlock(&slow->mutex);
-    return under_way;
+    return atomic_load(&slow->under_way);
+}
+
+uint32_t mn_recall_slow_answered(const struct mn_recall_slow *slow)
+{
+    return atomic_load(&slow->answered);
 }

@@ -3,7 +3,7 @@
  * main loop.
  *
  * Requests go in, replies come out; an eventfd becomes readable when there are some. All functions but the threads' own
- * are the main thread's.
+ * are the main thread's. Shadows (recall_shadow.h) go in and nothing comes out.
  */
 #ifndef MN_ACTORS_RECALL_SLOW_H
 #define MN_ACTORS_RECALL_SLOW_H
@@ -22,6 +22,7 @@ struct mn_recall_job {
     struct mn_held held;
     char *reply; /* owned; NULL: no memory for an answer */
     size_t reply_bytes;
+    struct mn_shadow_answer *shadow; /* owned; the job is to check this answer, with no reply; else NULL */
 };
 
 struct mn_recall_jobs {
@@ -33,8 +34,10 @@ struct mn_recall_slow {
     pthread_cond_t wanted;
     struct mn_recall_jobs todo, done; /* under the mutex */
     bool stopping;                    /* under the mutex */
-    uint32_t waiting, under_way;      /* under the mutex: in todo; in todo or with a thread or in done */
     uint64_t bytes;                   /* under the mutex */
+    /* Changed under the mutex, read by the main thread without it: in todo; in todo, with a thread or in done; in done.
+     * A stale look costs a turn. */
+    _Atomic uint32_t waiting, under_way, answered;
     int event_fd;
     uint32_t thread_count;
     struct mn_recall_thread *threads;
@@ -47,11 +50,14 @@ void mn_recall_slow_close(struct mn_recall_slow *slow);
 
 /* Takes the frame over (`held` is empty then). MN_BUSY when too many wait. */
 enum mn_status mn_recall_slow_put(struct mn_recall_slow *slow, struct mn_held *held) MN_MUST_USE;
+/* Takes the frame and the answer over and returns true, unless there is anything to do for the lane. */
+bool mn_recall_slow_shadow(struct mn_recall_slow *slow, struct mn_held *held, struct mn_shadow_answer *answer);
 /* The next answered request, or NULL; the caller frees it with mn_recall_job_free. */
 struct mn_recall_job *mn_recall_slow_take(struct mn_recall_slow *slow);
 void mn_recall_job_free(struct mn_recall_job *job);
-/* Requests that wait for a thread; that have not been taken back. */
-uint32_t mn_recall_slow_waiting(struct mn_recall_slow *slow);
-uint32_t mn_recall_slow_under_way(struct mn_recall_slow *slow);
+/* Requests that wait for a thread; that have not been taken back; that can be taken back. */
+uint32_t mn_recall_slow_waiting(const struct mn_recall_slow *slow);
+uint32_t mn_recall_slow_under_way(const struct mn_recall_slow *slow);
+uint32_t mn_recall_slow_answered(const struct mn_recall_slow *slow);
 
 #endif

@@ -156,6 +156,16 @@ static void compose_writes(struct top *t)
     put(t, false, "%s", "");
 }
 
+/* What recalls were seen to find, of those that were answered again exactly. */
+static void compose_observed(struct top *t)
+{
+    struct mneme_value observed = stat_of(t->now, "recall_observed");
+    double count = mneme_value_f64(mneme_value_get(observed, "count"), 0);
+    if (count > 0)
+        put(t, false, "  found    %.2f%% of the right memories, seen in %.0f recalls (since the start)",
+            mneme_value_f64(mneme_value_get(observed, "sum"), 0) / count / 10, count);
+}
+
 static void compose_recalls(struct top *t)
 {
     char n[32], a[MN_CLI_TIME_SIZE], b[MN_CLI_TIME_SIZE], c[MN_CLI_TIME_SIZE], line[HISTORY * 4 + 1], scanned[32];
@@ -166,6 +176,7 @@ static void compose_recalls(struct top *t)
         quantile(t, "recall_us", "p50", 1000, b), quantile(t, "recall_us", "p99", 1000, c));
     put(t, false, "  scanned  %s rows a query   %.0f reads/s   %.0f errors/s",
         mn_cli_out_count((uint64_t)per_query, scanned), rate(t, "recall_reads"), rate(t, "recall_errors"));
+    compose_observed(t);
     put(t, false, "%s", "");
 }
 
@@ -179,6 +190,8 @@ static void compose_storage(struct top *t)
     put(t, false, "  columns  %s rows in %" PRIu64 " segments, %s (%" PRIu64 "%% in memory)",
         mn_cli_out_count(value_of(t, "column_rows"), a), value_of(t, "column_segments"),
         mn_cli_out_bytes((double)value_of(t, "column_bytes"), b), value_of(t, "column_resident_percent"));
+    put(t, false, "  codes    codebook %" PRIu64 ", %s rows of columns and %s of the tail", value_of(t, "codebook_gen"),
+        mn_cli_out_count(value_of(t, "ivf_rows"), a), mn_cli_out_count(value_of(t, "tail_coded_rows"), b));
     put(t, false, "  log      %" PRIu64 " segments   %s files in limbo   %" PRIu64 " reader slots",
         value_of(t, "wal_segments"), mn_cli_out_count(value_of(t, "limbo_files"), c), value_of(t, "reader_slots_used"));
     put(t, false, "%s", "");
