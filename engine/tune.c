@@ -45,12 +45,3 @@ struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double targ
         rule.epsilon = between(tuning->epsilon, i, share);
     return rule;
 }
-
-enum mn_status mn_tune_calibrate(const struct mn_snapshot *snapshot, enum mn_metric metric, uint32_t dim,
-                                 uint32_t queries, uint64_t seed, bool (*pause)(void *context), void *context,
-                                 struct mn_tuning *tuning, struct mn_tune_point *points)
-{
-    (void)snapshot; (void)metric; (void)dim; (void)queries; (void)seed; (void)pause; (void)context; (void)points;
-    *tuning = (struct mn_tuning){0};
-    return MN_OK;
-}

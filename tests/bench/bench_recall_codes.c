@@ -474,7 +474,7 @@ int main(int argc, char **argv)
     open_store(&b);
     must(mn_search_init(&search, MN_METRIC_COSINE, b.o.dim) == MN_OK, "a search");
     search.kernels = b.kernels;
-    if (b.o.tune && 0)
+    if (b.o.tune)
         calibrate(&b);
     if (b.o.rule.stop > 0) {
         search.rule = &b.o.rule;
