@@ -468,6 +468,8 @@ static enum mn_status write_synced(const struct mn_store *store, uint64_t gen, c
     MN_TRY_OUT(mn_column_sink_sync(&sink));
 out:
     mn_column_sink_close(&sink);
+    if (status != MN_OK)
+        (void)store->io->unlink(path); /* a full disk has no room for half a file */
     return status;
 }
 
