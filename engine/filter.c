@@ -13,6 +13,8 @@
 /* A probe of the id hash or a step through postings jumps through memory: it must save this many scanned rows. */
 #define PROBE_COST    8
 #define POSTINGS_COST 2
+/* Rows of a lane that come in no order: who wants the first few of an order has to take them all. */
+#define UNSORTED_COST 8
 
 /* ---- a scope ---- */
 
@@ -174,6 +176,21 @@ static void offer_drive(struct mn_matcher *m, enum mn_posting kind, struct mn_nu
     m->source = MN_SOURCE_POSTINGS;
 }
 
+/* A condition of one run of places. */
+static void offer_run(struct mn_matcher *m, const struct mn_where *where, uint64_t *rows)
+{
+    struct mn_meta_bound run;
+    if (where->op == MN_WHERE_NE || (where->op == MN_WHERE_IN && where->value_count > 1) ||
+        !mn_meta_index_bound(mn_columns_meta_index(m->part->columns), where, &run) || run.negated)
+        return;
+    uint64_t n = run.rising ? run.most : run.most * UNSORTED_COST;
+    if (n >= *rows)
+        return;
+    *rows = n;
+    m->run = run;
+    m->source = MN_SOURCE_META;
+}
+
 /* Of everything that narrows the rows, what leaves the fewest to look at. */
 static void choose_source(struct mn_matcher *m)
 {
@@ -192,6 +209,50 @@ static void choose_source(struct mn_matcher *m)
         offer_drive(m, MN_POSTING_TAG, m->tags_any, &rows);
     for (uint32_t i = 0; i < m->tags_all.count; i++)
         offer_drive(m, MN_POSTING_TAG, (struct mn_numbers){m->tags_all.data + i, 1}, &rows);
+    for (uint32_t i = 0; i < m->scope->filter.where_count; i++)
+        offer_run(m, &m->scope->filter.where[i], &rows);
+}
+
+static uint32_t row_at(const struct mn_matcher *m, uint32_t place)
+{
+    return mn_meta_index_row(mn_columns_meta_index(m->part->columns), m->run.lane, place);
+}
+
+/* The first place of [low, high), whose rows rise, with a row at or above `row`. */
+static uint32_t find_place(const struct mn_matcher *m, uint32_t low, uint32_t high, uint32_t row)
+{
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (row_at(m, middle) < row)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void begin_run(struct mn_matcher *m)
+{
+    m->next = m->run.first.begin;
+    m->end = m->run.first.end;
+    if (!m->run.rising || !m->run.lane)
+        return;
+    m->next = find_place(m, m->next, m->end, m->first);
+    m->end = find_place(m, m->next, m->end, m->last);
+}
+
+static bool source_is_sorted(const struct mn_matcher *m)
+{
+    switch (m->source) {
+    case MN_SOURCE_RANGE:
+        return true;
+    case MN_SOURCE_POSTINGS:
+        return m->drive.count == 1;
+    case MN_SOURCE_META:
+        return m->run.rising;
+    default:
+        return false;
+    }
 }
 
 bool mn_matcher_part(struct mn_matcher *m, const struct mn_part *part, uint32_t first, uint32_t end)
@@ -209,8 +270,9 @@ bool mn_matcher_part(struct mn_matcher *m, const struct mn_part *part, uint32_t 
     m->next = m->first;
     m->end = m->last;
     choose_source(m);
-    m->sorted =
-        !part->tail && (m->source == MN_SOURCE_RANGE || (m->source == MN_SOURCE_POSTINGS && m->drive.count == 1));
+    if (m->source == MN_SOURCE_META)
+        begin_run(m);
+    m->sorted = !part->tail && source_is_sorted(m);
     return true;
 }
 
@@ -456,6 +518,29 @@ static uint32_t next_in_postings(struct mn_matcher *m, uint64_t seq, int64_t now
     return n;
 }
 
+/* The places of a run, then the wild rows. */
+static uint32_t next_in_run(struct mn_matcher *m, uint64_t seq, int64_t now, uint32_t *rows, uint32_t max)
+{
+    const struct mn_meta_index *index = mn_columns_meta_index(m->part->columns);
+    uint32_t n = 0;
+    while (n < max && (m->next < m->end || m->at < index->wild_count)) {
+        uint32_t row;
+        if (m->next < m->end)
+            row = row_at(m, m->backwards ? --m->end : m->next++);
+        else
+            row = index->wild[m->at++];
+        if (row < m->first || row >= m->last)
+            continue;
+        if (m->sorted && out_of_time(m, row)) {
+            m->next = m->end;
+            break;
+        }
+        if (wanted(m, row, seq, now))
+            rows[n++] = row;
+    }
+    return n;
+}
+
 uint32_t mn_matcher_next(struct mn_matcher *m, uint64_t seq, int64_t now, uint32_t *rows, uint32_t max)
 {
     switch (m->source) {
@@ -463,6 +548,8 @@ uint32_t mn_matcher_next(struct mn_matcher *m, uint64_t seq, int64_t now, uint32
         return next_of_ids(m, seq, now, rows, max);
     case MN_SOURCE_POSTINGS:
         return next_in_postings(m, seq, now, rows, max);
+    case MN_SOURCE_META:
+        return next_in_run(m, seq, now, rows, max);
     default:
         return next_in_range(m, seq, now, rows, max);
     }

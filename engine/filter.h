@@ -1,7 +1,7 @@
 /*
  * filter.h - which rows of a part a scope speaks of: names become the part's string numbers, so that testing a row is
- * integers; and the cheapest way to the rows is taken: a range of time, the postings of a string, the hash of an id,
- * else a scan.
+ * integers; and the cheapest way to the rows is taken: a range of time, the postings of a string, the hash of an id, a
+ * lane of the index of meta, else a scan.
  *
  *     MN_TRY(mn_matcher_begin(&m, scope));
  *     for each part:
@@ -13,10 +13,11 @@
 #define MN_ENGINE_FILTER_H
 
 #include "engine/columns.h"
+#include "engine/meta_index.h"
 #include "engine/part.h"
 #include "engine/query.h"
 
-enum mn_source { MN_SOURCE_RANGE, MN_SOURCE_IDS, MN_SOURCE_POSTINGS };
+enum mn_source { MN_SOURCE_RANGE, MN_SOURCE_IDS, MN_SOURCE_POSTINGS, MN_SOURCE_META };
 
 /* String numbers of a part: sorted, each once. */
 struct mn_numbers {
@@ -49,11 +50,12 @@ struct mn_matcher {
 
     /* where the walk stands */
     enum mn_source source;
-    uint32_t first, last;    /* the rows asked for: [first, last) */
-    uint32_t next, end;      /* those still to come (of the current bitmap, with postings) */
-    enum mn_posting kind;    /* postings: of spaces or of tags */
-    struct mn_numbers drive; /* postings: the strings whose bitmaps are walked one after the other */
-    uint32_t at, space_at;   /* postings: bitmap; ids: id, and space */
+    uint32_t first, last;     /* the rows asked for: [first, last) */
+    uint32_t next, end;       /* those still to come (of the current bitmap, with postings; places of a lane) */
+    enum mn_posting kind;     /* postings: of spaces or of tags */
+    struct mn_numbers drive;  /* postings: the strings whose bitmaps are walked one after the other */
+    uint32_t at, space_at;    /* postings: bitmap; ids: id, and space; meta: wild row */
+    struct mn_meta_bound run; /* meta */
 };
 
 /* Takes a scope; it must live until the walk ends. MN_INTERNAL when memory ends. */

@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "engine/columns.h"
+#include "engine/columns_file.h"
 #include "engine/filter.h"
 #include "engine/rowset.h"
 

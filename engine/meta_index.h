@@ -26,11 +26,12 @@
 #ifndef MN_ENGINE_META_INDEX_H
 #define MN_ENGINE_META_INDEX_H
 
-#include "engine/columns_file.h"
 #include "engine/meta_order.h"
 #include "engine/query.h"
 
 struct mn_columns;
+struct mn_column_file;
+struct mn_column_sink;
 
 #define MN_META_INDEX_NAME_MAX  255u       /* bytes of a path */
 #define MN_META_INDEX_VALUES    256u       /* values of a row */

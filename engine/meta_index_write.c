@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "engine/columns_file.h"
 #include "engine/meta_index.h"
 #include "engine/rowset.h"
 

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "engine/columns.h"
+#include "engine/columns_file.h"
 #include "engine/filter.h"
 #include "engine/rowset.h"
 #include "tests/unit/fake_parts.h"

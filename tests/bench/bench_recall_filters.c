@@ -1,0 +1,546 @@
+/*
+ * bench_recall_filters.c - recall through codes under filters, in process, over real rows: how good and how fast beside
+ * the unfiltered search, by kind of condition, selectivity, and how the rows that match lie to the query.
+ *
+ *     bench_recall_filters STORE BASE.f32 QUERIES.f32 DIM [rows=N] [queries=N] [parts=N] [rounds=5] [truth=200]
+ *                          [target=0.95] [only=WORD] [tune=1]
+ *
+ * BASE and QUERIES are raw floats, row by row; STORE is a folder that keeps the built store from run to run (made when
+ * it is missing). Conditions are of six kinds, or of several at once; or they are tied to what the rows say: of N rows
+ * drawn as topics each row belongs to the nearest one, and the filter asks for the query's own topic ("near") or for
+ * the one farthest from it ("far"). Time: of each query the best of `rounds` rounds, in which all filters take turns;
+ * recall@10 over the first `truth` queries against the exact search; short: answers with fewer than min(k, matches)
+ * hits.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "engine/ivf_file.h"
+#include "engine/meta.h"
+#include "engine/recall.h"
+
+#define K         10
+#define PARTS_MAX 32
+#define SHARES    5
+#define LINES_MAX 64
+
+static const uint32_t one_in[SHARES] = {2, 10, 100, 1000, 10000};
+static const char *const tag_names[SHARES] = {"t2", "t10", "t100", "t1000", "t10000"};
+static const char *const space_names[SHARES + 1] = {"s2", "s10", "s100", "s1000", "s10000", "default"};
+static const char *const topic_keys[SHARES] = {"topic.2", "topic.10", "topic.100", "topic.1000", "topic.10000"};
+
+struct options {
+    const char *store, *base, *queries, *only;
+    uint32_t dim, rows, query_count, parts, rounds, truth;
+    double target;
+    bool tune;
+};
+
+struct bench {
+    struct options o;
+    float *base, *queries;
+    uint32_t *topics[SHARES]; /* of each row */
+    float *centres[SHARES];   /* topics: [one_in][dim], of length 1 */
+    uint64_t random;
+    struct mn_store store;
+    struct mn_part parts[PARTS_MAX];
+    _Atomic uint32_t tuning[MN_TUNING_WORDS];
+    struct mn_search search;
+};
+
+/* A filter, and what its pointers need; made anew for each query. */
+struct asked {
+    struct mn_scope scope;
+    struct mn_str tag, space, value, none;
+    struct mn_where where;
+    uint8_t bytes[16];
+};
+
+enum kind { NOTHING, TIME, TAG, SPACE, CONFIDENCE, META, COMBINED, NEAR, FAR, KINDS };
+static const char *const kind_names[KINDS] = {"none", "time",     "tag",  "space", "confidence",
+                                              "meta", "combined", "near", "far"};
+
+struct line {
+    enum kind kind;
+    uint32_t share;
+    double *us;
+    uint32_t good, wanted, missing;
+    double matches, scanned;
+};
+
+static void must(bool ok, const char *what)
+{
+    if (!ok) {
+        fprintf(stderr, "bench_recall_filters: %s: %s\n", what, mn_error_trail());
+        exit(1);
+    }
+}
+
+static double now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+}
+
+static void *need(size_t bytes)
+{
+    void *p = aligned_alloc(MN_LINE, mn_round_up(bytes + 1, MN_LINE));
+    must(p != NULL, "memory");
+    return p;
+}
+
+static float *load(const char *path, uint32_t dim, uint32_t *rows)
+{
+    FILE *f = fopen(path, "rb");
+    struct stat st;
+    must(f && fstat(fileno(f), &st) == 0, path);
+    uint32_t there = (uint32_t)((uint64_t)st.st_size / (dim * sizeof(float)));
+    *rows = *rows > 0 && *rows < there ? *rows : there;
+    float *data = need((size_t)*rows * dim * sizeof *data);
+    must(fread(data, dim * sizeof *data, *rows, f) == *rows, path);
+    fclose(f);
+    return data;
+}
+
+static uint32_t below(struct bench *b, uint32_t n)
+{
+    b->random = b->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)((b->random >> 33) % n);
+}
+
+static double norm_of(const float *x, uint32_t dim)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < dim; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sqrt(sum);
+}
+
+/* ---- topics ---- */
+
+/* The nearest topic (or the farthest) of a row. */
+static uint32_t topic_of(const struct bench *b, uint32_t share, const float *x, bool nearest)
+{
+    const struct mn_kernels *kernels = mn_kernels_best();
+    uint32_t found = 0;
+    float best = nearest ? -INFINITY : INFINITY;
+    for (uint32_t t = 0; t < one_in[share]; t++) {
+        float dot = kernels->dot(x, b->centres[share] + (size_t)t * b->o.dim, b->o.dim);
+        if (nearest ? dot > best : dot < best) {
+            best = dot;
+            found = t;
+        }
+    }
+    return found;
+}
+
+static void draw_topics(struct bench *b)
+{
+    for (uint32_t s = 0; s < SHARES; s++) {
+        b->centres[s] = need((size_t)one_in[s] * b->o.dim * sizeof(float));
+        for (uint32_t t = 0; t < one_in[s]; t++) {
+            const float *x = b->base + (size_t)below(b, b->o.rows) * b->o.dim;
+            float scale = (float)(1 / norm_of(x, b->o.dim));
+            for (uint32_t i = 0; i < b->o.dim; i++)
+                b->centres[s][(size_t)t * b->o.dim + i] = x[i] * scale;
+        }
+    }
+}
+
+/* ---- the store ---- */
+
+static struct mn_str str(const char *text)
+{
+    return (struct mn_str){text, (uint32_t)strlen(text)};
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return mn_str_compare(*(const struct mn_str *)a, *(const struct mn_str *)b);
+}
+
+static uint32_t number_of(const struct mn_str *names, uint32_t count, const char *name)
+{
+    struct mn_str wanted = str(name);
+    return (uint32_t)((const struct mn_str *)bsearch(&wanted, names, count, sizeof wanted, compare_names) - names);
+}
+
+/* {"number": 0..999999, "topic": {"2": ..., "10": ...}}; topics of more than a thousand rows' centres only when rows
+ * are few: they take a comparison with each. */
+static struct mn_str make_meta(struct bench *b, const float *x, uint8_t *bytes, uint32_t max)
+{
+    struct mn_meta_writer w = {.data = bytes, .bytes_max = max};
+    mn_meta_map_begin(&w, 2);
+    mn_meta_key(&w, str("number"));
+    mn_meta_uint(&w, below(b, 1000000));
+    mn_meta_key(&w, str("topic"));
+    mn_meta_map_begin(&w, SHARES - 1);
+    for (uint32_t s = 0; s + 1 < SHARES; s++) {
+        mn_meta_key(&w, str(topic_keys[s] + strlen("topic.")));
+        mn_meta_uint(&w, topic_of(b, s, x, true));
+    }
+    mn_meta_end(&w);
+    mn_meta_end(&w);
+    return (struct mn_str){(const char *)bytes, w.bytes};
+}
+
+static void write_part(struct bench *b, uint32_t part, uint32_t first, uint32_t rows)
+{
+    struct mn_columns_writer *writer;
+    struct mn_str names[2 * SHARES + 1];
+    uint32_t count = 0;
+    uint64_t bytes;
+    for (uint32_t s = 0; s < SHARES; s++)
+        names[count++] = str(tag_names[s]);
+    for (uint32_t s = 0; s <= SHARES; s++)
+        names[count++] = str(space_names[s]);
+    qsort(names, count, sizeof *names, compare_names);
+    must(mn_columns_create(&writer, &b->store, part + 1, rows, names, count) == MN_OK, "columns");
+    for (uint32_t i = first; i < first + rows; i++) {
+        const float *vector = b->base + (size_t)i * b->o.dim;
+        uint32_t tags[SHARES], tag_count = 0, space = SHARES;
+        uint8_t meta[256];
+        for (uint32_t s = 0; s < SHARES; s++) {
+            if (below(b, one_in[s]) == 0)
+                tags[tag_count++] = number_of(names, count, tag_names[s]);
+            if (below(b, one_in[s]) == 0)
+                space = s;
+        }
+        struct mn_columns_row row = {.id = {.lo = i + 1},
+                                     .space = number_of(names, count, space_names[space]),
+                                     .born = 1,
+                                     .died = MN_ALIVE,
+                                     .at = i,
+                                     .expires = MN_NEVER,
+                                     .confidence = (float)below(b, 1000000) / 1000000,
+                                     .scale = (float)(1 / norm_of(vector, b->o.dim)),
+                                     .vector = vector,
+                                     .tags = tags,
+                                     .tag_count = tag_count,
+                                     .meta = make_meta(b, vector, meta, sizeof meta)};
+        must(mn_columns_append(writer, &row) == MN_OK, "a row");
+    }
+    must(mn_columns_finish(writer, &bytes) == MN_OK, "columns");
+}
+
+static bool sample_row(void *context, uint64_t i, float *out)
+{
+    struct bench *b = context;
+    uint64_t samples = mn_codebook_sample_rows(mn_codebook_clusters(b->o.rows));
+    const float *x = b->base + (samples < b->o.rows ? i * b->o.rows / samples : i) * b->o.dim;
+    float scale = (float)(1 / norm_of(x, b->o.dim));
+    for (uint32_t j = 0; j < b->o.dim; j++)
+        out[j] = x[j] * scale;
+    return true;
+}
+
+static bool never(void *context)
+{
+    (void)context;
+    return false;
+}
+
+static uint32_t part_begin(const struct bench *b, uint32_t part)
+{
+    return (uint32_t)((uint64_t)b->o.rows * part / b->o.parts);
+}
+
+static void build(struct bench *b)
+{
+    uint32_t clusters = mn_codebook_clusters(b->o.rows);
+    uint64_t samples = mn_codebook_sample_rows(clusters);
+    struct mn_codebook_sample sample = {samples < b->o.rows ? samples : b->o.rows, sample_row, b};
+    const struct mn_codebook *codebook;
+    double begin = now_us();
+    mkdir(b->o.store, 0700);
+    must(mn_store_create(&b->store, &mn_io_posix, b->o.store, b->o.dim, MN_METRIC_COSINE) == MN_OK, "a store");
+    for (uint32_t i = 0; i < b->o.parts; i++)
+        write_part(b, i, part_begin(b, i), part_begin(b, i + 1) - part_begin(b, i));
+    must(mn_codebook_train(&b->store, 1, clusters, b->o.rows, &sample, 1, never, NULL) == MN_OK, "training");
+    must(mn_codebook_open(&codebook, &b->store, 1) == MN_OK, "the codebook");
+    for (uint32_t i = 0; i < b->o.parts; i++) {
+        struct mn_columns *columns;
+        struct mn_part part;
+        uint64_t bytes;
+        float energy;
+        must(mn_columns_open(&columns, &b->store, i + 1, MN_COLUMNS_CHECK) == MN_OK, "columns");
+        mn_columns_part(columns, &part);
+        must(mn_ivf_write(&b->store, i + 1, &part, codebook, NULL, never, NULL, &bytes, &energy) == MN_OK, "codes");
+        mn_columns_close(columns);
+    }
+    mn_codebook_close(codebook);
+    fprintf(stderr, "built in %.1f s\n", (now_us() - begin) / 1e6);
+}
+
+static void open_store(struct bench *b)
+{
+    uint64_t touched = 0;
+    must(mn_store_open(&b->store, &mn_io_posix, b->o.store) == MN_OK, "the store");
+    for (uint32_t i = 0; i < b->o.parts; i++) {
+        struct mn_columns *columns;
+        struct mn_ivf_file *file;
+        struct mn_part *part = &b->parts[i];
+        must(mn_columns_open(&columns, &b->store, i + 1, MN_COLUMNS_CHECK) == MN_OK, "columns");
+        mn_columns_part(columns, part);
+        must(part->rows == part_begin(b, i + 1) - part_begin(b, i), "the store has other rows");
+        uint64_t *died = need(part->rows * sizeof *died);
+        memset(died, 0xff, part->rows * sizeof *died);
+        part->died = (const _Atomic uint64_t *)died;
+        must(mn_ivf_open(&file, &b->store, i + 1, 1) == MN_OK, "codes");
+        part->ivf = mn_ivf_of(file);
+        for (uint32_t row = 0; row < part->rows; row++)
+            touched += mn_ivf_intact(part->ivf, row) && mn_part_vector(part, row);
+    }
+    must(touched == b->o.rows, "something is damaged");
+}
+
+static void calibrate(struct bench *b)
+{
+    struct mn_snapshot snapshot = {.gen = 1, .seq = 1, .part_count = b->o.parts, .parts = b->parts};
+    struct mn_tuning tuning;
+    must(mn_tune_calibrate(&snapshot, MN_METRIC_COSINE, b->o.dim, 1000, 1, never, NULL, &tuning, NULL) == MN_OK,
+         "calibration");
+    for (uint32_t i = 0; i < MN_TUNING_WORDS; i++)
+        b->tuning[i] = ((const uint32_t *)(const void *)&tuning)[i];
+}
+
+/* ---- filters ---- */
+
+static void set_number(struct asked *a, uint64_t number)
+{
+    struct mn_meta_writer w = {.data = a->bytes, .bytes_max = sizeof a->bytes};
+    mn_meta_uint(&w, number);
+    a->value = (struct mn_str){(const char *)a->bytes, w.bytes};
+}
+
+static void ask_meta(struct asked *a, const char *key, enum mn_where_op op, uint64_t number)
+{
+    set_number(a, number);
+    a->where = (struct mn_where){.key = str(key), .op = op, .values = &a->value, .value_count = 1};
+    a->scope.filter.where = &a->where;
+    a->scope.filter.where_count = 1;
+}
+
+static void ask_time(struct bench *b, struct asked *a, double share)
+{
+    uint32_t rows = (uint32_t)(b->o.rows * share);
+    a->scope.after = below(b, b->o.rows - rows + 1);
+    a->scope.before = a->scope.after + rows;
+    a->scope.has_before = true;
+}
+
+/* Half of the rows by time, four fifths by confidence, and the rest by a number of meta. */
+static void ask_combined(struct bench *b, struct asked *a, double share)
+{
+    double rest = share / 0.8 / 0.8;
+    ask_time(b, a, 0.8);
+    a->scope.min_confidence = 0.2f;
+    ask_meta(a, "number", MN_WHERE_LT, (uint64_t)(1e6 * rest));
+}
+
+static void make_filter(struct bench *b, const struct line *line, const float *query, struct asked *a)
+{
+    uint32_t s = line->share;
+    double share = 1.0 / one_in[s];
+    *a = (struct asked){.scope = {.all_spaces = true, .after = INT64_MIN}};
+    switch (line->kind) {
+    case TIME:
+        ask_time(b, a, share);
+        break;
+    case TAG:
+        a->tag = str(tag_names[s]);
+        a->scope.filter.tags_all = &a->tag;
+        a->scope.filter.tags_all_count = 1;
+        break;
+    case SPACE:
+        a->space = str(space_names[s]);
+        a->scope.all_spaces = false;
+        a->scope.spaces = &a->space;
+        a->scope.space_count = 1;
+        break;
+    case CONFIDENCE:
+        a->scope.min_confidence = (float)(1 - share);
+        break;
+    case META:
+        ask_meta(a, "number", MN_WHERE_LT, (uint64_t)(1e6 * share));
+        break;
+    case COMBINED:
+        ask_combined(b, a, share);
+        break;
+    case NEAR:
+    case FAR:
+        ask_meta(a, topic_keys[s], MN_WHERE_EQ, topic_of(b, s, query, line->kind == NEAR));
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- asking ---- */
+
+static struct mn_snapshot snapshot_of(const struct bench *b)
+{
+    return (struct mn_snapshot){
+        .gen = 1, .seq = 1, .part_count = b->o.parts, .parts = (struct mn_part *)b->parts, .tuning = b->tuning};
+}
+
+static double ask(struct bench *b, uint32_t i, const struct asked *a, bool exact)
+{
+    struct mn_snapshot snapshot = snapshot_of(b);
+    struct mn_query query = {.scope = a->scope,
+                             .embedding = b->queries + (size_t)i * b->o.dim,
+                             .k = K,
+                             .exact = exact,
+                             .target = b->o.target};
+    double begin = now_us();
+    must(mn_recall_search(&b->search, &snapshot, &query) == MN_OK, "a search");
+    return now_us() - begin;
+}
+
+static void judge(struct bench *b, struct line *line, uint32_t i, const struct asked *a)
+{
+    struct mn_hit hits[K];
+    uint32_t count = b->search.hit_count, good = 0;
+    memcpy(hits, b->search.hits, count * sizeof *hits);
+    line->scanned += (double)b->search.scanned / b->o.truth;
+    ask(b, i, a, true);
+    for (uint32_t x = 0; x < b->search.hit_count; x++) {
+        for (uint32_t y = 0; y < count; y++)
+            good += hits[y].part == b->search.hits[x].part && hits[y].row == b->search.hits[x].row;
+    }
+    line->good += good;
+    line->wanted += b->search.hit_count;
+    line->missing += count < b->search.hit_count;
+    line->matches += (double)b->search.scanned / b->o.truth;
+}
+
+static void ask_line(struct bench *b, struct line *line, uint32_t i, uint32_t round)
+{
+    struct asked a;
+    b->random = 77 + i; /* the same filter in each round */
+    make_filter(b, line, b->queries + (size_t)i * b->o.dim, &a);
+    double us = ask(b, i, &a, false);
+    line->us[i] = round == 0 || us < line->us[i] ? us : line->us[i];
+    if (round == 0 && i < b->o.truth)
+        judge(b, line, i, &a);
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void show(const struct bench *b, struct line *lines, uint32_t count)
+{
+    uint32_t n = b->o.query_count;
+    for (uint32_t l = 0; l < count; l++)
+        qsort(lines[l].us, n, sizeof *lines[l].us, compare_doubles);
+    printf("| filter | share | matches | recall@10 | short | rows scanned | p50 us | p99 us | p99 / unfiltered |\n");
+    printf("|---|---|---|---|---|---|---|---|---|\n");
+    for (uint32_t l = 0; l < count; l++) {
+        struct line *line = &lines[l];
+        printf("| %s | %g %% | %.0f | %.4f | %u | %.0f | %.1f | %.1f | %.2f |\n", kind_names[line->kind],
+               line->kind == NOTHING ? 100 : 100.0 / one_in[line->share], line->matches,
+               line->wanted ? (double)line->good / line->wanted : 1, line->missing, line->scanned, line->us[n / 2],
+               line->us[n * 99 / 100], line->us[n * 99 / 100] / lines[0].us[n * 99 / 100]);
+    }
+}
+
+static void measure(struct bench *b)
+{
+    static struct line lines[LINES_MAX];
+    uint32_t count = 0;
+    lines[count++].kind = NOTHING;
+    for (int kind = TIME; kind < KINDS; kind++) {
+        for (uint32_t s = 0; s < SHARES; s++) {
+            bool topic = kind == NEAR || kind == FAR;
+            bool wanted = !b->o.only || strcmp(b->o.only, kind_names[kind]) == 0;
+            if (wanted && !(topic && s + 1 == SHARES))
+                lines[count++] = (struct line){.kind = (enum kind)kind, .share = s};
+        }
+    }
+    for (uint32_t l = 0; l < count; l++)
+        lines[l].us = need(b->o.query_count * sizeof(double));
+    for (uint32_t round = 0; round < b->o.rounds; round++) {
+        for (uint32_t l = 0; l < count; l++) {
+            for (uint32_t i = 0; i < b->o.query_count; i++)
+                ask_line(b, &lines[l], i, round);
+        }
+        fprintf(stderr, "round %u of %u\n", round + 1, b->o.rounds);
+    }
+    show(b, lines, count);
+}
+
+/* ---- the command line ---- */
+
+static bool option(const char *text, const char *name, const char **value)
+{
+    size_t length = strlen(name);
+    *value = text + length + 1;
+    return strncmp(text, name, length) == 0 && text[length] == '=';
+}
+
+static void parse(struct options *o, int argc, char **argv)
+{
+    const char *v;
+    if (argc < 5) {
+        fprintf(stderr, "usage: bench_recall_filters STORE BASE.f32 QUERIES.f32 DIM [name=value...]\n");
+        exit(2);
+    }
+    *o = (struct options){.store = argv[1], .base = argv[2], .queries = argv[3], .parts = 1, .rounds = 5, .truth = 200};
+    o->dim = (uint32_t)strtoul(argv[4], NULL, 10);
+    o->target = 0.95;
+    o->tune = true;
+    for (int i = 5; i < argc; i++) {
+        if (option(argv[i], "rows", &v))
+            o->rows = (uint32_t)strtoul(v, NULL, 10);
+        else if (option(argv[i], "queries", &v))
+            o->query_count = (uint32_t)strtoul(v, NULL, 10);
+        else if (option(argv[i], "parts", &v))
+            o->parts = (uint32_t)strtoul(v, NULL, 10);
+        else if (option(argv[i], "rounds", &v))
+            o->rounds = (uint32_t)strtoul(v, NULL, 10);
+        else if (option(argv[i], "truth", &v))
+            o->truth = (uint32_t)strtoul(v, NULL, 10);
+        else if (option(argv[i], "target", &v))
+            o->target = strtod(v, NULL);
+        else if (option(argv[i], "only", &v))
+            o->only = v;
+        else if (option(argv[i], "tune", &v))
+            o->tune = *v == '1';
+        else
+            must(false, argv[i]);
+    }
+    must(o->parts >= 1 && o->parts <= PARTS_MAX && o->rounds > 0, "options");
+}
+
+int main(int argc, char **argv)
+{
+    static struct bench b;
+    struct stat st;
+    char path[MN_PATH_MAX];
+    parse(&b.o, argc, argv);
+    b.random = 1;
+    b.base = load(b.o.base, b.o.dim, &b.o.rows);
+    b.queries = load(b.o.queries, b.o.dim, &b.o.query_count);
+    b.o.truth = b.o.truth < b.o.query_count ? b.o.truth : b.o.query_count;
+    draw_topics(&b);
+    snprintf(path, sizeof path, "%s/STORE", b.o.store);
+    if (stat(path, &st) != 0)
+        build(&b);
+    free(b.base);
+    open_store(&b);
+    if (b.o.tune)
+        calibrate(&b);
+    must(mn_search_init(&b.search, MN_METRIC_COSINE, b.o.dim) == MN_OK, "a search");
+    printf("%u rows x %u, %u parts, %u queries, target %.3f\n\n", b.o.rows, b.o.dim, b.o.parts, b.o.query_count,
+           b.o.target);
+    measure(&b);
+    mn_search_free(&b.search);
+    return 0;
+}
