@@ -31,7 +31,7 @@ static void put_nibbles(uint8_t *block, uint32_t width, uint32_t lane, const uin
 /* A norm from its square in floats: never less than the true one (see make_fine). */
 static double norm_above(float squares, uint32_t width)
 {
-    return sqrt((double)squares) * (1 + (width / 32 + 32) * 0x1p-23) + sqrt(width) * 0x1p-74;
+    return sqrt((double)squares) * (1 + (double)mn_kernel_rounding(width)) + sqrt(width) * 0x1p-74;
 }
 
 static float float_above(double x)

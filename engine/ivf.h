@@ -69,7 +69,7 @@ static inline float mn_ivf_doubt8(const struct mn_ivf_fine *fine, const struct m
                                   enum mn_metric metric, float reach, float size)
 {
     float twice = metric == MN_METRIC_IP ? 1.0f : 2.0f;
-    float rounding = (float)(query->width / 32 + 32) * 0x1p-23f, all = fine->span + size;
+    float rounding = mn_kernel_rounding(query->width), all = fine->span + size;
     return twice * (fine->error * reach + fine->span * query->lost) * 1.000001f + rounding * all * all +
            (float)query->width * 0x1p-140f;
 }

@@ -17,6 +17,13 @@
 /* What is smaller than this in the largest coordinate counts as zero: its reciprocal must stay finite. */
 #define MN_KERNEL_TINY 0x1p-100f
 
+/* By what share at most a sum of `width` squares in lanes is off, and a sum of products of the product of their norms. */
+static inline float mn_kernel_rounding(uint32_t width)
+{
+    uint32_t additions = width / MN_KERNEL_LANES + 32;
+    return (float)additions * 0x1p-23f;
+}
+
 /* A query as the 1-bit codes of one codebook see it (engine/ivf.h). width is a multiple of 64. */
 struct mn_scan_query {
     uint32_t width;

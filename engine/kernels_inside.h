@@ -30,7 +30,7 @@ static inline float mn_kernel_bias(float step, uint32_t total)
 static inline float mn_kernel_lost(float squares, float largest, uint32_t width)
 {
     float root = sqrtf((float)width);
-    return sqrtf(squares) * (1 + (float)(width / 32 + 32) * 0x1p-23f) + root * 0x1p-74f + largest * root * 0x1p-23f;
+    return sqrtf(squares) * (1 + mn_kernel_rounding(width)) + root * 0x1p-74f + largest * root * 0x1p-23f;
 }
 
 /* P of the rotation. */

@@ -205,15 +205,15 @@ static void free_bench(struct bench *b)
 
 static void lines(struct bench *b)
 {
-    double w = b->width, block = mn_ivf_block_bytes(b->width), blocks = (double)b->bytes / block;
-    double clusters = (double)(b->bytes / (PROBE_BLOCKS * (size_t)block)) * PROBE_BLOCKS;
+    double w = b->width, block = mn_ivf_block_bytes(b->width);
+    uint64_t blocks = b->bytes / mn_ivf_block_bytes(b->width), probed = blocks - blocks % PROBE_BLOCKS;
     line(b, "rotate", "ns/row", rotate, CACHED_ROWS, 4 * w);
     line(b, "make_table", "ns/query", make_table, CACHED_ROWS, 4 * w);
     line(b, "make_fine", "ns/query", make_fine, CACHED_ROWS, 4 * w);
     line(b, "mn_ivf_encode", "ns/row", encode, CACHED_ROWS, 4 * w);
     line(b, "scan_block, cached", "ns/row", scan_cached, 100.0 * CACHED * 32, block / 32);
-    line(b, "scan_block, stream", "ns/row", scan_stream, blocks * 32, block / 32);
-    line(b, "scan_ahead, probe", "ns/row", scan_probe, clusters * 32, block / 32);
+    line(b, "scan_block, stream", "ns/row", scan_stream, (double)blocks * 32, block / 32);
+    line(b, "scan_ahead, probe", "ns/row", scan_probe, (double)probed * 32, block / 32);
     line(b, "dot8, cached", "ns/row", dot8_cached, 100.0 * CACHED_ROWS, w);
     line(b, "dot8, stream", "ns/row", dot8_stream, (double)b->bytes / w, w);
     line(b, "products", "ns/pair", products, (double)PRODUCT_ROWS * PRODUCT_COLS, 2 * w);
