@@ -17,7 +17,7 @@
 /* What is smaller than this in the largest coordinate counts as zero: its reciprocal must stay finite. */
 #define MN_KERNEL_TINY 0x1p-100f
 
-/* By what share at most a sum of `width` squares in lanes is off, and a sum of products of the product of their norms. */
+/* By what share at most a sum of `width` squares in lanes is off; of products: share of the product of their norms. */
 static inline float mn_kernel_rounding(uint32_t width)
 {
     uint32_t additions = width / MN_KERNEL_LANES + 32;
