@@ -593,35 +593,46 @@ static enum mn_status code(struct mn_tail_coder *c, uint64_t now_ns, uint32_t *w
     return status == MN_OK ? code_sealed(c, now_ns, worked) : status;
 }
 
-/* Rows that are published, and how many of them have codes. */
-static void count_rows(const struct mn_tail_coder *c, uint64_t *published, uint64_t *coded)
+/* What of the tail is published, coded, and coded by cluster. */
+struct tally {
+    uint64_t published, coded, clustered;
+};
+
+static struct tally count_rows(const struct mn_tail_coder *c)
 {
-    *published = *coded = 0;
+    struct tally t = {0};
     for (uint32_t i = 0; i < c->count; i++) {
-        *published += atomic_load_explicit(&c->chunks[i].tail.header->rows, memory_order_relaxed);
-        *coded += c->chunks[i].current.rows;
+        const struct made *m = &c->chunks[i].current;
+        t.published += atomic_load_explicit(&c->chunks[i].tail.header->rows, memory_order_relaxed);
+        t.coded += m->rows;
+        t.clustered += m->by_cluster ? m->rows : 0;
     }
+    return t;
+}
+
+static void tell(const struct mn_tail_coder *c, enum mn_status status)
+{
+    struct tally now = count_rows(c);
+    mn_stat_set(c->stats, MN_STAT_tail_coded_rows, now.coded);
+    mn_stat_set(c->stats, MN_STAT_tail_clustered_rows, now.clustered);
+    if (status != MN_OK)
+        mn_stat_add(c->stats, MN_STAT_tail_code_failures, 1);
 }
 
 enum mn_status mn_tail_coder_turn(struct mn_tail_coder *c, uint64_t now_ns, uint32_t *worked)
 {
-    uint64_t published, coded;
     *worked = 0;
     enum mn_status status = follow_view(c);
-    count_rows(c, &published, &coded);
-    if (c->stats && published != c->published && published >= coded)
-        mn_stat_record(c->stats, MN_STAT_tail_code_lag, published - coded);
-    c->published = published;
+    struct tally begun = count_rows(c);
+    if (c->stats && begun.published != c->published && begun.published >= begun.coded)
+        mn_stat_record(c->stats, MN_STAT_tail_code_lag, begun.published - begun.coded);
+    c->published = begun.published;
     if (status == MN_OK && now_ns >= c->retry_ns && c->view_gen != 0) {
         status = code(c, now_ns, worked);
         if (status != MN_OK)
             c->retry_ns = now_ns + MN_TAIL_CODER_RETRY_NS;
     }
-    if (!c->stats)
-        return status;
-    count_rows(c, &published, &coded);
-    mn_stat_set(c->stats, MN_STAT_tail_coded_rows, coded);
-    if (status != MN_OK)
-        mn_stat_add(c->stats, MN_STAT_tail_code_failures, 1);
+    if (c->stats)
+        tell(c, status);
     return status;
 }

@@ -521,6 +521,7 @@ static void a_sealed_chunk_is_coded_by_cluster_after_a_while(void **state)
     assert_int_equal(part.ivf->clusters, part.ivf->codebook->clusters);
     assert_int_equal(part.ivf->rows, MN_TAIL_CODER_CLUSTER_MIN);
     check_clustered(t.f, &part);
+    assert_int_equal(statistic(t.f, MN_STAT_tail_clustered_rows), MN_TAIL_CODER_CLUSTER_MIN);
     mn_tail_codes_unmap(&codes);
     struct mn_codes_name name = only_file(t.f);
     another_coder(&t);
