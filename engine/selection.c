@@ -36,7 +36,8 @@
 #define TURN_NS  1.0   /* a row of a lane into a set */
 #define PROBE_NS 100.0 /* an id in the hash */
 
-#define SAMPLE 64 /* rows looked at to guess how many match */
+#define SAMPLE 64  /* rows looked at to guess how many match */
+#define FEW    128 /* rows sorted by insertion rather than by way of a set */
 
 enum term_kind { TERM_SPACES, TERM_TAGS_ANY, TERM_TAG, TERM_NO_TAGS, TERM_CONFIDENCE, TERM_IDS, TERM_META };
 
@@ -213,7 +214,8 @@ static const struct mn_selection_term *find_drive(const struct select *s, double
         if (term->kind == TERM_IDS || term->strings.count > 1)
             cost += term->set_ns;
         if (term->indexed)
-            cost += (double)term->run.unsure * META_NS + (term->run.rising ? 0 : 2 * (double)s->words * WORD_NS);
+            cost += (double)term->run.unsure * META_NS +
+                    (term->run.rising || term->rows <= FEW ? 0 : 2 * (double)s->words * WORD_NS);
         if (cost < *ns) {
             *ns = cost;
             drive = term;
@@ -378,6 +380,23 @@ static uint32_t read_ids(const struct select *s)
     return n;
 }
 
+/* Sorts a few rows; one that is there twice stays once. */
+static uint32_t sort_few(uint32_t *rows, uint32_t count)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t row = rows[i], at = n;
+        while (at > 0 && rows[at - 1] > row)
+            at--;
+        if (at > 0 && rows[at - 1] == row)
+            continue;
+        memmove(rows + at + 1, rows + at, (n - at) * sizeof *rows);
+        rows[at] = row;
+        n++;
+    }
+    return n;
+}
+
 static uint32_t read_lane(const struct select *s, const struct mn_selection_term *term)
 {
     uint32_t *rows = s->scratch->rows;
@@ -385,6 +404,8 @@ static uint32_t read_lane(const struct select *s, const struct mn_selection_term
     uint32_t n = mn_meta_index_list(mn_columns_meta_index(s->part->columns), &term->run, s->first, s->end, rows);
     if (term->run.rising)
         return n;
+    if (n <= FEW)
+        return sort_few(rows, n);
     memset(bits, 0, s->words * sizeof *bits);
     for (uint32_t i = 0; i < n; i++)
         bits[rows[i] / 64] |= UINT64_C(1) << (rows[i] % 64);
