@@ -55,8 +55,8 @@ struct training {
     float unit;        /* rows are multiples of this power of two: squares of huge and of tiny ones stay in range */
     float *mean;       /* [width] */
     uint32_t *signs;   /* [4][width / 32] */
-    uint32_t *nearest; /* [n] */
-    uint32_t *order;   /* [n]: scratch of `sort` */
+    uint32_t *nearest; /* [n or k] */
+    uint32_t *order;   /* [n or k]: scratch of `sort` */
     float *spare;      /* [width]: scratch of `sort` */
     struct mn_kmeans_round round; /* the centroids */
     uint32_t supers;
@@ -96,8 +96,9 @@ static enum mn_status allocate_clusters(struct training *t, uint32_t clusters)
     t->super = floats((uint64_t)t->supers * t->width);
     t->super_norms = calloc(t->supers, sizeof *t->super_norms);
     t->child = calloc(t->supers + 1u, sizeof *t->child);
-    t->nearest = calloc(t->n, sizeof *t->nearest);
-    t->order = calloc(t->n > k ? t->n : k, sizeof *t->order);
+    uint32_t most = t->n > k ? t->n : k; /* centroids are clustered and sorted as well as rows */
+    t->nearest = calloc(most, sizeof *t->nearest);
+    t->order = calloc(most, sizeof *t->order);
     bool all = t->round.centroids && t->round.sizes && t->norms && t->energies && t->super && t->super_norms &&
                t->child && t->nearest && t->order;
     return all ? MN_OK : MN_FAIL(MN_SYSTEM, "no memory to train a codebook of %u clusters", clusters);
