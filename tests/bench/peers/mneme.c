@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +28,7 @@
 
 enum { LOAD_ROWS = 256, START_MS = 120000, STOP_MS = 60000, REQUEST_EXTRA = 100 };
 
-struct peer_mneme_options peer_mneme_options;
+struct peer_mneme_options peer_mneme_options = {.core = -1};
 double peer_zeromq_worker_us;
 static size_t reply_bytes = 400; /* of the last reply over ZeroMQ */
 
@@ -47,16 +48,27 @@ static void pause_ms(long ms)
     nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
 }
 
+/* Compaction is a setting that can be reloaded, in the file; what the caller set stays on the command line. */
+static void configure(const struct cluster *c, bool compact)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s.conf", c->dir);
+    FILE *file = fopen(path, "we");
+    if (!file || fprintf(file, "[compact]\nenabled = %s\n", compact ? "yes" : "no") < 0 || fclose(file) != 0)
+        peer_die("cannot write %s", path);
+}
+
 static void start_daemon(struct cluster *c)
 {
     const struct peer_mneme_options *o = &peer_mneme_options;
     const char *argv[2 * PEER_MANY + 12];
-    char dim[16], log[256];
+    char dim[16], log[256], conf[256];
     size_t n = 0;
     snprintf(dim, sizeof dim, "%u", c->data->dim);
     snprintf(log, sizeof log, "%s.log", c->dir);
-    const char *fixed[] = {o->mnemed,           "--dir", c->dir, "--dim", dim, "--metric", "cosine", "--set",
-                           "compact.enabled=no"};
+    snprintf(conf, sizeof conf, "%s.conf", c->dir);
+    const char *fixed[] = {o->mnemed, "--dir", c->dir, "--dim", dim, "--metric", "cosine", "--config", conf};
+    configure(c, o->compact);
     for (; n < sizeof fixed / sizeof *fixed; n++)
         argv[n] = fixed[n];
     for (size_t i = 0; i < o->set_count; i++) {
@@ -69,6 +81,11 @@ static void start_daemon(struct cluster *c)
         peer_die("cannot fork");
     if (c->pid > 0)
         return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(o->core < 0 ? 0 : o->core, &set);
+    if (o->core >= 0 && sched_setaffinity(0, sizeof set, &set) != 0)
+        _exit(126);
     int out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600), in = open("/dev/null", O_RDONLY);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (out >= 0 && in >= 0 && dup2(in, 0) >= 0 && dup2(out, 1) >= 0 && dup2(out, 2) >= 0)
@@ -113,26 +130,26 @@ static void stop_daemon(struct cluster *c)
 
 /* ---- loading and building ---- */
 
-static void load_rows(struct cluster *c)
+void peer_mneme_load(uint64_t from, uint64_t end)
 {
-    const struct peer_data *d = c->data;
-    float *rows = malloc((size_t)LOAD_ROWS * d->dim * sizeof *rows);
+    struct cluster *c = &cluster;
+    uint32_t dim = c->data->dim;
+    float *rows = malloc((size_t)LOAD_ROWS * dim * sizeof *rows);
     struct mneme_memory memories[LOAD_ROWS];
     struct mneme_id ids[LOAD_ROWS];
     uint64_t told = peer_now_ns();
-    for (uint64_t first = 0; first < d->rows; first += LOAD_ROWS) {
-        uint64_t left = d->rows - first;
-        size_t count = left < LOAD_ROWS ? left : LOAD_ROWS;
+    for (uint64_t first = from; first < end; first += LOAD_ROWS) {
+        size_t count = end - first < LOAD_ROWS ? end - first : LOAD_ROWS;
         for (size_t i = 0; i < count; i++) {
-            peer_data_row(d, first + i, rows + i * d->dim);
+            peer_data_row(c->data, first + i, rows + i * dim);
             ids[i] = (struct mneme_id){.number = first + i + 1};
-            memories[i] = (struct mneme_memory){.id = &ids[i], .embedding = rows + i * d->dim};
+            memories[i] = (struct mneme_memory){.id = &ids[i], .embedding = rows + i * dim};
         }
         if (mneme_remember(c->client, NULL, memories, count, NULL, NULL) != MNEME_OK)
             peer_die("loading: %s", mneme_error(c->client));
         if (peer_now_ns() - told > 20000000000u) {
             told = peer_now_ns();
-            peer_say("mneme: loaded %.0f %%", 100.0 * (double)first / (double)d->rows);
+            peer_say("mneme: loaded %.0f %%", 100.0 * (double)(first - from) / (double)(end - from));
         }
     }
     free(rows);
@@ -184,7 +201,7 @@ static bool is_indexed(struct inside *in)
     return good;
 }
 
-static void await_index(struct cluster *c)
+static bool await_index(struct cluster *c)
 {
     struct inside in = {0};
     uint64_t until = peer_now_ns() + (uint64_t)(peer_mneme_options.index_wait_s * 1e9);
@@ -197,17 +214,26 @@ static void await_index(struct cluster *c)
     inside_close(&in);
     if (!good)
         peer_say("mneme: there is no index over all rows, or it is not tuned: what it lacks is searched exactly");
+    return good;
+}
+
+bool peer_mneme_build(void)
+{
+    configure(&cluster, true);
+    if (mneme_reload(cluster.client, NULL) != MNEME_OK)
+        peer_die("reload: %s", mneme_error(cluster.client));
+    if (mneme_consolidate(cluster.client, true, NULL) != MNEME_OK)
+        peer_die("consolidate: %s", mneme_error(cluster.client));
+    return await_index(&cluster);
 }
 
 static void build(struct cluster *c, const char *dir)
 {
     uint64_t begun = peer_now_ns();
-    load_rows(c);
+    peer_mneme_load(0, c->data->rows);
     c->load_s = (double)(peer_now_ns() - begun) / 1e9;
     begun = peer_now_ns();
-    if (mneme_consolidate(c->client, true, NULL) != MNEME_OK)
-        peer_die("consolidate: %s", mneme_error(c->client));
-    await_index(c);
+    peer_mneme_build();
     c->build_s = (double)(peer_now_ns() - begun) / 1e9;
     peer_times_write(dir, "mneme", c->load_s, c->build_s);
 }
@@ -224,16 +250,27 @@ static void check_rows(struct cluster *c)
         peer_die("%s holds %llu memories: remove it", c->dir, (unsigned long long)count);
 }
 
-static void cluster_use(const struct peer_data *data, const char *dir)
+void peer_mneme_start(const struct peer_data *data, const char *dir)
 {
     struct cluster *c = &cluster;
-    if (c->users++ > 0)
-        return;
     c->data = data;
     if ((size_t)snprintf(c->dir, sizeof c->dir, "%s/store", dir) > 80)
         peer_die("%s is too long a path for sockets", dir);
     start_daemon(c);
     await_ready(c);
+}
+
+void peer_mneme_stop(void)
+{
+    stop_daemon(&cluster);
+}
+
+static void cluster_use(const struct peer_data *data, const char *dir)
+{
+    struct cluster *c = &cluster;
+    if (c->users++ > 0)
+        return;
+    peer_mneme_start(data, dir);
     if (!peer_times_read(dir, "mneme", &c->load_s, &c->build_s))
         build(c, dir);
     check_rows(c);

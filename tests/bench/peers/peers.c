@@ -9,16 +9,12 @@
  */
 #include "tests/bench/peers/peers.h"
 
-#include <ftw.h>
 #include <getopt.h>
 #include <math.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { ROUNDS_MAX = 31, EFFORT_MAX = 8192 };
@@ -44,84 +40,6 @@ struct bench {
     bool build_only, header;
 };
 
-/* ---- what all use ---- */
-
-uint64_t peer_now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-void peer_say(const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    fputs("peers: ", stderr);
-    vfprintf(stderr, fmt, args);
-    fputc('\n', stderr);
-    va_end(args);
-}
-
-void peer_die(const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    fputs("peers: ", stderr);
-    vfprintf(stderr, fmt, args);
-    fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
-
-double peer_anonymous(void)
-{
-    char line[128];
-    double kib = 0;
-    FILE *status = fopen("/proc/self/status", "re");
-    while (status && fgets(line, sizeof line, status))
-        if (sscanf(line, "RssAnon: %lf", &kib) == 1)
-            break;
-    if (status)
-        fclose(status);
-    return kib * 1024;
-}
-
-static double disk_sum;
-
-static int add_file(const char *path, const struct stat *st, int kind, struct FTW *ftw)
-{
-    disk_sum += kind == FTW_F ? (double)st->st_size : 0;
-    return 0;
-}
-
-double peer_disk(const char *path)
-{
-    disk_sum = 0;
-    nftw(path, add_file, 16, FTW_PHYS);
-    return disk_sum;
-}
-
-void peer_times_write(const char *dir, const char *engine, double load_s, double build_s)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s.times", dir, engine);
-    FILE *file = fopen(path, "we");
-    if (!file || fprintf(file, "%.3f %.3f\n", load_s, build_s) < 0 || fclose(file) != 0)
-        peer_die("cannot write %s", path);
-}
-
-bool peer_times_read(const char *dir, const char *engine, double *load_s, double *build_s)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s.times", dir, engine);
-    FILE *file = fopen(path, "re");
-    bool there = file && fscanf(file, "%lf %lf", load_s, build_s) == 2;
-    if (file)
-        fclose(file);
-    return there;
-}
-
 /* ---- one core ---- */
 
 static void pin(const struct bench *b, bool alone)
@@ -143,24 +61,11 @@ static bool works_alone(const struct peer *p)
 
 /* ---- measuring ---- */
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-static double quantile(double *values, size_t count, double share)
-{
-    qsort(values, count, sizeof *values, compare);
-    size_t at = (size_t)ceil(share * (double)count);
-    return values[at > 0 ? at - 1 : 0];
-}
-
 static double median(const double *values, uint32_t count)
 {
     double copy[ROUNDS_MAX];
     memcpy(copy, values, count * sizeof *copy);
-    return quantile(copy, count, .5);
+    return peer_quantile(copy, count, .5);
 }
 
 /* All timed queries once. Ids are judged after the clock has stopped, outside of the timed part. */
@@ -183,10 +88,10 @@ static void run_round(struct bench *b, struct peer *p, struct point *at, uint32_
             found += peer_data_found(&b->data, q, ids, count);
     }
     pin(b, false);
-    at->p50[round] = quantile(b->took, timed, .5);
-    at->p99[round] = quantile(b->took, timed, .99);
-    at->p999[round] = quantile(b->took, timed, .999);
-    at->worker[round] = quantile(b->worker, timed, .5);
+    at->p50[round] = peer_quantile(b->took, timed, .5);
+    at->p99[round] = peer_quantile(b->took, timed, .99);
+    at->p999[round] = peer_quantile(b->took, timed, .999);
+    at->worker[round] = peer_quantile(b->worker, timed, .5);
     at->scanned = (double)sum / (double)timed;
     if (round == 0)
         at->recall = (double)found / (double)(timed * PEER_K);

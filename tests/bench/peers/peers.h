@@ -70,9 +70,17 @@ struct peer_mneme_options {
     const char *mnemed;
     const char *sets[PEER_MANY];
     size_t set_count;
+    bool compact;        /* from the start; else from the build on, so that it is all of the build */
+    int core;            /* that all of mnemed runs on; -1: anywhere */
     double index_wait_s; /* how long to wait for the index after the consolidation; 0: not at all */
 };
 extern struct peer_mneme_options peer_mneme_options;
+/* What the mneme engines are made of, for a measurement of its own: starts mnemed on dir/store, writes rows [first,
+ * end) of the data with their numbers + 1 as ids, compacts and waits for the index (false: it did not come in time). */
+void peer_mneme_start(const struct peer_data *data, const char *dir);
+void peer_mneme_load(uint64_t first, uint64_t end);
+bool peer_mneme_build(void);
+void peer_mneme_stop(void);
 /* Microseconds that the last answer over ZeroMQ spent in its worker. */
 extern double peer_zeromq_worker_us;
 
@@ -84,6 +92,8 @@ void peer_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void peer_die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 /* Bytes of anonymous memory that this process has in use now. */
 double peer_anonymous(void);
+/* A quantile of values, which it sorts. */
+double peer_quantile(double *values, size_t count, double share);
 /* Lengths of the regular files under a path. */
 double peer_disk(const char *path);
 /* Two numbers beside what was kept in a folder: seconds of the load and of the build. */
