@@ -64,7 +64,7 @@ enum mn_status mn_columns_open(struct mn_columns **columns, const struct mn_stor
                                enum mn_columns_check check) MN_MUST_USE;
 void mn_columns_close(struct mn_columns *columns);
 
-/* Fills the column side of a part (died is the caller's to set: it is in shared memory). */
+/* Fills the column side of a part (died and dead are the caller's to set: they are in shared memory). */
 void mn_columns_part(const struct mn_columns *columns, struct mn_part *part);
 
 /* The column side of the accessors of part.h; same contracts. */

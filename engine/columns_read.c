@@ -25,6 +25,8 @@ struct mn_columns {
 
     uint64_t segment;
     uint32_t rows, strings;
+    uint64_t born_max;
+    int64_t expires_min;
     struct mn_column_file files[MN_COLUMN_COUNT];
     _Atomic uint64_t *checked[MN_COLUMN_COUNT]; /* a bit per block; of columns that are checked at first touch */
     _Atomic uint64_t *damaged[MN_COLUMN_COUNT];
@@ -40,6 +42,7 @@ struct mn_columns {
     struct mn_columns *next;
     uint32_t users;
     bool small_checked; /* the columns that are checked whole */
+    bool bounds_known;
     char dir[MN_PATH_MAX];
 };
 
@@ -272,6 +275,20 @@ static void close_locked(struct mn_columns *columns)
     unmap_all(columns);
 }
 
+/* After the columns were checked, here or elsewhere in the instance. */
+static void find_bounds(struct mn_columns *c)
+{
+    const uint64_t *born = (const void *)c->files[MN_COLUMN_BORN].data;
+    const int64_t *expires = (const void *)c->files[MN_COLUMN_EXPIRES].data;
+    c->born_max = 0;
+    c->expires_min = MN_NEVER;
+    for (uint32_t row = 0; row < c->rows; row++) {
+        c->born_max = born[row] > c->born_max ? born[row] : c->born_max;
+        c->expires_min = expires[row] < c->expires_min ? expires[row] : c->expires_min;
+    }
+    c->bounds_known = true;
+}
+
 static enum mn_status open_locked(struct mn_columns **columns, const struct mn_store *store, uint64_t segment,
                                   enum mn_columns_check check)
 {
@@ -286,6 +303,8 @@ static enum mn_status open_locked(struct mn_columns **columns, const struct mn_s
         return mn_error_pass(status, __FILE__, __LINE__);
     }
     c->small_checked |= check != MN_COLUMNS_TRUST;
+    if (!c->bounds_known)
+        find_bounds(c);
     *columns = c;
     return MN_OK;
 }
@@ -331,6 +350,8 @@ void mn_columns_part(const struct mn_columns *c, struct mn_part *part)
                              .born = (const void *)f[MN_COLUMN_BORN].data,
                              .at = (const void *)f[MN_COLUMN_TIMES].data,
                              .expires = (const void *)f[MN_COLUMN_EXPIRES].data,
+                             .born_max = c->born_max,
+                             .expires_min = c->expires_min,
                              .confidence = (const void *)f[MN_COLUMN_CONFIDENCE].data,
                              .scale = (const void *)f[MN_COLUMN_SCALE].data,
                              .vectors = (const void *)f[MN_COLUMN_EMBEDDINGS].data};

@@ -32,6 +32,9 @@ struct mn_part {
     const uint32_t *spaces; /* string numbers */
     const uint64_t *born;
     const _Atomic uint64_t *died; /* in the liveness file */
+    const _Atomic uint64_t *dead; /* how many of those are not MN_ALIVE; NULL: not known */
+    uint64_t born_max;            /* newest and soonest of all rows: with them and no dead row nobody need be asked */
+    int64_t expires_min;          /* (columns only) */
     const int64_t *at;
     const int64_t *expires;
     const float *confidence;

@@ -6,14 +6,17 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define FIRST 96 /* clusters refined at first; then as many again as there are */
-#define SPARE 24 /* refined at least: so many and half as many again as are taken */
-#define AHEAD 4  /* codes of centroids asked for before they are needed */
+#define FIRST  64 /* clusters refined at first, about; then as many again as there are */
+#define SPARE  20 /* refined at least: so many and half as many again as are taken */
+#define AHEAD  4  /* codes of centroids asked for before they are needed */
+#define STRIDE 8  /* every so many estimates one is looked at to find out how far to refine */
 
 void mn_probe_free(struct mn_probe *probe)
 {
     free(probe->heap);
     free(probe->estimates);
+    free(probe->sample);
+    free(probe->chosen);
     free(probe->gaps);
     free(probe->logs);
     free(probe->rotated);
@@ -33,13 +36,15 @@ static enum mn_status reserve(struct mn_probe *probe, uint32_t width, uint32_t c
     mn_probe_free(probe);
     probe->heap = lines((padded + 1) * sizeof *probe->heap);
     probe->estimates = lines((padded + 1) * sizeof *probe->estimates);
+    probe->sample = lines((padded / STRIDE + 1) * sizeof *probe->sample);
+    probe->chosen = lines((padded + 1) * sizeof *probe->chosen);
     probe->gaps = lines((padded + 1) * sizeof *probe->gaps);
     probe->logs = lines((padded + 1) * sizeof *probe->logs);
     probe->rotated = lines(width * sizeof *probe->rotated);
     probe->table = lines(UINT64_C(4) * width);
     probe->codes = lines(width);
-    if (!probe->heap || !probe->estimates || !probe->gaps || !probe->logs || !probe->rotated || !probe->table ||
-        !probe->codes)
+    if (!probe->heap || !probe->estimates || !probe->sample || !probe->chosen || !probe->gaps || !probe->logs ||
+        !probe->rotated || !probe->table || !probe->codes)
         return MN_FAIL(MN_INTERNAL, "out of memory for a query before %u clusters of width %u", clusters, width);
     for (uint32_t i = 0; i <= clusters; i++)
         probe->logs[i] = log((double)i + 2);
@@ -86,11 +91,6 @@ float mn_probe_reach(const struct mn_probe *probe, float gap)
 
 /* ---- the order of clusters ---- */
 
-static inline float energy_of(const struct mn_codebook *codebook, uint32_t cluster)
-{
-    return codebook->energies[cluster];
-}
-
 static void prefetch(const uint8_t *bytes, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i += MN_LINE)
@@ -104,42 +104,22 @@ static inline float bonus(const struct mn_codebook *codebook)
     return codebook->metric == MN_METRIC_IP ? 0 : 0.5f;
 }
 
-static void estimate(struct mn_probe *probe, float *low, float *high)
-{
-    const struct mn_codebook *codebook = probe->codebook;
-    uint32_t block_bytes = mn_ivf_block_bytes(codebook->width);
-    float *estimates = probe->estimates, share = bonus(codebook);
-    for (uint32_t first = 0; first < codebook->clusters; first += MN_IVF_LANES)
-        probe->kernels->scan_block(&probe->scan, codebook->blocks + (size_t)(first / MN_IVF_LANES) * block_bytes,
-                                   probe->origin, 0, 0, estimates + first);
-    *low = INFINITY;
-    *high = -INFINITY;
-    for (uint32_t c = 0; c < codebook->clusters; c++) {
-        estimates[c] += share * energy_of(codebook, c);
-        *low = estimates[c] < *low ? estimates[c] : *low;
-        *high = estimates[c] > *high ? estimates[c] : *high;
-    }
-}
-
-static inline uint32_t bucket_of(const struct mn_probe *probe, float estimate)
-{
-    float at = (estimate - probe->floor) * probe->width;
-    return at < MN_PROBE_BUCKETS - 1 ? (uint32_t)(int32_t)at : MN_PROBE_BUCKETS - 1; /* NaN: the last */
-}
-
 void mn_probe_sort(struct mn_probe *probe)
 {
-    uint32_t clusters = probe->codebook->clusters;
-    float high;
-    probe->sorted = true;
-    estimate(probe, &probe->floor, &high);
-    float range = high - probe->floor;
-    probe->width = range > 0 && range < INFINITY ? (MN_PROBE_BUCKETS - 1) / range : 0;
-    probe->bucket = 0;
-    memset(probe->counts, 0, sizeof probe->counts);
+    const struct mn_codebook *codebook = probe->codebook;
+    uint32_t block_bytes = mn_ivf_block_bytes(codebook->width), clusters = codebook->clusters, n = 0;
+    float *estimates = probe->estimates, share = bonus(codebook);
+    for (uint32_t first = 0; first < clusters; first += MN_IVF_LANES)
+        probe->kernels->scan_block(&probe->scan, codebook->blocks + (size_t)(first / MN_IVF_LANES) * block_bytes,
+                                   probe->origin, 0, 0, estimates + first);
     for (uint32_t c = 0; c < clusters; c++)
-        probe->counts[bucket_of(probe, probe->estimates[c])]++;
+        estimates[c] += share * codebook->energies[c];
+    for (uint32_t c = STRIDE / 2; c < clusters; c += STRIDE)
+        probe->sample[n++] = estimates[c];
     memset(probe->gaps, 0xff, clusters * sizeof *probe->gaps); /* NaN */
+    probe->sampled = n;
+    probe->refined_to = -INFINITY;
+    probe->sorted = true;
 }
 
 float mn_probe_gap(struct mn_probe *probe, uint32_t cluster)
@@ -175,37 +155,74 @@ static void sink(struct mn_probe_place *heap, uint32_t count, uint32_t i, struct
     heap[i] = place;
 }
 
-/* Refines the next clusters by their estimates, about `wanted` of them. */
+/* The rank-th (from 0) least of the sample (Hoare's selection). */
+static float sample_at(struct mn_probe *probe, uint32_t rank)
+{
+    float *all = probe->sample;
+    int64_t low = 0, high = (int64_t)probe->sampled - 1;
+    while (low < high) {
+        float pivot = all[low + (high - low) / 2];
+        int64_t i = low, j = high;
+        while (i <= j) {
+            while (all[i] < pivot)
+                i++;
+            while (all[j] > pivot)
+                j--;
+            if (i <= j) {
+                float swapped = all[i];
+                all[i++] = all[j];
+                all[j--] = swapped;
+            }
+        }
+        if (rank <= j)
+            high = j;
+        else if (rank >= i)
+            low = i;
+        else
+            break;
+    }
+    return all[rank];
+}
+
+/* Refines the next clusters by their estimates: until about `wanted` are. */
 static void refine(struct mn_probe *probe, uint32_t wanted)
 {
     const struct mn_codebook *codebook = probe->codebook;
-    uint32_t first = probe->bucket, end = first, sum = 0, width = codebook->width;
-    while (end < MN_PROBE_BUCKETS && sum < wanted)
-        sum += probe->counts[end++];
-    struct mn_probe_place *heap = probe->heap, *fresh = heap + probe->heap_count;
-    for (uint32_t c = 0, n = 0; n < sum; c++) {
-        uint32_t bucket = bucket_of(probe, probe->estimates[c]);
-        fresh[n].cluster = c;
-        n += bucket >= first && bucket < end;
+    uint32_t clusters = codebook->clusters, width = codebook->width, rank = wanted / STRIDE, n = 0;
+    float from = probe->refined_to, to = rank < probe->sampled ? sample_at(probe, rank) : INFINITY;
+    struct mn_probe_place *fresh = probe->heap + probe->heap_count;
+    bool all = !(to < INFINITY);
+    for (uint32_t c = 0; c < clusters; c++) {
+        probe->chosen[n] = c;
+        n += (probe->estimates[c] >= from) & (probe->estimates[c] < to);
     }
-    for (uint32_t i = 0; i < sum; i++) {
-        if (i + AHEAD < sum)
-            prefetch(codebook->codes8 + (size_t)fresh[i + AHEAD].cluster * width, width);
-        fresh[i].gap = mn_probe_gap(probe, fresh[i].cluster);
-        fresh[i].order = fresh[i].gap + bonus(codebook) * energy_of(codebook, fresh[i].cluster);
+    if (all) { /* whatever their estimates are */
+        n = 0;
+        for (uint32_t c = 0; c < clusters; c++) {
+            probe->chosen[n] = c;
+            n += !(probe->estimates[c] < from);
+        }
     }
-    probe->heap_count += sum;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t c = probe->chosen[i];
+        if (i + AHEAD < n)
+            prefetch(codebook->codes8 + (size_t)probe->chosen[i + AHEAD] * width, width);
+        fresh[i].cluster = c;
+        fresh[i].gap = mn_probe_gap(probe, c);
+        fresh[i].order = fresh[i].gap + bonus(codebook) * codebook->energies[c];
+    }
+    probe->heap_count += n;
+    probe->refined += n;
+    probe->refined_to = to;
     for (uint32_t i = probe->heap_count / 2; i-- > 0;)
-        sink(heap, probe->heap_count, i, heap[i]);
-    probe->bucket = end;
-    probe->refined += sum;
+        sink(probe->heap, probe->heap_count, i, probe->heap[i]);
 }
 
 bool mn_probe_take(struct mn_probe *probe, struct mn_probe_place *place)
 {
     uint32_t clusters = probe->codebook->clusters;
-    if (probe->refined < clusters && probe->taken + probe->taken / 2 + SPARE > probe->refined)
-        refine(probe, probe->refined > 0 ? probe->refined : FIRST);
+    while (probe->refined < clusters && probe->taken + probe->taken / 2 + SPARE > probe->refined)
+        refine(probe, probe->refined_to > -INFINITY ? 2 * probe->refined + FIRST : FIRST);
     if (probe->heap_count == 0)
         return false;
     *place = probe->heap[0];
@@ -222,7 +239,7 @@ double mn_probe_strain(const struct mn_probe *probe, double nearness, uint32_t r
 {
     const struct mn_codebook *codebook = probe->codebook;
     double gap = (double)place->gap, near = (double)limit;
-    double energy = 0.5 * ((double)energy_of(codebook, place->cluster) + (double)codebook->energy);
+    double energy = 0.5 * ((double)codebook->energies[place->cluster] + (double)codebook->energy);
     double over, spread;
     if (codebook->metric == MN_METRIC_IP) {
         over = gap - near;
@@ -232,10 +249,4 @@ double mn_probe_strain(const struct mn_probe *probe, double nearness, uint32_t r
         spread = 2 * sqrt(fmax(gap, 0) * energy);
     }
     return probe->logs[rank] + nearness * (spread > 0 ? over / spread : over > 0 ? HUGE_VAL : -HUGE_VAL);
-}
-
-bool mn_probe_enough(const struct mn_probe *probe, const struct mn_tune_rule *rule, const struct mn_probe_place *place,
-                     float limit)
-{
-    return mn_probe_strain(probe, (double)rule->nearness, probe->taken - 1, place, limit) > (double)rule->stop;
 }

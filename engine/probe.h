@@ -12,8 +12,6 @@
 #include "engine/codebook.h"
 #include "engine/tune.h"
 
-#define MN_PROBE_BUCKETS 256
-
 struct mn_probe_place {
     float order; /* clusters come in the rising order of this, then of their numbers */
     float gap;
@@ -34,12 +32,13 @@ struct mn_probe {
 
     struct mn_probe_place *heap; /* refined, not taken; the next one on top */
     uint32_t heap_count, refined;
-    float *estimates;   /* [clusters]: order by 1-bit codes */
-    float floor, width; /* of the buckets of `counts` */
-    uint32_t bucket;    /* those below it are refined */
-    uint16_t counts[MN_PROBE_BUCKETS];
-    float *gaps;  /* [clusters]: what mn_probe_gap has worked out, NaN where not */
-    double *logs; /* [clusters + 1]: log(i + 2) */
+    float *estimates; /* [clusters]: order by 1-bit codes */
+    float refined_to; /* those with an estimate below it are refined */
+    float *sample;    /* every so many-th estimate, in any order */
+    uint32_t sampled;
+    uint32_t *chosen; /* [clusters]: scratch */
+    float *gaps;      /* [clusters]: what mn_probe_gap has worked out, NaN where not */
+    double *logs;     /* [clusters + 1]: log(i + 2) */
 
     float *rotated;
     uint8_t *table;
@@ -56,23 +55,16 @@ void mn_probe_begin(struct mn_probe *probe, const struct mn_kernels *kernels, co
 
 /* Sorts the clusters roughly: before mn_probe_take or mn_probe_gap, once a query. */
 void mn_probe_sort(struct mn_probe *probe);
-/* Takes the next cluster; false when there are no more. After it, mn_probe_next tells the one behind (a good guess:
- * what is refined later may come between), or MN_NONE. */
+/* Takes the next cluster; false when there are no more. */
 bool mn_probe_take(struct mn_probe *probe, struct mn_probe_place *place);
-static inline uint32_t mn_probe_next(const struct mn_probe *probe)
-{
-    return probe->heap_count > 0 ? probe->heap[0].cluster : MN_NONE;
-}
 /* The gap of any cluster, taken or not. */
 float mn_probe_gap(struct mn_probe *probe, uint32_t cluster);
 
 /* reach of engine/ivf.h for a gap. */
 float mn_probe_reach(const struct mn_probe *probe, float gap);
 
-/* Whether the rule says to stop before the cluster that was taken last; limit: the distance of the k-th best so far. */
-bool mn_probe_enough(const struct mn_probe *probe, const struct mn_tune_rule *rule, const struct mn_probe_place *place,
-                     float limit);
-/* The number that mn_probe_enough compares with rule->stop, for a cluster that is the rank-th (from 0). */
+/* The number that rule->stop is compared with before a cluster that is the rank-th (from 0) is looked into. limit: the
+ * distance of the k-th best so far. */
 double mn_probe_strain(const struct mn_probe *probe, double nearness, uint32_t rank, const struct mn_probe_place *place,
                        float limit);
 

@@ -164,7 +164,9 @@ static void show_part(const struct mn_reader *r, const struct mapped *m, struct 
         return;
     }
     mn_columns_part(m->columns, part);
-    part->died = ((const struct mn_live *)m->live.base)->died;
+    const struct mn_live *live = m->live.base;
+    part->died = live->died;
+    part->dead = &live->dead;
     part->ivf = m->ivf ? mn_ivf_of(m->ivf) : NULL;
 }
 

@@ -24,9 +24,11 @@
 #define EXACT_ROWS   256u /* so few matching rows are compared at once */
 #define WAITING      512u /* rows that wait for their 8-bit codes */
 #define LIST_AHEAD   16u
-#define BLOCKS_AHEAD 64u
+#define BLOCKS_AHEAD 8u
 #define ROWS_AHEAD   16u
 #define SPARE_MIN    4u
+#define SOON         0.6 /* strain left when the embeddings of the best are asked for */
+#define DOUBT        0.12f
 #define QUERY_MAX    1e15f      /* length of a query that can be estimated in floats */
 #define SPARSE       (1.0 / 16) /* a set of rows below this density is asked before a block is scanned */
 
@@ -84,6 +86,8 @@ struct mn_recall_codes {
     struct mn_tune_rule rule;
     float bound; /* what is farther cannot enter, whatever is found: of min_score, and of rows compared exactly */
     float limit; /* what is not below it cannot enter */
+    bool ending;
+    uint32_t asked; /* of the best: embeddings that were asked for */
     _Alignas(MN_LINE) float low[MN_IVF_LANES];
 };
 
@@ -395,54 +399,45 @@ static bool in_range(const struct source *s, const struct mn_ivf_lanes *lanes)
     return lanes->row[0] < s->selection.end && last >= s->selection.first;
 }
 
-/* Blocks that will be needed next: asked for little by little while others are scanned. */
-struct ahead {
-    const uint8_t *blocks[BLOCKS_AHEAD];
-    uint32_t count, asked, bytes;
+/* A block to be scanned, as the query stands to its cluster. */
+struct planned {
+    const uint8_t *block;
+    uint32_t source, first_slot; /* slot of lane 0 */
+    uint32_t rows;
+    uint32_t rank; /* of its cluster, from 0 */
+    float gap, reach;
+    const struct mn_probe_place *opens; /* the cluster, when it is the first block of one */
 };
 
-static void ask_ahead(struct ahead *ahead, uint32_t done, uint32_t of)
-{
-    uint32_t until = of > 0 ? (uint32_t)((uint64_t)ahead->count * done / of) : ahead->count;
-    for (; ahead->asked < until; ahead->asked++)
-        for (uint32_t i = 0; i < ahead->bytes; i += MN_LINE)
-            __builtin_prefetch(ahead->blocks[ahead->asked] + i, 0, 2);
-}
+/* The blocks to come, in order; those next in line are known ahead so that they can be asked for. */
+struct plan {
+    struct mn_recall_codes *codes;
+    struct mn_probe *probe;
+    struct mn_probe_place taken[BLOCKS_AHEAD + 2]; /* the last clusters: a ring */
+    uint32_t at, source, block, end;               /* what is being unrolled: a cluster in it, a source, its blocks */
+    bool opening;                                  /* no block of the cluster came yet */
+    struct planned line[BLOCKS_AHEAD];             /* a ring */
+    uint32_t first, count;
+};
 
-static inline bool clustered_on(const struct source *s, const struct mn_probe *probe)
+static void wait_for_lanes(struct mn_recall_codes *c, const struct planned *at, const struct mn_ivf_lanes *lanes,
+                           uint32_t below)
 {
-    return s->probe == probe && s->way == BY_CLUSTERS;
-}
-
-static void plan_ahead(const struct mn_recall_codes *c, const struct mn_probe *probe, uint32_t cluster,
-                       struct ahead *ahead)
-{
-    ahead->count = ahead->asked = 0;
-    ahead->bytes = mn_ivf_block_bytes(probe->codebook->width);
-    for (uint32_t i = 0; cluster != MN_NONE && i < c->source_count; i++) {
-        const struct source *s = &c->sources[i];
-        if (!clustered_on(s, probe))
-            continue;
-        for (uint32_t b = s->ivf->first_block[cluster]; b < s->ivf->first_block[cluster + 1]; b++) {
-            if (ahead->count == BLOCKS_AHEAD)
-                return;
-            ahead->blocks[ahead->count++] = s->ivf->blocks + (size_t)b * ahead->bytes;
-        }
+    for (; below; below &= below - 1) {
+        uint32_t lane = (uint32_t)__builtin_ctz(below);
+        if (lanes->row[lane] != MN_NONE)
+            wait_for(c, (struct waiting){c->low[lane], at->gap, at->source, at->first_slot + lane, lanes->row[lane]});
     }
 }
 
-/* One cluster of one source, as the query stands to it. */
-struct place {
-    uint32_t source, first_block, first_slot, blocks, rows;
-    float gap, reach;
-};
-
-static void scan_block(struct mn_recall_codes *c, const struct place *at, uint32_t b)
+/* Scans a block, and weighs the rows of earlier ones, whose codes have come meanwhile. ahead: a block that will be
+ * scanned soon, or NULL. */
+static void scan_block(struct mn_recall_codes *c, const struct planned *at, const uint8_t *ahead)
 {
     const struct source *s = &c->sources[at->source];
+    const struct mn_kernels *kernels = s->probe->kernels;
     uint32_t width = s->ivf->codebook->width, before = c->waiting_end;
-    const uint8_t *block = s->ivf->blocks + (size_t)(at->first_block + b) * mn_ivf_block_bytes(width);
-    const struct mn_ivf_lanes *lanes = mn_ivf_lanes(block, width);
+    const struct mn_ivf_lanes *lanes = mn_ivf_lanes(at->block, width);
     uint32_t wanted = UINT32_MAX;
     if (!s->whole) {
         if (!in_range(s, lanes))
@@ -450,77 +445,143 @@ static void scan_block(struct mn_recall_codes *c, const struct place *at, uint32
         if (s->sparse && (wanted = selected_lanes(s, lanes, UINT32_MAX)) == 0)
             return;
     }
-    uint32_t below = s->probe->kernels->scan_block(&s->probe->scan, block, at->gap, at->reach, c->limit, c->low);
-    below = s->sparse ? below & wanted : selected_lanes(s, lanes, below);
-    for (; below; below &= below - 1) {
-        uint32_t lane = (uint32_t)__builtin_ctz(below);
-        if (lanes->row[lane] == MN_NONE)
-            continue;
-        if (c->waiting_end == WAITING)
-            before = 0;
-        wait_for(c, (struct waiting){c->low[lane], at->gap, at->source, at->first_slot + b * MN_IVF_LANES + lane,
-                                     lanes->row[lane]});
+    c->recall->search->scanned += at->rows;
+    uint32_t below = kernels->scan_ahead(&s->probe->scan, at->block, ahead, at->gap, at->reach, c->limit, c->low);
+    if (below != 0) {
+        below = s->sparse ? below & wanted : selected_lanes(s, lanes, below);
+        wait_for_lanes(c, at, lanes, below);
     }
     if (c->limit < INFINITY && before > c->waiting_first)
-        weigh_until(c, before);
+        weigh_until(c, before < c->waiting_end ? before : c->waiting_end);
 }
 
-static struct place place_of(const struct mn_recall_codes *c, uint32_t source, uint32_t cluster, float gap)
+/* Goes on to the next source that has blocks of the cluster, or to the next cluster. */
+static bool unroll(struct plan *plan)
 {
-    const struct source *s = &c->sources[source];
-    const struct mn_ivf *ivf = s->ivf;
-    return (struct place){.source = source,
-                          .first_block = ivf->first_block[cluster],
-                          .first_slot = ivf->first_slot[cluster],
-                          .blocks = ivf->first_block[cluster + 1] - ivf->first_block[cluster],
-                          .rows = ivf->first_slot[cluster + 1] - ivf->first_slot[cluster],
-                          .gap = gap,
-                          .reach = c->rule.epsilon * mn_probe_reach(s->probe, gap)};
-}
-
-static void scan_cluster(struct mn_recall_codes *c, const struct mn_probe *probe, const struct mn_probe_place *taken)
-{
-    struct ahead ahead;
-    uint32_t blocks = 0, done = 0;
-    plan_ahead(c, probe, mn_probe_next(probe), &ahead);
-    for (uint32_t i = 0; i < c->source_count; i++) {
-        const struct source *s = &c->sources[i];
-        if (clustered_on(s, probe))
-            blocks += s->ivf->first_block[taken->cluster + 1] - s->ivf->first_block[taken->cluster];
-    }
-    for (uint32_t i = 0; i < c->source_count; i++) {
-        if (!clustered_on(&c->sources[i], probe))
-            continue;
-        struct place at = place_of(c, i, taken->cluster, taken->gap);
-        c->recall->search->scanned += at.rows;
-        for (uint32_t b = 0; b < at.blocks; b++) {
-            ask_ahead(&ahead, ++done, blocks);
-            scan_block(c, &at, b);
+    const struct mn_recall_codes *c = plan->codes;
+    for (;;) {
+        while (++plan->source < c->source_count) {
+            const struct source *s = &c->sources[plan->source];
+            if (s->probe != plan->probe || s->way != BY_CLUSTERS)
+                continue;
+            plan->block = s->ivf->first_block[plan->taken[plan->at].cluster];
+            plan->end = s->ivf->first_block[plan->taken[plan->at].cluster + 1];
+            if (plan->block < plan->end)
+                return true;
         }
+        uint32_t at = (plan->at + !plan->opening) % MN_ARRAY_LEN(plan->taken);
+        if (!mn_probe_take(plan->probe, &plan->taken[at]))
+            return false;
+        plan->at = at;
+        plan->source = MN_NONE; /* ++ makes it 0 */
+        plan->opening = true;
     }
+}
+/* Keeps the line full; returns the block that came into it last, or NULL. */
+static const struct planned *refill(struct plan *plan)
+{
+    const struct planned *last = NULL;
+    const struct mn_recall_codes *c = plan->codes;
+    while (plan->count < BLOCKS_AHEAD && (plan->block < plan->end || unroll(plan))) {
+        const struct source *s = &c->sources[plan->source];
+        const struct mn_ivf *ivf = s->ivf;
+        const struct mn_probe_place *taken = &plan->taken[plan->at];
+        uint32_t slot =
+            ivf->first_slot[taken->cluster] + (plan->block - ivf->first_block[taken->cluster]) * MN_IVF_LANES;
+        uint32_t left = ivf->first_slot[taken->cluster + 1] - slot;
+        struct planned *next = &plan->line[(plan->first + plan->count++) % BLOCKS_AHEAD];
+        *next =
+            (struct planned){.block = ivf->blocks + (size_t)plan->block++ * mn_ivf_block_bytes(ivf->codebook->width),
+                             .source = plan->source,
+                             .first_slot = slot,
+                             .rows = left < MN_IVF_LANES ? left : MN_IVF_LANES,
+                             .rank = plan->probe->taken - 1,
+                             .gap = taken->gap,
+                             .reach = c->rule.epsilon * mn_probe_reach(plan->probe, taken->gap),
+                             .opens = plan->opening ? taken : NULL};
+        plan->opening = false;
+        last = next;
+    }
+    return last;
+}
+
+static void ask_for_block(const struct mn_recall_codes *c, const struct planned *at)
+{
+    const struct source *s = &c->sources[at->source];
+    uint32_t width = s->ivf->codebook->width;
+    for (uint32_t i = s->sparse ? 4 * width : 0; i < mn_ivf_block_bytes(width); i += MN_LINE)
+        __builtin_prefetch(at->block + i, 0, 2);
+}
+
+static void ask_for_row(const struct mn_recall_codes *c, const struct candidate *candidate)
+{
+    const struct mn_part *p = c->sources[candidate->source].rows_of;
+    const float *vector = mn_part_vector(p, candidate->row);
+    for (uint32_t i = 0; vector && i < p->dim; i += MN_LINE / sizeof *vector)
+        __builtin_prefetch(vector + i, 0, 2);
+    if (p->tail) {
+        __builtin_prefetch(&p->tail_rows[candidate->row].at);
+        return;
+    }
+    __builtin_prefetch(&p->scale[candidate->row]);
+    __builtin_prefetch(&p->at[candidate->row]);
+    __builtin_prefetch(&p->confidence[candidate->row]);
+}
+
+/* Before the first block of a cluster: false when the search may end. Shortly before that the embeddings of the best
+ * are asked for: most of them will be needed. */
+static bool goes_on(struct mn_recall_codes *c, const struct mn_probe *probe, const struct planned *at)
+{
     if (c->limit == INFINITY)
         weigh_first(c);
+    if (c->limit == INFINITY)
+        return true;
+    double strain = mn_probe_strain(probe, (double)c->rule.nearness, at->rank, at->opens, c->limit);
+    c->ending |= strain > (double)c->rule.stop - SOON;
+    return !(strain > (double)c->rule.stop);
 }
 
 static void scan_clusters(struct mn_recall_codes *c, struct mn_probe *probe)
 {
-    struct mn_probe_place taken;
-    while (mn_probe_take(probe, &taken)) {
-        if (c->limit < INFINITY && mn_probe_enough(probe, &c->rule, &taken, c->limit))
+    struct plan plan = {.codes = c, .probe = probe, .source = c->source_count};
+    refill(&plan);
+    for (uint32_t i = 0; i < plan.count; i++)
+        ask_for_block(c, &plan.line[i]);
+    while (plan.count > 0) {
+        struct planned at = plan.line[plan.first];
+        if (at.opens && !goes_on(c, probe, &at))
             break;
-        scan_cluster(c, probe, &taken);
+        plan.first = (plan.first + 1) % BLOCKS_AHEAD;
+        plan.count--;
+        const struct planned *next = refill(&plan);
+        bool sparse = next && c->sources[next->source].sparse;
+        if (sparse)
+            ask_for_block(c, next);
+        if (c->ending && c->asked < c->best.count)
+            ask_for_row(c, &c->best.heap[c->asked++]);
+        scan_block(c, &at, next && !sparse ? next->block : NULL);
     }
+    if (c->limit == INFINITY)
+        weigh_first(c);
     weigh_all(c);
 }
 
-/* All blocks of a flat inverted file, or of the one cluster of a small codebook. */
+/* All blocks of a flat inverted file. */
 static void scan_flat(struct mn_recall_codes *c, uint32_t source)
 {
     const struct source *s = &c->sources[source];
-    struct place at = place_of(c, source, 0, s->probe->origin);
-    c->recall->search->scanned += at.rows;
-    for (uint32_t b = 0; b < at.blocks; b++)
-        scan_block(c, &at, b);
+    const struct mn_ivf *ivf = s->ivf;
+    uint32_t bytes = mn_ivf_block_bytes(ivf->codebook->width);
+    struct planned at = {.block = ivf->blocks,
+                         .source = source,
+                         .gap = s->probe->origin,
+                         .reach = c->rule.epsilon * mn_probe_reach(s->probe, s->probe->origin)};
+    for (uint32_t b = 0; b < ivf->first_block[1]; b++) {
+        at.rows = ivf->rows - at.first_slot < MN_IVF_LANES ? ivf->rows - at.first_slot : MN_IVF_LANES;
+        scan_block(c, &at, NULL); /* one behind the other: the hardware sees them coming */
+        at.block += bytes;
+        at.first_slot += MN_IVF_LANES;
+    }
     if (c->limit == INFINITY)
         weigh_first(c);
     weigh_all(c);
@@ -686,7 +747,11 @@ static enum mn_status select_rows(const struct mn_recall *r, struct source *s)
 {
     const struct mn_part *p = s->rows_of;
     s->excluded = mn_recall_excluded_space(r, p);
-    s->ask_born = s->ask_died = s->ask_expires = true;
+    bool known = !p->tail && p->dead != NULL;
+    s->ask_born = !known || p->born_max > r->snapshot->seq;
+    s->ask_expires = !known || p->expires_min <= r->snapshot->now;
+    /* Relaxed: who died by the snapshot's seq was counted before that seq was published. */
+    s->ask_died = !known || atomic_load_explicit(p->dead, memory_order_relaxed) > 0;
     s->whole = wide_open(&r->search->matcher);
     s->selection = (struct mn_selection){.kind = MN_SELECTION_ALL, .end = s->ivf->rows, .count = s->ivf->rows};
     if (s->whole)
@@ -811,7 +876,8 @@ static void begin_limit(struct mn_recall_codes *c)
             size = fmaxf(size, c->probes[i].norm * c->probes[i].norm);
     c->bound = bound_of(c->recall, size);
     c->limit = c->bound;
-    c->waiting_first = c->waiting_end = 0;
+    c->waiting_first = c->waiting_end = c->asked = 0;
+    c->ending = false;
 }
 
 static void look_through(struct mn_recall_codes *c)
@@ -827,21 +893,6 @@ static void look_through(struct mn_recall_codes *c)
             scan_flat(c, i);
 }
 
-static void ask_for_row(const struct mn_recall_codes *c, const struct candidate *candidate)
-{
-    const struct mn_part *p = c->sources[candidate->source].rows_of;
-    const float *vector = mn_part_vector(p, candidate->row);
-    for (uint32_t i = 0; vector && i < p->dim; i += MN_LINE / sizeof *vector)
-        __builtin_prefetch(vector + i);
-    if (p->tail) {
-        __builtin_prefetch(&p->tail_rows[candidate->row].at);
-        return;
-    }
-    __builtin_prefetch(&p->scale[candidate->row]);
-    __builtin_prefetch(&p->at[candidate->row]);
-    __builtin_prefetch(&p->confidence[candidate->row]);
-}
-
 /* The last word has the comparison of embeddings. */
 static void compare_candidates(struct mn_recall_codes *c, const struct candidates *of)
 {
@@ -852,6 +903,21 @@ static void compare_candidates(struct mn_recall_codes *c, const struct candidate
             ask_for_row(c, &of->heap[i + ROWS_AHEAD]);
         mn_recall_compare(c->recall, c->sources[of->heap[i].source].part, &of->heap[i].row, 1);
     }
+}
+
+/* Of the candidates behind the best, those remain that 8-bit codes cannot tell from the last of the best: their error
+ * is below this, in all that was seen. */
+static void drop_far(struct mn_recall_codes *c)
+{
+    uint32_t kept = 0;
+    if (c->recall->query->rank.on || c->recall->search->metric != MN_METRIC_COSINE)
+        return;
+    float worst = c->best.count > 0 ? c->best.heap[0].key : 0;
+    float doubt = DOUBT / sqrtf((float)c->probes[0].codebook->width);
+    for (uint32_t i = 0; i < c->spare.count; i++)
+        if (c->spare.heap[i].key <= worst + doubt)
+            c->spare.heap[kept++] = c->spare.heap[i];
+    c->spare.count = kept;
 }
 
 /* So few rows that each is compared: the answer is exact. */
@@ -877,6 +943,7 @@ static enum mn_status search_codes(struct mn_recall_codes *c, uint64_t begin, ui
     uint64_t sorted = now_ns();
     look_through(c);
     uint64_t scanned = now_ns();
+    drop_far(c);
     compare_candidates(c, &c->best);
     compare_candidates(c, &c->spare);
     search->coarse_ns = sorted - begin;

@@ -43,6 +43,7 @@ struct bench {
     struct mn_codebook huge_codebook;
     struct mn_part parts[PARTS_MAX];
     struct mn_tuning tuning;
+    _Atomic uint64_t none;
     _Atomic uint32_t tuning_words[MN_TUNING_WORDS];
 };
 
@@ -268,6 +269,7 @@ static void open_store(struct bench *b)
         uint64_t *died = need(part->rows * sizeof *died, false);
         memset(died, 0xff, part->rows * sizeof *died);
         part->died = (const _Atomic uint64_t *)died;
+        part->dead = &b->none;
         must(mn_ivf_open(&b->files[i], &b->store, i + 1, 1) == MN_OK, "codes");
         part->ivf = mn_ivf_of(b->files[i]);
         blocks += part->ivf->first_block[part->ivf->clusters];

@@ -287,17 +287,21 @@ void fake_parts_columns(struct fake_parts *fakes, const struct fake_memory *cons
     qsort(made->rows, count, sizeof *made->rows, compare_memories);
     uint32_t string_count = collect_strings(made->rows, count, &strings);
     must(mn_columns_create(&writer, &fakes->store, segment, count, strings, string_count) == MN_OK, "columns");
-    made->died = zeros(count * sizeof *made->died);
+    made->died = zeros((count + 1) * sizeof *made->died); /* behind the last: how many are dead */
+    uint64_t dead = 0;
     for (uint32_t i = 0; i < count; i++) {
         append_row(fakes, writer, strings, string_count, made->rows[i]);
         atomic_init(&made->died[i], made->rows[i]->died);
+        dead += made->rows[i]->died != MN_ALIVE;
     }
+    atomic_init(&made->died[count], dead);
     must(mn_columns_finish(writer, &bytes) == MN_OK, "finishing columns");
     free(strings);
     must(mn_columns_open(&made->columns, &fakes->store, segment, false) == MN_OK, "opening columns");
     struct mn_part *part = &fakes->parts[fakes->count++];
     mn_columns_part(made->columns, part);
     part->died = made->died;
+    part->dead = &made->died[count];
 }
 
 /* ---- codes ---- */
