@@ -64,6 +64,10 @@ enum mn_status mn_columns_open(struct mn_columns **columns, const struct mn_stor
                                enum mn_columns_check check) MN_MUST_USE;
 void mn_columns_close(struct mn_columns *columns);
 
+/* True when more embeddings are mapped by this process than memory holds: then mn_part_ahead asks the disk for rows,
+ * all at once, without waiting; else it does nothing. */
+bool mn_columns_scattered(void);
+
 /* Fills the column side of a part (died and dead are the caller's to set: they are in shared memory). */
 void mn_columns_part(const struct mn_columns *columns, struct mn_part *part);
 

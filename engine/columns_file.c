@@ -7,6 +7,7 @@
 #include "engine/columns_file.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "engine/crc.h"
 
@@ -275,6 +276,28 @@ void mn_column_file_unmap(struct mn_column_file *file)
     if (file->base)
         file->io->unmap(file->base, file->file_bytes);
     file->base = NULL;
+    atomic_store_explicit(&file->scattered, false, memory_order_relaxed);
+}
+
+/* madvise wants whole pages; what it cannot do is no failure, only slower. */
+static void advise(const struct mn_column_file *file, uint64_t at, uint64_t bytes, int advice)
+{
+    uintptr_t begin = (uintptr_t)(file->data + at) & ~(uintptr_t)4095, end = (uintptr_t)(file->data + at + bytes);
+    madvise((void *)begin, end - begin, advice); // NOLINT(performance-no-int-to-ptr): a page's address
+}
+
+void mn_column_file_scatter(struct mn_column_file *file, uint64_t from)
+{
+    if (!file->base || atomic_load_explicit(&file->scattered, memory_order_relaxed))
+        return;
+    advise(file, from, file->data_bytes - from, MADV_RANDOM);
+    atomic_store_explicit(&file->scattered, true, memory_order_relaxed);
+}
+
+void mn_column_file_ahead(const struct mn_column_file *file, uint64_t at, uint64_t bytes)
+{
+    if (atomic_load_explicit(&file->scattered, memory_order_relaxed) && at < file->data_bytes)
+        advise(file, at, bytes < file->data_bytes - at ? bytes : file->data_bytes - at, MADV_WILLNEED);
 }
 
 bool mn_column_file_intact(const struct mn_column_file *file, uint64_t block)
@@ -282,6 +305,7 @@ bool mn_column_file_intact(const struct mn_column_file *file, uint64_t block)
     uint64_t stored = mn_round_up(file->data_bytes, 64);
     uint64_t at = block * MN_COLUMN_BLOCK;
     uint64_t bytes = stored - at < MN_COLUMN_BLOCK ? stored - at : MN_COLUMN_BLOCK;
+    mn_column_file_ahead(file, at, bytes);
     return mn_crc32c(block_seed(file->seed, block), file->data + at, bytes) == file->checksums[block];
 }
 

@@ -144,6 +144,7 @@ struct mn_column_file {
     uint64_t data_bytes, blocks;
     const uint32_t *checksums;
     uint32_t seed;
+    _Atomic bool scattered; /* see mn_column_file_scatter */
 };
 
 /* Maps a file and checks its header, its length and its table of checksums, but no data. MN_CORRUPT names the path; a
@@ -153,6 +154,11 @@ enum mn_status mn_column_file_map(struct mn_column_file *file, const struct mn_s
 void mn_column_file_unmap(struct mn_column_file *file);
 /* True when the block's bytes are what was written. */
 bool mn_column_file_intact(const struct mn_column_file *file, uint64_t block);
+/* For files that do not all stay in memory: from `from` on (a place in the data) a page that is touched is read alone,
+ * not with its neighbours; and whoever knows that more will be touched says so with mn_column_file_ahead, which asks the
+ * disk and does not wait (and does nothing for other files). */
+void mn_column_file_scatter(struct mn_column_file *file, uint64_t from);
+void mn_column_file_ahead(const struct mn_column_file *file, uint64_t at, uint64_t bytes);
 /* MN_CORRUPT when any block is not intact. */
 enum mn_status mn_column_file_check(const struct mn_column_file *file, const char *path) MN_MUST_USE;
 

@@ -15,6 +15,10 @@
 #include "engine/columns.h"
 #include "engine/columns_file.h"
 #include "engine/meta_index.h"
+#include "shm/process.h"
+
+#define ROWS_NEAR 8 /* rows between two that are wanted: cheaper to read than to leave out */
+#define ROWS_FAR  4 /* of rows in one run, how many times as many are asked for */
 
 struct mn_columns {
     /* Asked for at each embedding. A bit per block of the embeddings: set when that block and the ones which a vector
@@ -48,6 +52,7 @@ struct mn_columns {
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct mn_columns *registry;
+static _Atomic bool scattered; /* since the registry's embeddings were more than memory holds */
 
 /* ---- bits ---- */
 
@@ -235,6 +240,24 @@ static enum mn_status check_deep(const struct mn_columns *c, const struct mn_sto
     return status;
 }
 
+/* More embeddings than memory: what is read along with a page would only push others out. */
+static void weigh(void)
+{
+    uint64_t bytes = 0;
+    for (const struct mn_columns *c = registry; c; c = c->next)
+        bytes += c->files[MN_COLUMN_EMBEDDINGS].file_bytes;
+    if (bytes <= mn_memory_bytes() / 2)
+        return;
+    atomic_store_explicit(&scattered, true, memory_order_relaxed);
+    for (struct mn_columns *c = registry; c; c = c->next)
+        mn_column_file_scatter(&c->files[MN_COLUMN_EMBEDDINGS], 0);
+}
+
+bool mn_columns_scattered(void)
+{
+    return atomic_load_explicit(&scattered, memory_order_relaxed);
+}
+
 static enum mn_status find_or_map(struct mn_columns **columns, const struct mn_store *store, uint64_t segment)
 {
     char dir[MN_PATH_MAX];
@@ -260,6 +283,7 @@ static enum mn_status find_or_map(struct mn_columns **columns, const struct mn_s
     }
     c->next = registry;
     registry = c;
+    weigh();
     *columns = c;
     return MN_OK;
 }
@@ -378,6 +402,19 @@ const float *mn_columns_vector(const struct mn_columns *c, uint32_t row)
     if (__builtin_expect(!bit_test(c->vectors_checked, at / MN_COLUMN_BLOCK), 0) && !check_vector(c, at))
         return NULL;
     return (const float *)(const void *)(c->vectors + at);
+}
+
+void mn_columns_ahead(const struct mn_columns *c, const uint32_t *rows, uint32_t count)
+{
+    const struct mn_column_file *file = &c->files[MN_COLUMN_EMBEDDINGS];
+    if (!atomic_load_explicit(&file->scattered, memory_order_relaxed))
+        return;
+    for (uint32_t i = 0, end; i < count; i = end) {
+        for (end = i + 1; end < count && rows[end] - rows[end - 1] <= ROWS_NEAR;)
+            end++;
+        uint64_t last = rows[end - 1] + (end - i == count && count > 1 ? ROWS_FAR * (uint64_t)count : 1);
+        mn_column_file_ahead(file, rows[i] * c->vector_bytes, (last - rows[i]) * c->vector_bytes);
+    }
 }
 
 /* The bytes of an element of meta or content, and its start word. */

@@ -20,6 +20,7 @@
 
 #include "engine/ivf_file.h"
 #include "shm/numa.h"
+#include "shm/process.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -208,44 +209,6 @@ void mn_hot_unmap(struct mn_hot *hot)
 
 /* ---- the budget ---- */
 
-/* A file that holds one number; 0 when there is none ("max" is none). */
-static uint64_t number_in(const char *path)
-{
-    unsigned long long number = 0;
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return 0;
-    if (fscanf(file, "%llu", &number) != 1)
-        number = 0;
-    fclose(file);
-    return number;
-}
-
-/* The limit of the control group that this process is in, or UINT64_MAX. */
-static uint64_t group_limit(void)
-{
-    char line[1024], path[1200];
-    uint64_t limit = UINT64_MAX;
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    while (file && fgets(line, sizeof line, file)) {
-        char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!group)
-            continue;
-        group[strcspn(group, "\n")] = 0;
-        bool second = group == controllers + 1; /* version 2: no list of controllers */
-        if (!second && strncmp(controllers + 1, "memory:", 7) != 0)
-            continue;
-        snprintf(path, sizeof path,
-                 second ? "/sys/fs/cgroup%s/memory.max" : "/sys/fs/cgroup/memory%s/memory.limit_in_bytes", group + 1);
-        uint64_t found = number_in(path);
-        if (found > 0 && found < limit)
-            limit = found;
-    }
-    if (file)
-        fclose(file);
-    return limit;
-}
-
 /* Bytes of shared memory that files of some kind take. */
 struct taken {
     const struct mn_instance *instance;
@@ -271,8 +234,7 @@ static uint64_t taken_by(const struct mn_instance *instance, const char *prefix)
 
 uint64_t mn_hot_budget(const struct mn_instance *instance, uint64_t setting)
 {
-    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE), limit = group_limit();
-    uint64_t budget = setting > 0 ? setting : (limit < memory ? limit : memory) / 2;
+    uint64_t budget = setting > 0 ? setting : mn_memory_bytes() / 2;
     struct statvfs fs;
     if (fstatvfs(instance->dir_fd, &fs) != 0 || fs.f_blocks == 0)
         return budget;

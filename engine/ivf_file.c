@@ -195,6 +195,8 @@ static enum mn_status map_file(struct mn_ivf_file *f, const struct mn_store *sto
         f->ivf.check = NULL;
         return MN_OK;
     }
+    if (mn_columns_scattered())
+        mn_column_file_scatter(&f->file, f->check.codes8_at);
     size_t words = f->file.blocks / 64 + 1;
     f->check.file = &f->file;
     f->check.any_damaged = &f->any_damaged;

@@ -93,6 +93,14 @@ static inline const float *mn_part_vector(const struct mn_part *p, uint32_t row)
     return at + (uint64_t)p->dim * sizeof(float) <= p->wal_bytes ? (const float *)(const void *)(p->wal + at) : NULL;
 }
 
+/* Says which embeddings will be wanted: worth it only when they do not all stay in memory. rows: in rising order. */
+void mn_columns_ahead(const struct mn_columns *columns, const uint32_t *rows, uint32_t count);
+static inline void mn_part_ahead(const struct mn_part *p, const uint32_t *rows, uint32_t count)
+{
+    if (!p->tail)
+        mn_columns_ahead(p->columns, rows, count);
+}
+
 /* Compact meta (engine/meta.h; length 0 = none) and content. content.data is NULL when none was given; *bin tells
  * msgpack bin from str. MN_CORRUPT when a checksum fails. */
 enum mn_status mn_part_meta(const struct mn_part *p, uint32_t row, struct mn_str *meta) MN_MUST_USE;

@@ -896,6 +896,8 @@ static void look_through(struct mn_recall_codes *c)
 /* The last word has the comparison of embeddings. */
 static void compare_candidates(struct mn_recall_codes *c, const struct candidates *of)
 {
+    for (uint32_t i = 0; i < of->count; i++)
+        mn_part_ahead(c->sources[of->heap[i].source].rows_of, &of->heap[i].row, 1);
     for (uint32_t i = 0; i < of->count && i < ROWS_AHEAD; i++)
         ask_for_row(c, &of->heap[i]);
     for (uint32_t i = 0; i < of->count; i++) {

@@ -147,6 +147,7 @@ static void compare_run(struct mn_recall *r, uint32_t part, const uint32_t *rows
 {
     const struct mn_part *p = &r->snapshot->parts[part];
     const float *vectors[RUN];
+    mn_part_ahead(p, rows, count);
     for (uint32_t i = 0; i < count; i++)
         vectors[i] = mn_part_vector(p, rows[i]);
     for (uint32_t i = 0; i < AHEAD && i < count; i++)

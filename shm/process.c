@@ -69,6 +69,65 @@ bool mn_process_alive(uint32_t pid, uint64_t start_time)
     return now != 0 && now == start_time;
 }
 
+/* A file that holds one number; UINT64_MAX when there is none (or "max", which is none). */
+static uint64_t number_in(const char *path)
+{
+    unsigned long long number = UINT64_MAX;
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return UINT64_MAX;
+    if (fscanf(file, "%llu", &number) != 1 || number == 0)
+        number = UINT64_MAX;
+    fclose(file);
+    return number;
+}
+
+/* The least limit of a group and of those that it is in. `group` is cut short on the way up. */
+static uint64_t limit_of(const char *root, char *group, const char *name)
+{
+    char path[1200];
+    uint64_t least = UINT64_MAX;
+    for (;;) {
+        snprintf(path, sizeof path, "%s%s/%s", root, group, name);
+        uint64_t limit = number_in(path);
+        least = limit < least ? limit : least;
+        char *slash = strrchr(group, '/');
+        if (!slash || !group[0])
+            return least;
+        *slash = 0;
+    }
+}
+
+/* Each line of /proc/self/cgroup is number:controllers:group; of version 2, which has no list of controllers, 0::group.
+ */
+static uint64_t group_limit(void)
+{
+    char line[1024];
+    uint64_t least = UINT64_MAX;
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    while (file && fgets(line, sizeof line, file)) {
+        char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group)
+            continue;
+        group[strcspn(group, "\n")] = 0;
+        uint64_t limit = UINT64_MAX;
+        if (group == controllers + 1)
+            limit = limit_of("/sys/fs/cgroup", group + 1, "memory.max");
+        else if (strncmp(controllers + 1, "memory:", 7) == 0)
+            limit = limit_of("/sys/fs/cgroup/memory", group + 1, "memory.limit_in_bytes");
+        least = limit < least ? limit : least;
+    }
+    if (file)
+        fclose(file);
+    return least;
+}
+
+uint64_t mn_memory_bytes(void)
+{
+    uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE), limit = group_limit();
+    return limit < machine ? limit : machine;
+}
+
 enum mn_status mn_boot_id(uint8_t id[16])
 {
     char text[64];

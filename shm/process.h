@@ -17,6 +17,10 @@ uint64_t mn_process_start_time(uint32_t pid);
 /* True when `pid` runs and is the one that started at `start_time`. */
 bool mn_process_alive(uint32_t pid, uint64_t start_time);
 
+/* Memory that this process may use: the machine's, or less when a control group that it is in has a limit. Read anew by
+ * each call (some 50 us). */
+uint64_t mn_memory_bytes(void);
+
 /* The kernel's boot id as 16 bytes. */
 enum mn_status mn_boot_id(uint8_t id[16]) MN_MUST_USE;
 

@@ -15,6 +15,13 @@
 
 #include "shm/process.h"
 
+static void memory_is_what_there_is_at_most(void **state)
+{
+    uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    assert_true(mn_memory_bytes() > (1u << 20));
+    assert_true(mn_memory_bytes() <= machine);
+}
+
 static void clocks_run(void **state)
 {
     uint64_t a = mn_clock_ns();
@@ -114,6 +121,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clocks_run),
         cmocka_unit_test(a_process_is_known_by_pid_and_start),
+        cmocka_unit_test(memory_is_what_there_is_at_most),
         cmocka_unit_test(odd_names_do_not_confuse),
         cmocka_unit_test(a_zombie_is_gone),
         cmocka_unit_test(uuids_read_back),
