@@ -35,6 +35,9 @@
     X(codebook_renamed, "folder sync after a codebook")                                                                \
     X(ivf_written, "rename of an inverted file")                                                                       \
     X(ivf_renamed, "folder sync after an inverted file")                                                               \
+    X(codes_coded, "the count of a coded block of the tail")                                                           \
+    X(codes_made, "publication of the codes of a tail chunk")                                                          \
+    X(codes_published, "unlink of the codes that they replace")                                                        \
     X(compact_proposed, "the writer's commit")                                                                         \
     X(manifest_before_append, "append of a manifest edit")                                                             \
     X(manifest_after_append, "sync of a manifest edit")                                                                \

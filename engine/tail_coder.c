@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "engine/fault.h"
 #include "engine/tail.h"
 #include "engine/tail_codes.h"
 #include "engine/view.h"
@@ -363,10 +364,12 @@ static enum mn_status reserve_rows(struct made *m, uint32_t end)
 /* From here on readers find `next`, and nobody finds `current`. */
 static void replace(struct mn_tail_coder *c, struct chunk *k)
 {
+    MN_FAULT_POINT(codes_made);
     mn_segment_publish(&k->next.codes.segment);
     /* Release, and before the unlink: a reader that has seen the new number finds the new file; one that has not may
      * miss both for one pin, and looks again at its next. */
     atomic_store_explicit(&c->instance->control->codes_gen, k->next.codes.name.serial, memory_order_release);
+    MN_FAULT_POINT(codes_published);
     remove_made(c, &k->current);
     k->current = k->next;
     k->next = (struct made){0};
@@ -420,6 +423,7 @@ static enum mn_status code_flat(struct mn_tail_coder *c, const struct chunk *k, 
         for (uint32_t i = 0; i < rows; i++)
             encode_row(c, k, m, first + i, NULL, block, i, first + i);
         m->rows = first + rows;
+        MN_FAULT_POINT(codes_coded);
         /* Release: whoever sees the count sees the codes below it. */
         atomic_store_explicit(&m->codes.header->rows, m->rows, memory_order_release);
         *budget -= rows < *budget ? rows : *budget;

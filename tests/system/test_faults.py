@@ -28,7 +28,7 @@ STEPS_MAX = 60
 ROLES = {
     "wal_": "wal-writer", "writer_": "wal-writer", "manifest_": "wal-writer", "publish_": "wal-writer",
     "limbo_": "wal-writer", "columns_": "compactor", "died_": "compactor", "compact_": "compactor",
-    "codebook_": "compactor", "ivf_": "compactor",
+    "codebook_": "compactor", "ivf_": "compactor", "codes_": "compactor",
     "snapshot_": "compactor", "recovery_": "recovery"
 }
 ONCE_A_LIFE = ("recovery_", "instance_")  # points that a process passes once
