@@ -249,9 +249,23 @@ static void take_reply(struct mneme *client, zmq_msg_t *message, uint64_t now)
         finish(p, MNEME_NO_MEMORY, "out of memory for a reply");
 }
 
-static void drain_lane(struct mneme *client, struct mn_lane *lane, uint64_t now)
+static bool is_out(const struct mneme *client, unsigned lane)
 {
-    while (lane->socket) {
+    unsigned seen = 0;
+    for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX && seen < client->in_flight; i++) {
+        const struct mn_pending *p = &client->pending[i];
+        if (p->state == MN_PENDING_OUT && p->lane == lane)
+            return true;
+        seen += p->state != MN_PENDING_FREE;
+    }
+    return false;
+}
+
+/* Takes what has arrived while anything is awaited there: each look into an empty socket costs system calls. */
+static void drain_lane(struct mneme *client, unsigned number, uint64_t now)
+{
+    struct mn_lane *lane = &client->lanes[number];
+    while (lane->socket && is_out(client, number)) {
         zmq_msg_t message;
         zmq_msg_init(&message);
         if (zmq_msg_recv(&message, lane->socket, ZMQ_DONTWAIT) < 0) {
@@ -280,8 +294,21 @@ static bool heard_break(struct mn_lane *lane)
 
 /* ---- the pump ---- */
 
+/* Lanes without a request out are not listened to. A connection that broke meanwhile has lost nothing, but a worker
+ * that went away may stay away: a recall goes to the next one. */
+static void meet_old_break(struct mneme *client, struct mn_pending *p, uint64_t now)
+{
+    struct mn_lane *lane = &client->lanes[p->lane];
+    if (!lane->socket || is_out(client, p->lane) || !heard_break(lane))
+        return;
+    lose_lane(client, p->lane, now);
+    if (p->service == MNEME_RECALL)
+        p->lane = lane_of(client, MNEME_RECALL);
+}
+
 static void send_pending(struct mneme *client, struct mn_pending *p, uint64_t now)
 {
+    meet_old_break(client, p, now);
     struct mn_lane *lane = &client->lanes[p->lane];
     if (!open_lane(client, lane)) {
         finish(p, MNEME_SYSTEM, "could not connect to %s: %s", lane->endpoint, zmq_strerror(errno));
@@ -302,8 +329,10 @@ static void send_pending(struct mneme *client, struct mn_pending *p, uint64_t no
 static uint64_t tend(struct mneme *client, uint64_t now)
 {
     uint64_t next = UINT64_MAX;
-    for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX; i++) {
+    unsigned seen = 0;
+    for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX && seen < client->in_flight; i++) {
         struct mn_pending *p = &client->pending[i];
+        seen += p->state != MN_PENDING_FREE;
         if (p->state != MN_PENDING_WAITING && p->state != MN_PENDING_OUT)
             continue;
         if (now >= p->give_up_ns) {
@@ -329,12 +358,12 @@ static uint64_t tend(struct mneme *client, uint64_t now)
 static void listen_lanes(struct mneme *client, uint64_t now, uint64_t next)
 {
     zmq_pollitem_t items[2 * MN_CLIENT_LANES];
-    struct mn_lane *lanes[MN_CLIENT_LANES];
+    unsigned lanes[MN_CLIENT_LANES];
     int open = 0;
     for (unsigned i = 0; i < MN_CLIENT_LANES; i++) {
-        if (!client->lanes[i].socket)
+        if (!client->lanes[i].socket || !is_out(client, i))
             continue;
-        lanes[open] = &client->lanes[i];
+        lanes[open] = i;
         items[2 * open] = (zmq_pollitem_t){.socket = client->lanes[i].socket, .events = ZMQ_POLLIN};
         items[2 * open + 1] = (zmq_pollitem_t){.socket = client->lanes[i].monitor, .events = ZMQ_POLLIN};
         open++;
@@ -345,10 +374,10 @@ static void listen_lanes(struct mneme *client, uint64_t now, uint64_t next)
     now = mn_exchange_now();
     for (int i = 0; i < open; i++) {
         /* The order matters: what arrived before the break is a reply, not a loss. */
-        bool broken = (items[2 * i + 1].revents & ZMQ_POLLIN) && heard_break(lanes[i]);
+        bool broken = (items[2 * i + 1].revents & ZMQ_POLLIN) && heard_break(&client->lanes[lanes[i]]);
         drain_lane(client, lanes[i], now);
         if (broken)
-            lose_lane(client, (unsigned)(lanes[i] - client->lanes), now);
+            lose_lane(client, lanes[i], now);
     }
 }
 

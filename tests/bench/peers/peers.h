@@ -87,6 +87,8 @@ extern double peer_zeromq_worker_us;
 /* ---- what all use ---- */
 
 uint64_t peer_now_ns(void);
+/* Processor time of this thread: what a build on one thread takes, whoever else uses the machine. */
+uint64_t peer_cpu_ns(void);
 /* Says so on stderr, and ends the program with status 1 in the second case. */
 void peer_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void peer_die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));

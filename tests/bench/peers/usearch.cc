@@ -34,7 +34,7 @@ us::index_dense_t Make(size_t dim, size_t rows)
 void Build(Engine *e, const peer_data *data)
 {
     std::vector<float> row(data->dim);
-    uint64_t begun = peer_now_ns(), told = begun;
+    uint64_t begun = peer_cpu_ns(), told = peer_now_ns();
     for (uint64_t i = 0; i < data->rows; i++) {
         peer_data_row(data, i, row.data());
         if (auto added = e->index.add(i, row.data(), 0); !added)
@@ -44,7 +44,7 @@ void Build(Engine *e, const peer_data *data)
             peer_say("usearch: %.0f %%", 100.0 * double(i) / double(data->rows));
         }
     }
-    e->cost.build_s = double(peer_now_ns() - begun) / 1e9;
+    e->cost.build_s = double(peer_cpu_ns() - begun) / 1e9;
 }
 
 void Load(Engine *e, const std::string &path, const peer_data *data)
