@@ -64,9 +64,10 @@ struct mn_compactor_role {
     uint32_t failures;  /* in a row */
     struct mn_load load;
     uint64_t next_plan_ns, next_census_ns, next_scrub_ns, next_care_ns;
+    uint64_t care_waits_ns; /* since when recall has been busy at every look; 0 = it was not at the last */
     uint32_t care_failures; /* in a row */
     bool doubting;          /* inverted files are being checked because somebody found damage */
-    uint64_t scrubbed; /* id of the segment that was checked last */
+    uint64_t scrubbed;      /* id of the segment that was checked last */
     struct mn_watched *watched;
     uint32_t watched_count;
 };

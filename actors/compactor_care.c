@@ -1,6 +1,7 @@
 /*
  * compactor_care.c - the compactor looks after codes: one codebook trained or one segment coded at a time, when there
- * is nothing to compact and recall is not busy.
+ * is nothing to compact and recall is not busy. When recall is busy at every look it waits a minute, and not at all for
+ * an index that is damaged: recall would only get busier. The work itself gives way to recall in its pauses.
  *
  * Nothing is lost while codes are missing: such segments are compared as they are. So a failure here is told and tried
  * again later, and never keeps the log waiting.
@@ -13,6 +14,7 @@
 
 #define FAILURE_PAUSE_NS 5000000000u /* doubles with every failure in a row */
 #define FAILURES_DOUBLED 6
+#define PATIENCE_NS      UINT64_C(60000000000)
 
 static void count_failure(struct mn_compactor_role *c, const char *why)
 {
@@ -85,12 +87,26 @@ static enum mn_status publish(struct mn_compactor_role *c, const struct mn_compa
     return MN_OK;
 }
 
+static bool may_begin(struct mn_compactor_role *c, uint64_t now)
+{
+    if (now < c->next_care_ns)
+        return false;
+    if (mn_load_idle(&c->load, &c->actor->settings)) {
+        c->care_waits_ns = 0;
+        return true;
+    }
+    if (c->care_waits_ns == 0)
+        c->care_waits_ns = now;
+    return now - c->care_waits_ns >= PATIENCE_NS ||
+           (atomic_load(&c->actor->instance.control->reasons) & MN_DEGRADED_INDEX) != 0;
+}
+
 enum mn_status mn_compactor_care(struct mn_compactor_role *c, uint32_t *worked)
 {
     struct mn_compact_proposal proposal;
     struct mn_compact_care care;
     uint64_t began = mn_clock_ns();
-    if (began < c->next_care_ns || !mn_load_idle(&c->load, &c->actor->settings))
+    if (!may_begin(c, began))
         return MN_OK;
     MN_TRY(mn_compactor_reach_writer(c));
     enum mn_status status = take_care(c, &proposal, &care);

@@ -20,10 +20,8 @@
 #define SKEW_GROWN_NUM 3    /* when there are 3 / 2 as many rows: the same rows would give the same clusters again */
 #define SKEW_GROWN_DEN 2
 
-#define TUNED_PERCENT    20                 /* more or fewer rows ask for a calibration; */
-#define TUNE_COMPARISONS UINT64_C(50000000) /* the exact answers to its queries take about as many comparisons, */
-#define TUNE_QUERIES_MIN 128                /* but it asks no fewer queries, */
-#define TUNE_QUERIES_MAX 1000               /* and no more */
+#define TUNED_PERCENT 20 /* more or fewer rows ask for a calibration */
+#define TUNE_QUERIES  1000
 
 #define THE_CODEBOOK UINT64_MAX /* among the doubts, which are ids of segments */
 
@@ -248,9 +246,8 @@ static enum mn_status tune(struct care *care)
 {
     struct mn_compactor *c = care->compactor;
     struct mn_tuning tuning;
-    uint64_t rows = column_rows(&care->snapshot), queries = TUNE_COMPARISONS / rows;
-    queries = queries < TUNE_QUERIES_MIN ? TUNE_QUERIES_MIN : queries > TUNE_QUERIES_MAX ? TUNE_QUERIES_MAX : queries;
-    MN_TRY(mn_tune_calibrate(&care->snapshot, c->store.metric, c->store.dim, (uint32_t)queries, care->manifest.edit,
+    uint64_t rows = column_rows(&care->snapshot);
+    MN_TRY(mn_tune_calibrate(&care->snapshot, c->store.metric, c->store.dim, TUNE_QUERIES, care->manifest.edit,
                              care->pause, care->context, &tuning, NULL));
     c->tuned_codebook = care->manifest.codebook;
     c->tuned_rows = rows;

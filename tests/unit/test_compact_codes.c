@@ -15,6 +15,7 @@
 #include "engine/ivf_file.h"
 #include "engine/read.h"
 #include "engine/snapshot.h"
+#include "engine/tune.h"
 #include "engine/verify.h"
 #include "shm/process.h"
 #include "tests/unit/live_store.h"
@@ -485,6 +486,44 @@ static void skewed_clusters_ask_for_a_new_codebook(void **state)
     assert_int_equal(care_all(s), 0); /* as skewed as before, and no more rows: the same again would help nobody */
 }
 
+/* ---- calibration ---- */
+
+static struct mn_tuning tuning(struct live_store *s)
+{
+    struct mn_tuning t;
+    struct mn_manifest m = live_manifest(s);
+    assert_memory_equal((const void *)s->instance.control->tuning, m.tuning, sizeof m.tuning);
+    memcpy(&t, m.tuning, sizeof t);
+    mn_manifest_free(&m);
+    return t;
+}
+
+static void recall_is_calibrated_when_the_store_changes(void **state)
+{
+    struct live_store *s = *state;
+    add_segment(s, 0, 0, 1200);
+    assert_true(tuning(s).rows == 0);
+    care_all(s);
+    assert_true(tuning(s).rows == 1200 && tuning(s).dimension > 0);
+    struct mn_compact_care care;
+    assert_false(live_care(s, &care));
+    add_segment(s, 0, 1200, 200);
+    care_all(s);
+    assert_true(tuning(s).rows == 1200); /* not enough has changed */
+    add_segment(s, 0, 1400, 200);
+    care_all(s);
+    assert_true(tuning(s).rows == 1600);
+    live_store_restart(s);
+    assert_true(tuning(s).rows == 1600);
+    assert_false(live_care(s, &care));
+    s->next_version = LIVE_STRANGE;
+    add_segment(s, 1, 0, 1000);
+    add_segment(s, 1, 1000, 300);
+    care_all(s);
+    assert_true(codebook(s) > 1);
+    assert_true(tuning(s).rows == 2900);
+}
+
 /* ---- what is left over ---- */
 
 static void put_file(const struct live_store *s, const char *name)
@@ -689,6 +728,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(four_times_the_rows_ask_for_a_new_codebook, setup, teardown),
         cmocka_unit_test_setup_teardown(strange_rows_ask_for_a_new_codebook, setup, teardown),
         cmocka_unit_test_setup_teardown(skewed_clusters_ask_for_a_new_codebook, setup, teardown),
+        cmocka_unit_test_setup_teardown(recall_is_calibrated_when_the_store_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(sweep_removes_what_nobody_needs, setup, teardown),
         cmocka_unit_test_setup_teardown(purged_rows_take_their_codes_along, setup, teardown),
         cmocka_unit_test_setup_teardown(stale_care_is_refused, setup, teardown),
