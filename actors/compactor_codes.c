@@ -23,7 +23,7 @@ struct mn_compactor_codes {
     struct mn_actor *actor;
     struct mn_tail_coder *coder;
     pthread_t thread;
-    _Atomic bool stop;
+    _Atomic bool off, stop;
 };
 
 /* Told once, when it begins: the statistic counts the rest. */
@@ -43,6 +43,7 @@ static void *run(void *context)
     setpriority(PRIO_PROCESS, 0, CODER_NICE); /* of this thread; where it is not allowed, the compactor's serves */
     while (!atomic_load_explicit(&t->stop, memory_order_relaxed)) {
         uint32_t worked = 0;
+        mn_tail_coder_switch(t->coder, !atomic_load_explicit(&t->off, memory_order_relaxed));
         enum mn_status status = mn_tail_coder_turn(t->coder, mn_clock_ns(), &worked);
         tell(t, status, &failing);
         if (worked > 0 && status == MN_OK) {
@@ -62,6 +63,7 @@ void mn_compactor_codes_start(struct mn_compactor_codes **codes, struct mn_actor
     *codes = NULL;
     if (t && mn_tail_coder_open(&t->coder, &actor->store, &actor->instance, actor->stats) == MN_OK) {
         t->actor = actor;
+        mn_compactor_codes_switch(t, actor->settings.index_rows_min > 0);
         if (pthread_create(&t->thread, NULL, run, t) == 0) {
             *codes = t;
             return;
@@ -70,6 +72,12 @@ void mn_compactor_codes_start(struct mn_compactor_codes **codes, struct mn_actor
     }
     free(t);
     mn_log(actor, "no thread for the codes of the tail: recall compares its rows as they are");
+}
+
+void mn_compactor_codes_switch(struct mn_compactor_codes *t, bool on)
+{
+    if (t)
+        atomic_store_explicit(&t->off, !on, memory_order_relaxed);
 }
 
 void mn_compactor_codes_stop(struct mn_compactor_codes *t)

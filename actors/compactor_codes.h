@@ -14,6 +14,8 @@ struct mn_compactor_codes;
 /* Starts the thread. Without it (no memory, no thread) recall compares the rows of the tail as they are: that is logged
  * and not a failure; *codes is then NULL. `actor` must outlive it. */
 void mn_compactor_codes_start(struct mn_compactor_codes **codes, struct mn_actor *actor);
+/* Whether there are to be codes (index.rows_min is not 0). Costs nothing when nothing changes. NULL does nothing. */
+void mn_compactor_codes_switch(struct mn_compactor_codes *codes, bool on);
 /* Ends it; waits for its turn to end, some milliseconds. NULL does nothing. */
 void mn_compactor_codes_stop(struct mn_compactor_codes *codes);
 

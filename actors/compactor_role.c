@@ -255,6 +255,7 @@ static enum mn_status turn(struct mn_actor *actor, void *state, uint32_t *worked
         mn_actor_done(actor);
         return MN_OK;
     }
+    mn_compactor_codes_switch(c->codes, actor->settings.index_rows_min > 0);
     uint64_t now = mn_clock_ns();
     if (c->job_count > 0) {
         run_job(c);

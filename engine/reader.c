@@ -293,10 +293,13 @@ static enum mn_status follow_view(struct mn_reader *r, uint64_t gen)
 
 /* ---- codes of tail chunks ---- */
 
-/* Takes the better file of a chunk when there is one. Whatever is wrong with it: the chunk does without. */
+/* Takes the better file of a chunk when there is one, and lets go of one that was removed. Whatever is wrong with a
+ * file: the chunk does without. */
 static void take_codes(struct mn_reader *r, struct mapped *m)
 {
     const struct mn_codes_name *name = mn_codes_list_find(&r->codes_list, m->gen, m->number);
+    if (!name)
+        drop_codes(m);
     if (!name || (m->codes && m->codes->name.serial >= name->serial))
         return;
     struct mn_tail_codes *codes = malloc(sizeof *codes);

@@ -52,6 +52,7 @@ struct mn_tail_coder {
     struct mn_instance *instance;
     struct mn_stats_page *stats;
     const struct mn_kernels *kernels;
+    bool off;
     uint64_t view_gen;    /* that `chunks` shows; 0: none yet */
     struct chunk *chunks; /* oldest first */
     uint32_t count;
@@ -130,6 +131,11 @@ void mn_tail_coder_close(struct mn_tail_coder *c)
     free(c->chunks);
     free(c->rows);
     free(c);
+}
+
+void mn_tail_coder_switch(struct mn_tail_coder *c, bool on)
+{
+    c->off = !on;
 }
 
 /* ---- following the view ---- */
@@ -587,6 +593,19 @@ static enum mn_status code_sealed(struct mn_tail_coder *c, uint64_t now_ns, uint
     return MN_OK;
 }
 
+/* Readers let go of what they have mapped when the number tells them to look and they find no file. */
+static void remove_all(struct mn_tail_coder *c)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < c->count; i++) {
+        any = any || c->chunks[i].current.begun;
+        remove_made(c, &c->chunks[i].current);
+        remove_made(c, &c->chunks[i].next);
+    }
+    if (any)
+        atomic_store_explicit(&c->instance->control->codes_gen, ++c->serial, memory_order_release);
+}
+
 static enum mn_status code(struct mn_tail_coder *c, uint64_t now_ns, uint32_t *worked)
 {
     uint32_t budget = TURN_ROWS;
@@ -631,7 +650,9 @@ enum mn_status mn_tail_coder_turn(struct mn_tail_coder *c, uint64_t now_ns, uint
     if (c->stats && begun.published != c->published && begun.published >= begun.coded)
         mn_stat_record(c->stats, MN_STAT_tail_code_lag, begun.published - begun.coded);
     c->published = begun.published;
-    if (status == MN_OK && now_ns >= c->retry_ns && c->view_gen != 0) {
+    if (c->off) {
+        remove_all(c);
+    } else if (status == MN_OK && now_ns >= c->retry_ns && c->view_gen != 0) {
         status = code(c, now_ns, worked);
         if (status != MN_OK)
             c->retry_ns = now_ns + MN_TAIL_CODER_RETRY_NS;

@@ -28,6 +28,9 @@ enum mn_status mn_tail_coder_open(struct mn_tail_coder **coder, const struct mn_
 /* What was made stays where it is: for readers, and for the next coder. */
 void mn_tail_coder_close(struct mn_tail_coder *coder);
 
+/* Off: the next turn removes all codes of the tail, and turns make none, until it is on again. On at first. */
+void mn_tail_coder_switch(struct mn_tail_coder *coder, bool on);
+
 /* One turn of a few milliseconds. *worked: rows coded; 0 = there was nothing to do. now_ns: CLOCK_MONOTONIC. A failure
  * is counted, and changes nothing that readers see; the next turn may be called as always. */
 enum mn_status mn_tail_coder_turn(struct mn_tail_coder *coder, uint64_t now_ns, uint32_t *worked) MN_MUST_USE;

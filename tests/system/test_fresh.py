@@ -145,6 +145,16 @@ class Fresh(unittest.TestCase):
         self.find(ids[::50])
         self.compare()
 
+    def test_without_an_index_there_are_no_codes(self):
+        self.cluster.settings["index.rows_min"] = 0
+        self.remember_and_find(5, 100)
+        self.await_coded()
+        self.cluster.restart()
+        self.remember_and_find(5, 100)
+        time.sleep(0.1)
+        self.assertEqual(self.statistic("tail_coded_rows"), 0)
+        self.find(list(self.vectors)[::50])
+
     def test_forgotten_ones_are_gone_from_coded_rows_too(self):
         ids = self.remember(500)
         self.await_coded()

@@ -391,6 +391,31 @@ static void a_full_shm_stops_coding_and_nothing_else(void **state)
     coding_free(&t);
 }
 
+static void a_coder_that_is_off_leaves_no_codes(void **state)
+{
+    struct coding t = coding_new();
+    put(&t, 1, 100);
+    code_all(&t);
+    assert_int_equal(pin(&t)->ivf->rows, 96);
+    mn_tail_coder_switch(t.coder, false);
+    code_all(&t);
+    assert_int_equal(count_files(t.f), 0);
+    assert_null(pin(&t)->ivf);
+    put(&t, 101, 100);
+    code_all(&t);
+    assert_null(pin(&t)->ivf);
+    mn_tail_coder_switch(t.coder, true);
+    code_all(&t);
+    assert_int_equal(pin(&t)->ivf->rows, 192);
+    check_flat(t.f, pin(&t));
+    another_coder(&t); /* off from its birth: what an earlier one left goes too */
+    mn_tail_coder_switch(t.coder, false);
+    code_all(&t);
+    assert_int_equal(count_files(t.f), 0);
+    assert_null(pin(&t)->ivf);
+    coding_free(&t);
+}
+
 /* Pages are reserved for many rows at once, not for each block. */
 static void reservations_are_few(void **state)
 {
@@ -681,6 +706,7 @@ int main(void)
         cmocka_unit_test(leftovers_are_removed),
         cmocka_unit_test(a_reader_does_without),
         cmocka_unit_test(a_full_shm_stops_coding_and_nothing_else),
+        cmocka_unit_test(a_coder_that_is_off_leaves_no_codes),
         cmocka_unit_test(reservations_are_few),
         cmocka_unit_test(a_newer_codebook_makes_codes_anew),
         cmocka_unit_test(a_sealed_chunk_is_coded_by_cluster_after_a_while),
