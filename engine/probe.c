@@ -9,6 +9,7 @@
 #define FIRST  64 /* clusters refined at first, about; then as many again as there are */
 #define SPARE  20 /* refined at least: so many and half as many again as are taken */
 #define AHEAD  4  /* codes of centroids asked for before they are needed */
+#define GROUP  16 /* estimates looked at together */
 #define STRIDE 8  /* every so many estimates one is looked at to find out how far to refine */
 
 void mn_probe_free(struct mn_probe *probe)
@@ -184,25 +185,32 @@ static float sample_at(struct mn_probe *probe, uint32_t rank)
     return all[rank];
 }
 
+/* Clusters with an estimate in [from, to), or with none that is below `from` when `to` is infinite, in rising order. */
+static uint32_t choose(const struct mn_probe *probe, float from, float to, uint32_t *chosen)
+{
+    const float *estimates = probe->estimates;
+    uint32_t clusters = probe->codebook->clusters, n = 0;
+    bool all = !(to < INFINITY);
+    for (uint32_t first = 0; first < clusters; first += GROUP) {
+        uint32_t end = clusters - first < GROUP ? clusters : first + GROUP, any = 0;
+        for (uint32_t c = first; c < first + GROUP; c++) /* most groups have none: found out without a jump */
+            any |= (uint32_t)(estimates[c] < to) & (uint32_t) !(estimates[c] < from);
+        for (uint32_t c = first; (any || all) && c < end; c++) {
+            chosen[n] = c;
+            n += (all || estimates[c] < to) && !(estimates[c] < from);
+        }
+    }
+    return n;
+}
+
 /* Refines the next clusters by their estimates: until about `wanted` are. */
 static void refine(struct mn_probe *probe, uint32_t wanted)
 {
     const struct mn_codebook *codebook = probe->codebook;
-    uint32_t clusters = codebook->clusters, width = codebook->width, rank = wanted / STRIDE, n = 0;
-    float from = probe->refined_to, to = rank < probe->sampled ? sample_at(probe, rank) : INFINITY;
+    uint32_t width = codebook->width, rank = wanted / STRIDE;
+    float to = rank < probe->sampled ? sample_at(probe, rank) : INFINITY;
     struct mn_probe_place *fresh = probe->heap + probe->heap_count;
-    bool all = !(to < INFINITY);
-    for (uint32_t c = 0; c < clusters; c++) {
-        probe->chosen[n] = c;
-        n += (probe->estimates[c] >= from) & (probe->estimates[c] < to);
-    }
-    if (all) { /* whatever their estimates are */
-        n = 0;
-        for (uint32_t c = 0; c < clusters; c++) {
-            probe->chosen[n] = c;
-            n += !(probe->estimates[c] < from);
-        }
-    }
+    uint32_t n = choose(probe, probe->refined_to, to, probe->chosen);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t c = probe->chosen[i];
         if (i + AHEAD < n)
