@@ -10,6 +10,7 @@
 #include "actors/actor.h"
 #include "actors/wire.h"
 #include "config/version.h"
+#include "engine/tune.h"
 #include "shm/process.h"
 
 static uint32_t count_role(const struct mn_supervisor *s, enum mn_role role)
@@ -140,6 +141,16 @@ static void pack_marks(const struct mn_control *control, struct mn_reply *reply)
     mn_reply_bool(reply, "read_only", atomic_load(&control->read_only) != 0);
 }
 
+/* How many rows the store had when recall was calibrated; 0: it never was. */
+static uint64_t calibrated_rows(const struct mn_control *control)
+{
+    uint32_t bits = atomic_load_explicit(&control->tuning[offsetof(struct mn_tuning, rows) / sizeof(uint32_t)],
+                                         memory_order_relaxed);
+    float rows;
+    memcpy(&rows, &bits, sizeof rows);
+    return rows > 0 ? (uint64_t)rows : 0;
+}
+
 /* What recall searches through, and what it was seen to find (recall_shadow.h). */
 static void pack_recall(const struct mn_supervisor *s, struct mn_reply *reply)
 {
@@ -147,11 +158,12 @@ static void pack_recall(const struct mn_supervisor *s, struct mn_reply *reply)
     struct mn_stat_summary observed;
     mn_stats_summary(stats, MN_STAT_recall_observed, &observed);
     mn_reply_key(reply, "index");
-    msgpack_pack_map(&reply->pack, 4);
+    msgpack_pack_map(&reply->pack, 5);
     mn_reply_uint(reply, "codebook", mn_stats_value(stats, MN_STAT_codebook_gen));
     mn_reply_uint(reply, "column_rows", mn_stats_value(stats, MN_STAT_column_rows));
     mn_reply_uint(reply, "coded_rows", mn_stats_value(stats, MN_STAT_ivf_rows));
     mn_reply_uint(reply, "tail_coded_rows", mn_stats_value(stats, MN_STAT_tail_coded_rows));
+    mn_reply_uint(reply, "calibrated_rows", calibrated_rows(s->instance.control));
     mn_reply_key(reply, "observed");
     msgpack_pack_map(&reply->pack, observed.count > 0 ? 2 : 1);
     mn_reply_uint(reply, "recalls", observed.count);

@@ -14,9 +14,9 @@
 /* The options of `mneme bench`, with their defaults put in by mn_bench_options. */
 struct mn_bench_options {
     uint64_t batch, clients, in_flight, content, rows, queries, k, check, recall_clients, seconds_max;
-    double seconds, warmup, rate, gib, target, spread;
-    bool probe, tail_only, exact, cold;
-    const char *vectors, *query_vectors;
+    double seconds, warmup, rate, gib, target, spread, settle;
+    bool probe, tail_only, exact, cold, echo;
+    const char *vectors, *query_vectors, *targets;
 };
 
 /* One measurement: begins a cluster, fills `report`, ends the cluster. */
@@ -71,6 +71,11 @@ MN_MUST_USE enum mn_status mn_bench_data_load(const struct mn_bench_data *data, 
 /* All queries, queries × dim floats, on the heap. NULL with an error when they cannot be made or read. */
 float *mn_bench_data_queries(const struct mn_bench_data *data);
 void mn_bench_data_close(struct mn_bench_data *data);
+
+/* bench_echo.c: the sockets alone, with frames as of a recall of k memories: `echo_us` in the report, and its median. The
+ * caller holds no ZeroMQ context. */
+MN_MUST_USE enum mn_status mn_bench_echo(const struct mn_bench_cluster *cluster, uint64_t k, double *p50_us,
+                                         json_t *report);
 
 /* bench_recall.c: a client that asks one query after the other; `work` is a struct mn_bench_asker. */
 struct mn_bench_asker {

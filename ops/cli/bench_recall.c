@@ -140,8 +140,23 @@ static enum mn_status run_until(struct mn_bench_load *load, uint64_t count)
     return MN_OK;
 }
 
-static enum mn_status measure(const struct mn_bench_asker *asker, struct mn_bench_load *load,
-                              const struct mn_bench_options *o, json_t *report)
+static enum mn_status put_beyond(const struct mn_bench_asker *asker, const struct mn_bench_load *load,
+                                 const struct mn_cli_hist *worker, json_t *report)
+{
+    double echo_us;
+    struct mn_cli_hist *client = mn_bench_load_latency(load, 0, load->count, false);
+    if (!client)
+        return MN_FAIL(MN_INTERNAL, "out of memory");
+    double client_us = (double)mn_cli_hist_quantile(client, .5) / 1e3;
+    free(client);
+    MN_TRY(mn_bench_echo(asker->cluster, asker->k, &echo_us, report));
+    mn_bench_put_f64(report, "beyond_echo_and_worker_us",
+                     client_us - echo_us - (double)mn_cli_hist_quantile(worker, .5));
+    return MN_OK;
+}
+
+static enum mn_status measure_load(const struct mn_bench_asker *asker, struct mn_bench_load *load,
+                                   const struct mn_bench_options *o, json_t *report)
 {
     uint64_t answered = 0, cpu = 0;
     struct mn_bench_counters before, after;
@@ -160,24 +175,86 @@ static enum mn_status measure(const struct mn_bench_asker *asker, struct mn_benc
     for (size_t i = 0; i < load->count; i++)
         cpu += load->shared->clients[i].cpu_ns;
     struct mn_cli_hist *worker = mn_bench_load_latency(load, 0, load->count, true);
-    mn_bench_put_u64(report, "clients", o->clients);
-    mn_bench_put_u64(report, "k", o->k);
+    if (!worker)
+        return MN_FAIL(MN_INTERNAL, "out of memory");
     mn_bench_put_u64(report, "queries", answered);
     mn_bench_put_f64(report, "queries_per_s", (double)answered / seconds);
     mn_bench_put_latency(report, "client_ms", load, 0, load->count);
-    if (worker)
-        mn_bench_put_quantiles(report, "worker_us", worker, 1);
-    free(worker);
+    mn_bench_put_quantiles(report, "worker_us", worker, 1);
     mn_bench_put_f64(report, "clients_cpu_s", (double)cpu / 1e9);
     mn_bench_put_f64(report, "cluster_cpu_s", after.cpu_s - before.cpu_s);
-    return check_truth(asker, o->check, report);
+    enum mn_status status = o->echo ? put_beyond(asker, load, worker, report) : MN_OK;
+    free(worker);
+    return status != MN_OK ? status : check_truth(asker, o->check, report);
+}
+
+static enum mn_status measure(const struct mn_bench_asker *asker, const struct mn_bench_options *o, json_t *report)
+{
+    struct mn_bench_load load = {0};
+    enum mn_status status = mn_bench_load_init(&load);
+    if (status == MN_OK)
+        status = measure_load(asker, &load, o, report);
+    mn_bench_load_end(&load);
+    return status;
+}
+
+/* One target, or each of the list: `target_0.95` then holds what otherwise stands alone. */
+static enum mn_status measure_targets(struct mn_bench_asker *asker, const struct mn_bench_options *o, json_t *report)
+{
+    const char *text = o->targets;
+    char *end;
+    mn_bench_put_u64(report, "clients", o->clients);
+    mn_bench_put_u64(report, "k", o->k);
+    if (!text)
+        return measure(asker, o, report);
+    do {
+        char name[48];
+        asker->target = strtod(text, &end);
+        if (end == text || (*end && *end != ',') || !(asker->target > 0 && asker->target <= 1))
+            return MN_FAIL(MN_USAGE, "--targets takes numbers above 0 and up to 1, with commas between them");
+        snprintf(name, sizeof name, "target_%.*s", (int)(end - text < 32 ? end - text : 32), text);
+        json_t *one = json_object();
+        json_object_set_new(report, name, one);
+        MN_TRY(measure(asker, o, one));
+        text = end + 1;
+    } while (*end == ',');
+    return MN_OK;
+}
+
+/* Everything in columns has codes, and recall is calibrated. */
+static bool is_indexed(struct mneme *client)
+{
+    struct mneme_reply *info;
+    if (mneme_info(client, &info) != MNEME_OK)
+        return false;
+    struct mneme_value index = mneme_reply_get(info, "index");
+    uint64_t rows = mneme_value_u64(mneme_value_get(index, "column_rows"), 0);
+    bool indexed = rows > 0 && mneme_value_u64(mneme_value_get(index, "coded_rows"), 0) >= rows &&
+                   mneme_value_u64(mneme_value_get(index, "calibrated_rows"), 0) > 0;
+    mneme_reply_free(info);
+    return indexed;
+}
+
+static enum mn_status await_index(const struct mn_bench_cluster *cluster, double seconds, json_t *report)
+{
+    struct mneme *client;
+    uint64_t began = mn_cli_time_monotonic(), until = began + (uint64_t)(seconds * 1e9);
+    MN_TRY(mn_bench_cluster_open(cluster, &client));
+    bool indexed = is_indexed(client);
+    while (!indexed && mn_cli_time_monotonic() < until && !mn_bench_interrupted) {
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        indexed = is_indexed(client);
+    }
+    mneme_close(client);
+    json_object_set_new(report, "indexed", json_boolean(indexed));
+    mn_bench_put_f64(report, "index_s", (double)(mn_cli_time_monotonic() - began) / 1e9);
+    return MN_OK;
 }
 
 enum mn_status mn_bench_recall(struct mn_cli *cli, const struct mn_cli_args *args, const struct mn_bench_options *o,
                                json_t *report)
 {
-    struct mn_bench_cluster cluster;
-    struct mn_bench_load load = {0};
+    struct mn_bench_cluster cluster = {0};
     struct mn_bench_data data = {0};
     float *queries = NULL;
     enum mn_status status = MN_OK;
@@ -188,6 +265,8 @@ enum mn_status mn_bench_recall(struct mn_cli *cli, const struct mn_cli_args *arg
     MN_TRY_OUT(mn_bench_data_load(&data, &cluster, !o->tail_only));
     mn_bench_put_u64(report, "rows", data.rows);
     mn_bench_put_f64(report, "load_s", (double)(mn_cli_time_monotonic() - began) / 1e9);
+    if (!o->tail_only)
+        MN_TRY_OUT(await_index(&cluster, o->settle, report));
     queries = mn_bench_data_queries(&data);
     if (!queries) {
         status = MN_INTERNAL;
@@ -199,12 +278,10 @@ enum mn_status mn_bench_recall(struct mn_cli *cli, const struct mn_cli_args *arg
                                    .k = o->k,
                                    .target = o->target,
                                    .exact = o->exact};
-    MN_TRY_OUT(mn_bench_load_init(&load));
-    MN_TRY_OUT(measure(&asker, &load, o, report));
+    MN_TRY_OUT(measure_targets(&asker, o, report));
 out:
     free(queries);
     mn_bench_data_close(&data);
-    mn_bench_load_end(&load);
     mn_bench_cluster_end(&cluster);
     return status;
 }

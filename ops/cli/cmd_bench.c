@@ -31,8 +31,11 @@ static const struct mn_cli_option options[] = {
     {"queries", 0, "N", "recall: how many to ask (default: 5000)"},
     {"k", 'k', "N", "recall, mixed: hits of a query (default: 10)"},
     {"target", 0, "0..1", "recall, mixed: wanted recall@k (default: the store's)"},
+    {"targets", 0, "LIST", "recall: several such, with commas between them: each is measured on the same rows"},
     {"exact", 0, NULL, "recall: exact search only"},
+    {"echo", 0, NULL, "recall: also the sockets alone, and what the way takes beyond them and the work"},
     {"check", 0, "N", "recall: queries that are compared with exact search (default: 200)"},
+    {"settle", 0, "S", "recall: how long to wait for the index after the compaction (default: 30)"},
     {"tail-only", 0, NULL, "recall, mixed: do not compact after loading"},
     {"recall-clients", 0, "N", "mixed: processes that recall (default: 1)"},
     {"probe", 0, NULL, "mixed: another process looks for every acknowledged memory at once; none may be missing"},
@@ -182,7 +185,8 @@ static enum mn_status read_options(const struct mn_cli_args *args, const char *b
                                    .rate = 2000,
                                    .gib = 1,
                                    .target = -1,
-                                   .spread = 0.5};
+                                   .spread = 0.5,
+                                   .settle = 30};
     MN_TRY(mn_cli_args_u64(args, "batch", 1, 4096, &o->batch));
     MN_TRY(mn_cli_args_u64(args, "clients", 1, MN_BENCH_CLIENTS / 2, &o->clients));
     MN_TRY(mn_cli_args_u64(args, "in-flight", 1, MN_BENCH_FLIGHT, &o->in_flight));
@@ -198,9 +202,12 @@ static enum mn_status read_options(const struct mn_cli_args *args, const char *b
     MN_TRY(mn_cli_args_f64(args, "gib", 0.001, 4096, &o->gib));
     MN_TRY(mn_cli_args_f64(args, "target", 0.01, 1, &o->target));
     MN_TRY(mn_cli_args_f64(args, "spread", 0, 100, &o->spread));
+    MN_TRY(mn_cli_args_f64(args, "settle", 0, 86400, &o->settle));
     o->probe = mn_cli_args_has(args, "probe");
     o->tail_only = mn_cli_args_has(args, "tail-only");
     o->exact = mn_cli_args_has(args, "exact");
+    o->echo = mn_cli_args_has(args, "echo");
+    o->targets = mn_cli_args_text(args, "targets");
     o->cold = mn_cli_args_has(args, "cold");
     o->vectors = mn_cli_args_text(args, "vectors");
     o->query_vectors = mn_cli_args_text(args, "query-vectors");
@@ -249,6 +256,7 @@ const struct mn_cli_command mn_cmd_bench = {
                "send was due) to the reply.\n",
     .examples = "  mneme bench ingest --batch 64 --clients 2 --seconds 10\n"
                 "  mneme bench recall --rows 100000 --queries 10000 --target 0.95\n"
+                "  mneme bench recall --rows 100000 --targets 0.9,0.95,0.99 --echo\n"
                 "  mneme bench recall --vectors text768.f16 --query-vectors text768.q.f16\n"
                 "  mneme bench mixed --rate 5000 --probe --json\n"
                 "  mneme bench recovery --gib 1\n",

@@ -59,6 +59,9 @@ class Coded(Tuned):
         self.assertEqual((told["rows"], told["coded_rows"]), (ROWS, ROWS))
         self.assertEqual(told["codebook"], self.cluster.info()["index"]["codebook"])
         self.assertGreater(told["clusters"], 1)
+        calibrated = lambda: self.cluster.info()["index"]["calibrated_rows"] == ROWS
+        poll_until("recall is calibrated", calibrated, 120 * PATIENCE)
+        self.assertEqual(json.loads(self.tune("--json", "--queries", "1"))["calibrated_rows"], ROWS)
         points = told["points"]
         self.assertEqual(points[-1]["recall"], 1, "a target of 1 is exact")
         self.assertLess(points[0]["recall"], points[2]["recall"])
