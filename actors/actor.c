@@ -267,7 +267,8 @@ static enum mn_status take_signals(struct mn_actor *actor)
     return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 ? MN_OK : MN_FAIL_ERRNO("prctl(PR_SET_PDEATHSIG)");
 }
 
-/* The writer goes before everything else where that is allowed, the compactor behind everything else. */
+/* The writer goes before everything else where that is allowed, the compactor behind everything else: not before it has
+ * started, since the thread that codes the tail is to have its share (a thread that is behind cannot come back). */
 static void take_scheduling(struct mn_actor *actor)
 {
     enum mn_scheduling got = MN_SCHEDULING_NORMAL;
@@ -294,7 +295,8 @@ static enum mn_status set_up(struct mn_actor *actor, const struct mn_actor_argum
     mn_last_words_slot(actor->slot->last_words, sizeof actor->slot->last_words);
     mn_settings_default(&actor->settings);
     MN_TRY(mn_settings_read_file(&actor->settings, settings_path(&actor->store, path)));
-    take_scheduling(actor);
+    if (actor->role != MN_ROLE_COMPACTOR)
+        take_scheduling(actor);
     if (actor->role == MN_ROLE_RECALL)
         MN_TRY(mn_numa_bind(actor->node));
     actor->zmq = zmq_ctx_new();
@@ -308,6 +310,8 @@ static enum mn_status play(struct mn_actor *actor, void **state)
     if (!actor->ops->long_turns)
         mn_actor_pulse_end(actor);
     MN_TRY(status);
+    if (actor->role == MN_ROLE_COMPACTOR)
+        take_scheduling(actor);
     atomic_store_explicit(&actor->slot->state, MN_ROLE_READY, memory_order_release);
     return run_turns(actor, *state);
 }

@@ -3,11 +3,13 @@
  *
  * The counters in shared memory are polled; nobody has to wake it. While rows come it looks once a millisecond, else
  * ever less often. What is not coded yet is found all the same, so a pause costs a recall microseconds, never a row.
+ *
+ * Its priority is the usual one, not the compactor's low one: to compare a row without codes costs each recall a tenth
+ * of what it costs to code it once and for all, so on a busy machine a coder that waits makes it busier.
  */
 #include "actors/compactor_codes.h"
 
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "engine/tail_coder.h"
@@ -17,7 +19,6 @@
 #define PAUSE_MIN_NS  1000000u
 #define PAUSE_MAX_NS  20000000u
 #define PAUSE_FAIL_NS 100000000u
-#define CODER_NICE    5 /* before compaction (10): a recall waits for codes, nobody waits for columns */
 
 struct mn_compactor_codes {
     struct mn_actor *actor;
@@ -39,8 +40,7 @@ static void *run(void *context)
     struct mn_compactor_codes *t = context;
     uint64_t pause_ns = PAUSE_MIN_NS;
     bool failing = false;
-    mn_numa_schedule(MN_SCHEDULING_NORMAL);
-    setpriority(PRIO_PROCESS, 0, CODER_NICE); /* of this thread; where it is not allowed, the compactor's serves */
+    mn_numa_schedule(MN_SCHEDULING_BATCH); /* it takes its share, and interrupts nobody */
     while (!atomic_load_explicit(&t->stop, memory_order_relaxed)) {
         uint32_t worked = 0;
         mn_tail_coder_switch(t->coder, !atomic_load_explicit(&t->off, memory_order_relaxed));
