@@ -155,8 +155,8 @@ void mn_column_file_unmap(struct mn_column_file *file);
 /* True when the block's bytes are what was written. */
 bool mn_column_file_intact(const struct mn_column_file *file, uint64_t block);
 /* For files that do not all stay in memory: from `from` on (a place in the data) a page that is touched is read alone,
- * not with its neighbours; and whoever knows that more will be touched says so with mn_column_file_ahead, which asks the
- * disk and does not wait (and does nothing for other files). */
+ * not with its neighbours; and whoever knows that more will be touched says so with mn_column_file_ahead, which asks
+ * the disk and does not wait (and does nothing for other files). */
 void mn_column_file_scatter(struct mn_column_file *file, uint64_t from);
 void mn_column_file_ahead(const struct mn_column_file *file, uint64_t at, uint64_t bytes);
 /* MN_CORRUPT when any block is not intact. */

@@ -257,7 +257,7 @@ static enum mn_status find_all(struct mneme_attached *a, const struct mn_snapsho
                                struct mneme_memories *out)
 {
     const struct mneme_found **memories;
-    MN_POOL_ARRAY(a, memories, out->count);
+    MN_POOL_ARRAY(a, memories, out->count); // NOLINT(bugprone-sizeof-expression): an array of pointers
     for (size_t i = 0; i < out->count; i++) {
         struct mn_id id;
         struct mneme_found *found;

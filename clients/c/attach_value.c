@@ -54,6 +54,7 @@ static enum mn_status write_scalar(struct mn_meta_writer *w, const msgpack_objec
 /* Recurses as deep as the writer lets values nest, and no deeper. */
 static enum mn_status write_value(struct mn_meta_writer *w, const msgpack_object *o)
 {
+    // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): a decoded array of some length has its members
     bool map = o->type == MSGPACK_OBJECT_MAP;
     if (!map && o->type != MSGPACK_OBJECT_ARRAY)
         return write_scalar(w, o);
