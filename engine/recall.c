@@ -1,6 +1,7 @@
 /*
  * recall.c - the door to a search: what was asked is checked and brought into form, then answered through codes
- * (recall_codes.c) where there are any and the question allows it, else exactly (recall_exact.c).
+ * (recall_codes.c) where there are any and the question allows it, else exactly: of every row, but for those that codes
+ * prove to be out of reach (recall_bounds.c), the embedding is compared (recall_exact.c).
  */
 #include "engine/recall.h"
 
@@ -31,6 +32,7 @@ void mn_search_free(struct mn_search *search)
     free(search->embedding);
     free(search->hits);
     mn_recall_codes_free(search->codes);
+    mn_recall_bounds_free(search->bounds);
     mn_matcher_free(&search->matcher);
     *search = (struct mn_search){0};
 }
@@ -78,7 +80,8 @@ static enum mn_status search_parts(struct mn_recall *r, uint64_t begin)
         MN_TRY(mn_recall_through_codes(r, &done));
     if (done)
         return MN_OK;
-    for (uint32_t i = 0; i < r->snapshot->part_count; i++)
+    MN_TRY(mn_recall_by_bounds(r, &done));
+    for (uint32_t i = 0; !done && i < r->snapshot->part_count; i++)
         mn_recall_scan(r, i, 0, r->snapshot->parts[i].rows);
     r->search->scan_ns = now_ns() - begin;
     return MN_OK;
@@ -93,7 +96,7 @@ enum mn_status mn_recall_search(struct mn_search *search, const struct mn_snapsh
         return MN_FAIL(MN_BAD_REQUEST, "rank needs the metric cosine; this store's is %s",
                        mn_metric_word(search->metric));
     search->exact = true;
-    search->scanned = search->damaged = 0;
+    search->scanned = search->spared = search->damaged = 0;
     search->coarse_ns = search->scan_ns = search->rerank_ns = 0;
     MN_TRY(reserve_hits(search, query->k));
     MN_TRY(take_embedding(&r));

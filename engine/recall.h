@@ -3,7 +3,8 @@
  *
  * Parts that have codes (part->ivf) are searched through them: the nearest clusters, as many as the recall that is
  * asked for needs (engine/tune.h), by 1-bit codes, then by 8-bit codes, and the best of them by their embeddings.
- * Whatever has no codes is compared exactly. The scores of hits are those of the exact search to the last bit.
+ * Whatever has no codes is compared exactly. An exact search reads codes, too, where they prove that a row is out of
+ * reach. The scores of hits are those of the exact search to the last bit.
  */
 #ifndef MN_ENGINE_RECALL_H
 #define MN_ENGINE_RECALL_H
@@ -14,6 +15,7 @@
 #include "engine/tune.h"
 
 struct mn_recall_codes;
+struct mn_recall_bounds;
 
 struct mn_hit {
     double score;      /* what hits are ordered by, descending */
@@ -34,10 +36,12 @@ struct mn_search {
     struct mn_hit *hits; /* sorted: score descending, then later at, then id, then space name */
     uint32_t hit_count, hit_max;
     struct mn_recall_codes *codes;   /* scratch of searches through codes */
+    struct mn_recall_bounds *bounds; /* scratch of exact searches of parts that have codes */
     const struct mn_tune_rule *rule; /* what an approximate search goes by; NULL: the query's target and the snapshot's
                                         tuning say it */
     bool exact;                      /* of the last search: every visible row that matches was compared */
     uint64_t scanned;                /* rows whose codes or embeddings were compared */
+    uint64_t spared;                 /* of an exact search: those of them that codes proved to be out of reach */
     uint64_t damaged;                /* rows skipped because their block failed its checksum */
     uint64_t coarse_ns, scan_ns, rerank_ns;
 };

@@ -1,6 +1,6 @@
 /*
  * recall_inside.h - what the ways of a search share: the exact one (recall_exact.c), that through codes
- * (recall_codes.c), and the door to both (recall.c).
+ * (recall_codes.c), the exact one that spares most embeddings (recall_bounds.c), and the door to all (recall.c).
  */
 #ifndef MN_ENGINE_RECALL_INSIDE_H
 #define MN_ENGINE_RECALL_INSIDE_H
@@ -46,5 +46,12 @@ void mn_recall_sort(struct mn_recall *r);
 /* Searches through codes; false when that is not worth it or not possible: then nothing was compared yet. */
 enum mn_status mn_recall_through_codes(struct mn_recall *r, bool *done) MN_MUST_USE;
 void mn_recall_codes_free(struct mn_recall_codes *codes);
+
+/* ---- recall_bounds.c ---- */
+
+/* Searches exactly, by the bounds that codes prove; false when that is not worth it or not possible: then nothing was
+ * compared yet. */
+enum mn_status mn_recall_by_bounds(struct mn_recall *r, bool *done) MN_MUST_USE;
+void mn_recall_bounds_free(struct mn_recall_bounds *bounds);
 
 #endif
