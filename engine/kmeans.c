@@ -91,9 +91,9 @@ void mn_kmeans_least(const float *products, const float *biases, uint32_t count,
 }
 
 static void nearest_of_tile(const struct mn_kmeans *km, const float *rows, uint32_t count, const float *centroids,
-                            const float *biases, uint32_t k, uint32_t *nearest, float *least)
+                            const float *biases, uint32_t k, uint32_t *nearest, float *out)
 {
-    float products[TILE_ROWS * TILE_CENTROIDS];
+    float products[TILE_ROWS * TILE_CENTROIDS], least[TILE_ROWS];
     for (uint32_t i = 0; i < count; i++) {
         nearest[i] = 0;
         least[i] = INFINITY;
@@ -104,16 +104,17 @@ static void nearest_of_tile(const struct mn_kmeans *km, const float *rows, uint3
         for (uint32_t i = 0; i < count; i++)
             mn_kmeans_least(products + i * TILE_CENTROIDS, biases + first, some, first, &nearest[i], &least[i]);
     }
+    if (out)
+        memcpy(out, least, count * sizeof *out);
 }
 
 enum mn_status mn_kmeans_nearest(struct mn_kmeans *km, const float *rows, uint32_t n, const float *centroids,
                                  const float *biases, uint32_t k, uint32_t *nearest, float *least)
 {
-    float scratch[TILE_ROWS];
     for (uint32_t first = 0; first < n; first += TILE_ROWS) {
         uint32_t count = n - first < TILE_ROWS ? n - first : TILE_ROWS;
         nearest_of_tile(km, row_at(km, rows, first), count, centroids, biases, k, nearest + first,
-                        least ? least + first : scratch);
+                        least ? least + first : NULL);
         MN_TRY(mn_kmeans_breathe(km, (uint64_t)count * k * km->width));
     }
     return MN_OK;
