@@ -7,10 +7,10 @@
  *
  * BASE and QUERIES are raw floats, row by row; STORE is a folder that keeps the built store from run to run (made when
  * it is missing). Conditions are of six kinds, or of several at once; or they are tied to what the rows say: of N rows
- * drawn as topics each row belongs to the nearest one, and the filter asks for the query's own topic ("near") or for
- * the one farthest from it ("far"). Time: of each query the best of `rounds` rounds, in which all filters take turns;
- * recall@10 over the first `truth` queries against the exact search; short: answers with fewer than min(k, matches)
- * hits.
+ * drawn as topics each row belongs to the nearest one, and the filter asks for the query's own topic ("near"), for any
+ * ("other"), or for the one farthest from it ("far"). Time: of each query the best of `rounds` rounds, in which all
+ * filters take turns; recall@10 over the first `truth` queries against the exact search; short: answers with fewer than
+ * min(k, matches) hits.
  */
 #include <math.h>
 #include <stdio.h>
@@ -59,9 +59,9 @@ struct asked {
     uint8_t bytes[16];
 };
 
-enum kind { NOTHING, TIME, TAG, SPACE, CONFIDENCE, META, COMBINED, NEAR, FAR, KINDS };
+enum kind { NOTHING, TIME, TAG, SPACE, CONFIDENCE, META, COMBINED, NEAR, OTHER, FAR, KINDS };
 static const char *const kind_names[KINDS] = {"none", "time",     "tag",  "space", "confidence",
-                                              "meta", "combined", "near", "far"};
+                                              "meta", "combined", "near", "other", "far"};
 
 struct line {
     enum kind kind;
@@ -371,6 +371,9 @@ static void make_filter(struct bench *b, const struct line *line, const float *q
     case COMBINED:
         ask_combined(b, a, share);
         break;
+    case OTHER:
+        ask_meta(a, topic_keys[s], MN_WHERE_EQ, below(b, one_in[s]));
+        break;
     case NEAR:
     case FAR:
         ask_meta(a, topic_keys[s], MN_WHERE_EQ, topic_of(b, s, query, line->kind == NEAR));
@@ -458,7 +461,7 @@ static void measure(struct bench *b)
     lines[count++].kind = NOTHING;
     for (int kind = TIME; kind < KINDS; kind++) {
         for (uint32_t s = 0; s < SHARES; s++) {
-            bool topic = kind == NEAR || kind == FAR;
+            bool topic = kind == NEAR || kind == OTHER || kind == FAR;
             bool wanted = !b->o.only || strcmp(b->o.only, kind_names[kind]) == 0;
             if (wanted && !(topic && s + 1 == SHARES))
                 lines[count++] = (struct line){.kind = (enum kind)kind, .share = s};
