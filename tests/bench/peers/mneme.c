@@ -22,11 +22,13 @@
 #include <zmq.h>
 
 #include "clients/c/mneme.h"
+#include "engine/codebook.h"
+#include "engine/hot.h"
 #include "engine/kernels.h"
 #include "engine/reader.h"
 #include "tests/bench/peers/peers.h"
 
-enum { LOAD_ROWS = 256, START_MS = 120000, STOP_MS = 60000, REQUEST_EXTRA = 100 };
+enum { LOAD_ROWS = 256, START_MS = 120000, STOP_MS = 60000, HOT_MS = 15000, REQUEST_EXTRA = 100 };
 
 struct peer_mneme_options peer_mneme_options = {.core = -1};
 double peer_zeromq_worker_us;
@@ -58,7 +60,7 @@ static void configure(const struct cluster *c, bool compact)
         peer_die("cannot write %s", path);
 }
 
-static void start_daemon(struct cluster *c)
+static void start_daemon(struct cluster *c, bool kept)
 {
     const struct peer_mneme_options *o = &peer_mneme_options;
     const char *argv[2 * PEER_MANY + 12];
@@ -68,7 +70,7 @@ static void start_daemon(struct cluster *c)
     snprintf(log, sizeof log, "%s.log", c->dir);
     snprintf(conf, sizeof conf, "%s.conf", c->dir);
     const char *fixed[] = {o->mnemed, "--dir", c->dir, "--dim", dim, "--metric", "cosine", "--config", conf};
-    configure(c, o->compact);
+    configure(c, o->compact || kept);
     for (; n < sizeof fixed / sizeof *fixed; n++)
         argv[n] = fixed[n];
     for (size_t i = 0; i < o->set_count; i++) {
@@ -201,6 +203,32 @@ static bool is_indexed(struct inside *in)
     return good;
 }
 
+/* Every segment's codes have their copy in shared memory. */
+static bool is_hot(struct inside *in)
+{
+    struct mn_snapshot snapshot;
+    bool hot = true;
+    check(mn_reader_pin(in->reader, 0, &snapshot));
+    for (uint32_t i = 0; i < snapshot.part_count; i++) {
+        const struct mn_part *part = &snapshot.parts[i];
+        if (!part->tail && part->ivf)
+            hot = hot && mn_hot_there(&in->instance, part->number, part->ivf->codebook->gen);
+    }
+    mn_reader_unpin(in->reader);
+    return hot;
+}
+
+/* After a start the copies are made while recalls already run: the measurement is of the state that lasts. */
+static void await_hot(struct inside *in)
+{
+    for (int waited = 0; waited < HOT_MS / 20; waited++) {
+        if (is_hot(in))
+            return;
+        pause_ms(20);
+    }
+    peer_say("mneme: some codes are read from their files, there is no copy in shared memory");
+}
+
 static bool await_index(struct cluster *c)
 {
     struct inside in = {0};
@@ -256,7 +284,7 @@ void peer_mneme_start(const struct peer_data *data, const char *dir)
     c->data = data;
     if ((size_t)snprintf(c->dir, sizeof c->dir, "%s/store", dir) > 80)
         peer_die("%s is too long a path for sockets", dir);
-    start_daemon(c);
+    start_daemon(c, peer_times_read(dir, "mneme", &c->load_s, &c->build_s));
     await_ready(c);
 }
 
@@ -294,6 +322,7 @@ static void attached_begin(struct peer *self, const struct peer_data *data, cons
     inside_open(&in, &cluster);
     if (!is_indexed(&in))
         peer_say("mneme: not all rows have an index");
+    await_hot(&in);
     inside_close(&in);
     if (mneme_attach(&attached, cluster.dir, 0) != MNEME_OK)
         peer_die("attach: %s", mneme_open_error());
@@ -332,37 +361,44 @@ static uint32_t attached_ask(struct peer *self, const float *query, uint32_t *id
 
 /* ---- what it costs ---- */
 
-/* Bytes of a mapping that are in memory. */
-static double resident_of(void *at, size_t bytes)
+/* Bytes of a mapping that are in memory, whoever brought them there. */
+static double resident_of(unsigned long from, unsigned long to)
 {
-    size_t pages = (bytes + 4095) / 4096, there = 0;
+    size_t pages = (to - from + 4095) / 4096, there = 0;
     unsigned char *map = malloc(pages);
-    if (map && mincore(at, bytes, map) == 0)
+    if (map && mincore((void *)from, to - from, map) == 0)
         for (size_t i = 0; i < pages; i++)
             there += map[i] & 1;
     free(map);
     return (double)there * 4096;
 }
 
-/* What this process has mapped of the store and of its shared memory. The log is left out: it is a ring of files. */
+static bool is_ours(const char *path, const char *instance)
+{
+    bool column = strncmp(path, cluster.dir, strlen(cluster.dir)) == 0 && !strstr(path, "/wal/");
+    return column || strncmp(path, instance, strlen(instance)) == 0;
+}
+
+/* What this process uses of the store and of its shared memory: of copies of codes all that there is, of the rest the
+ * pages that its recalls have touched. The log is left out: it is a ring of files. */
 static void add_resident(struct peer_cost *cost)
 {
-    char line[600], path[512];
+    char line[600], path[512] = "";
+    unsigned long from = 0, to = 0, kib;
     struct inside in = {0};
     inside_open(&in, &cluster);
-    FILE *maps = fopen("/proc/self/maps", "re");
+    FILE *maps = fopen("/proc/self/smaps", "re");
     while (maps && fgets(line, sizeof line, maps)) {
-        unsigned long from, to;
-        path[0] = 0;
-        if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %511s", &from, &to, path) < 3)
+        if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %511s", &from, &to, path) == 2)
+            path[0] = 0; /* a mapping without a file */
+        if (sscanf(line, "Rss: %lu kB", &kib) != 1 || !is_ours(path, in.instance.path))
             continue;
-        bool column = strncmp(path, cluster.dir, strlen(cluster.dir)) == 0 && !strstr(path, "/wal/");
-        if (!column && strncmp(path, in.instance.path, strlen(in.instance.path)) != 0)
-            continue;
-        double bytes = resident_of((void *)from, to - from);
+        double bytes = strstr(path, "/hot.") ? resident_of(from, to) : (double)kib * 1024;
         cost->resident += bytes;
         if (strstr(path, "/embeddings.col"))
             cost->resident_vector += bytes;
+        if (bytes >= (double)cluster.data->rows)
+            peer_say("resident: %7.1f bytes a row of %s", bytes / (double)cluster.data->rows, strrchr(path, '/') + 1);
     }
     if (maps)
         fclose(maps);

@@ -217,10 +217,18 @@ static double latency_at(const struct bench *b, size_t i, double recall, bool p9
     return exp(y[j - 1] + (y[j] - y[j - 1]) * (miss - x[j - 1]) / (x[j] - x[j - 1]));
 }
 
+static bool any_sweeps(const struct bench *b)
+{
+    bool any = false;
+    for (size_t i = 0; i < b->peer_count; i++)
+        any = any || b->peers[i].sweeps;
+    return any;
+}
+
 static void print_factors(const struct bench *b)
 {
     for (size_t m = 0; m < b->peer_count; m++) {
-        if (b->peers[m].open != peer_mneme.open)
+        if (b->peers[m].open != peer_mneme.open || !any_sweeps(b))
             continue;
         printf("\nMneme in process against the others at the recall that Mneme showed (how many times faster):\n");
         for (size_t t = 0; t < b->target_count; t++)
