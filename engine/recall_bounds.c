@@ -22,7 +22,7 @@
 #define PER_HIT    8u    /* so many rows for each hit wanted, or more: else most are compared anyway */
 #define WAITING    256u  /* rows that wait to be compared */
 #define BATCH      8u    /* rows compared before the k-th best is looked at again */
-#define AHEAD      4u    /* rows whose codes are asked for before they are needed */
+#define AHEAD      8u    /* rows whose codes are asked for before they are needed */
 #define LENGTH_MAX 1e18f /* what is longer is compared: no sum of squares overflows below it */
 #define QUERY_MAX  1e15f
 #define SCALE_MAX  0x1p100f /* rows of a larger scale are so short that products with the query underflow */
@@ -228,25 +228,47 @@ static uint32_t selected_lanes(const struct source *s, const struct mn_ivf_lanes
     return selected;
 }
 
-static void ask_for_codes(const struct mn_ivf *ivf, uint32_t slot)
+/* Into the second level's cache: the first has too few places for what is on its way. */
+static inline void ask_for_codes(const struct mn_ivf *ivf, uint32_t slot)
 {
     uint32_t width = ivf->codebook->width;
     const uint8_t *codes = ivf->codes8 + (size_t)slot * width;
-    if (slot >= ivf->rows)
-        return;
     for (uint32_t i = 0; i < width; i += MN_LINE)
-        __builtin_prefetch(codes + i);
+        __builtin_prefetch(codes + i, 0, 2);
 }
 
-/* Up to 32 slots of one block. */
-static void walk_block(struct mn_recall_bounds *b, const struct source *s, const struct place *at,
-                       const struct mn_ivf_lanes *lanes, uint32_t first, uint32_t count)
+/* A cluster of a source, slot by slot, and where the walk goes on after it. */
+struct walk {
+    const struct source *source;
+    const struct place *at;
+    uint32_t first, end, next, next_end;
+};
+
+/* What comes AHEAD slots behind. */
+static inline void ask_ahead(const struct walk *walk, uint32_t slot)
 {
+    slot += AHEAD;
+    if (slot >= walk->end)
+        slot = slot - walk->end < walk->next_end - walk->next ? walk->next + (slot - walk->end) : MN_NONE;
+    if (slot != MN_NONE)
+        ask_for_codes(walk->source->ivf, slot);
+}
+
+/* Up to 32 slots of one block. Of some rows among many, codes are asked for as soon as it is known of which. */
+static void walk_block(struct mn_recall_bounds *b, const struct walk *walk, const struct mn_ivf_lanes *lanes,
+                       uint32_t first)
+{
+    const struct source *s = walk->source;
     struct mn_search *search = b->recall->search;
-    for (uint32_t left = selected_lanes(s, lanes, count); left; left &= left - 1) {
+    uint32_t count = walk->end - first < MN_IVF_LANES ? walk->end - first : MN_IVF_LANES;
+    uint32_t selected = selected_lanes(s, lanes, count);
+    for (uint32_t left = s->whole ? 0 : selected; left; left &= left - 1)
+        ask_for_codes(s->ivf, first + (uint32_t)__builtin_ctz(left));
+    for (uint32_t left = selected; left; left &= left - 1) {
         uint32_t lane = (uint32_t)__builtin_ctz(left);
-        ask_for_codes(s->ivf, first + lane + AHEAD);
-        float low = lowest(s, at, first + lane);
+        if (s->whole)
+            ask_ahead(walk, first + lane);
+        float low = lowest(s, walk->at, first + lane);
         if (low > b->limit) {
             search->scanned++;
             search->spared++;
@@ -256,18 +278,20 @@ static void walk_block(struct mn_recall_bounds *b, const struct source *s, const
     }
 }
 
-static void walk_cluster(struct mn_recall_bounds *b, const struct source *s, const struct place *at)
+/* next: the cluster behind it, or NULL. */
+static void walk_cluster(struct mn_recall_bounds *b, const struct source *s, const struct place *at,
+                         const struct place *next)
 {
     const struct mn_ivf *ivf = s->ivf;
     uint32_t width = ivf->codebook->width, bytes = mn_ivf_block_bytes(width);
-    uint32_t first = ivf->first_slot[at->cluster], end = ivf->first_slot[at->cluster + 1];
+    struct walk walk = {s, at, ivf->first_slot[at->cluster], ivf->first_slot[at->cluster + 1], 0, 0};
     const uint8_t *block = ivf->blocks + (size_t)ivf->first_block[at->cluster] * bytes;
-    for (; first < end; first += MN_IVF_LANES, block += bytes) {
-        uint32_t count = end - first < MN_IVF_LANES ? end - first : MN_IVF_LANES;
-        walk_block(b, s, at, mn_ivf_lanes(block, width), first, count);
-        if (end - first <= MN_IVF_LANES)
-            break;
+    if (next) {
+        walk.next = ivf->first_slot[next->cluster];
+        walk.next_end = ivf->first_slot[next->cluster + 1];
     }
+    for (uint32_t blocks = ivf->first_block[at->cluster + 1] - ivf->first_block[at->cluster], i = 0; i < blocks; i++)
+        walk_block(b, &walk, mn_ivf_lanes(block + (size_t)i * bytes, width), walk.first + i * MN_IVF_LANES);
     compare_all(b, s);
 }
 
@@ -317,16 +341,17 @@ static void walk_clusters(struct mn_recall_bounds *b, const struct view *view, u
     if (clustered == 0)
         return;
     sort_clusters(b, view);
-    for (uint32_t c = 0; c < view->probe.codebook->clusters; c++)
+    uint32_t clusters = view->probe.codebook->clusters;
+    for (uint32_t c = 0; c < clusters; c++)
         for (uint32_t i = 0; i < parts; i++)
             if (b->sources[i].view == view && !mn_ivf_flat(b->sources[i].ivf))
-                walk_cluster(b, &b->sources[i], &b->places[c]);
+                walk_cluster(b, &b->sources[i], &b->places[c], c + 1 < clusters ? &b->places[c + 1] : NULL);
 }
 
 static void walk_flat(struct mn_recall_bounds *b, const struct source *s)
 {
     struct place origin = place_of(s->view, NULL, 0);
-    walk_cluster(b, s, &origin);
+    walk_cluster(b, s, &origin, NULL);
 }
 
 /* ---- the plan ---- */
