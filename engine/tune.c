@@ -8,9 +8,10 @@
 const double mn_tune_targets[MN_TUNE_TARGETS] = {0.70, 0.80, 0.85, 0.90, 0.92, 0.94,
                                                  0.95, 0.96, 0.97, 0.98, 0.99, 0.995};
 
-/* Without calibration: nearness as of many a set of text embeddings, and thresholds that look into two to three times
- * as many clusters as those need. */
-#define SAFE_NEARNESS 6.0f
+/* Without calibration, between the first index and its calibration some seconds later: a nearness that suits rows of a
+ * few dimensions, where neighbours are spread over the most clusters (embeddings of text have about 6), and thresholds
+ * that look into two to three times as many clusters as text needs. */
+#define SAFE_NEARNESS 2.0f
 static const float safe_stop[MN_TUNE_TARGETS] = {5.0f, 5.3f, 5.6f, 5.9f, 6.1f, 6.3f,
                                                  6.4f, 6.6f, 6.8f, 7.1f, 7.5f, 8.0f};
 #define SAFE_EPSILON 2.5f
