@@ -4,7 +4,8 @@
  *
  *     bench_exact BASE.f32 DIM [rows = all] [QUERIES.f32] [queries = 10000]
  *
- * Rows are raw little-endian floats. Queries come from the file; what is missing to the number asked for are rows of
+ * Rows are raw little-endian floats; they lie in one column segment with codes, as after a compaction, which the exact
+ * search uses to rule rows out. Queries come from the file; what is missing to the number asked for are rows of
  * the base, every second one slightly disturbed, and copies of rows are in the base, so that ties occur. Brute force is
  * a plain loop in double precision. For each query:
  *   - every instruction set must give the same ids and, to the last bit, the same scores;
@@ -18,6 +19,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "engine/codebook.h"
 #include "engine/recall.h"
 #include "tests/unit/fake_parts.h"
 
@@ -244,6 +246,7 @@ int main(int argc, char **argv)
     make_data(&d, argv[1], rows > 0 && rows < all ? rows : all, argc > 4 ? argv[4] : NULL);
     struct fake_parts *parts = fake_parts_new(d.dim, MN_METRIC_COSINE);
     fake_parts_columns(parts, d.list, d.rows);
+    fake_parts_code_file(parts, 0, fake_parts_codebook(parts, 1, mn_codebook_clusters(d.rows)), 0);
     struct tally tally = {0};
     compare(&d, parts, &tally);
     printf("%u rows x %u, %llu queries, k %d: %llu wrong, %llu ties between hits, largest difference to double %.2g\n",

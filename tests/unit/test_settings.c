@@ -131,7 +131,7 @@ static void pairs_must_be_in_order(void **state)
     assert_says(mn_settings_check(&s), "not a multiple of 4KiB");
     mn_settings_default(&s);
     s.tail_rows_max = 1024;
-    assert_says(mn_settings_check(&s), "tail.high_rows = 262144 is above tail.rows_max = 1024");
+    assert_says(mn_settings_check(&s), "tail.high_rows = 65536 is above tail.rows_max = 1024");
     mn_settings_default(&s);
     s.supervisor_stall = s.supervisor_heartbeat;
     assert_says(mn_settings_check(&s), "supervisor.stall");
