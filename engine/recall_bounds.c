@@ -179,6 +179,14 @@ static bool may_return(const struct mn_recall *r, const struct source *s, uint32
            !mn_recall_excluded(r, s->rows_of, row, excluded);
 }
 
+/* Into place among `count` rows that rise: so they are asked for where they lie on a disk. */
+static void put_rising(uint32_t *rows, uint32_t count, uint32_t row)
+{
+    for (; count > 0 && rows[count - 1] > row; count--)
+        rows[count] = rows[count - 1];
+    rows[count] = row;
+}
+
 /* The nearest first: what they make of the k-th best spares the others. */
 static void compare_all(struct mn_recall_bounds *b, const struct source *s)
 {
@@ -188,7 +196,7 @@ static void compare_all(struct mn_recall_bounds *b, const struct source *s)
     for (; i < b->waiting_count && !(b->waiting[i].low > b->limit); i++) {
         if (!may_return(r, s, excluded, b->waiting[i].row))
             continue;
-        rows[count++] = b->waiting[i].row;
+        put_rising(rows, count++, b->waiting[i].row);
         if (count == BATCH) {
             mn_recall_compare(r, s->part, rows, count);
             b->limit = limit_of(r);
