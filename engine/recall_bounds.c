@@ -159,7 +159,8 @@ static inline float lowest(const struct source *s, const struct place *at, uint3
         return -INFINITY;
     int32_t dot = probe->kernels->dot8(ivf->codes8 + (size_t)slot * width, probe->codes, width);
     float doubt = mn_ivf_doubt8(fine, &probe->fine, ivf->codebook->metric, at->reach, at->size);
-    return mn_ivf_estimate8(fine, &probe->fine, dot, at->gap) - doubt - slack(s->view, all);
+    float low = mn_ivf_estimate8(fine, &probe->fine, dot, at->gap) - doubt - slack(s->view, all);
+    return isnan(low) ? -INFINITY : low;
 }
 
 /* ---- comparing what codes let through ---- */
