@@ -127,18 +127,6 @@ enum mn_status mn_compactor_care(struct mn_compactor_role *c, uint32_t *worked)
 
 /* ---- census ---- */
 
-static uint64_t file_bytes(const struct mn_io *io, const char *path)
-{
-    uint64_t bytes = 0;
-    int fd;
-    if (io->open(path, MN_IO_READ, &fd) != MN_OK)
-        return 0;
-    if (io->size(fd, &bytes) != MN_OK)
-        bytes = 0;
-    io->close(fd);
-    return bytes;
-}
-
 void mn_compactor_code_census(struct mn_compactor_role *c, const struct mn_manifest *manifest)
 {
     const struct mn_store *store = &c->actor->store;
@@ -149,7 +137,7 @@ void mn_compactor_code_census(struct mn_compactor_role *c, const struct mn_manif
         if (segment->codebook == 0)
             continue;
         rows += segment->rows;
-        bytes += file_bytes(store->io, mn_ivf_path(store, path, segment->id, segment->codebook));
+        bytes += mn_io_file_bytes(store->io, mn_ivf_path(store, path, segment->id, segment->codebook));
     }
     mn_stat_set(c->actor->stats, MN_STAT_codebook_gen, manifest->codebook);
     mn_stat_set(c->actor->stats, MN_STAT_ivf_rows, rows);

@@ -5,7 +5,6 @@
  * A segment is in use when the manifest names it, or any view file: one stays until no reader can have it pinned, and a
  * reader that has it pinned may not have opened the segment yet.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -144,24 +143,6 @@ static bool has_id(const struct id_list *list, uint64_t id)
     return false;
 }
 
-enum mn_status mn_compact_list_shared(const struct mn_instance *instance,
-                                      enum mn_status (*visit)(void *context, const char *name), void *context)
-{
-    int fd = openat(instance->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        enum mn_status status = MN_FAIL_ERRNO("cannot list %s", instance->path);
-        if (fd >= 0)
-            close(fd);
-        return status;
-    }
-    enum mn_status status = MN_OK;
-    for (struct dirent *entry; status == MN_OK && (entry = readdir(dir)) != NULL;)
-        status = visit(context, entry->d_name);
-    closedir(dir);
-    return status;
-}
-
 struct sweep {
     struct mn_compactor *compactor;
     struct mn_manifest manifest;
@@ -191,7 +172,7 @@ static enum mn_status note_used(struct sweep *sweep)
     MN_TRY(mn_manifest_read(&sweep->manifest, &sweep->compactor->store, NULL));
     for (uint32_t s = 0; s < sweep->manifest.segment_count; s++)
         MN_TRY(add_id(&sweep->used, sweep->manifest.segments[s].id));
-    return mn_compact_list_shared(sweep->compactor->instance, note_view, sweep);
+    return mn_instance_list(sweep->compactor->instance, note_view, sweep);
 }
 
 /* ---- sweeping ---- */
@@ -232,7 +213,7 @@ enum mn_status mn_compactor_sweep(struct mn_compactor *compactor)
     MN_TRY_OUT(store->io->list(mn_store_path(store, path, "columns"), sweep_folder, &sweep));
     for (uint32_t d = 0; d < sweep.doomed.count; d++)
         MN_TRY_OUT(mn_io_remove_tree(store->io, mn_store_columns_dir(store, path, sweep.doomed.ids[d])));
-    MN_TRY_OUT(mn_compact_list_shared(compactor->instance, sweep_live, &sweep));
+    MN_TRY_OUT(mn_instance_list(compactor->instance, sweep_live, &sweep));
     MN_TRY_OUT(mn_compact_tidy(compactor, &sweep.manifest));
 out:
     mn_manifest_free(&sweep.manifest);

@@ -262,19 +262,6 @@ static enum mn_status tune(struct care *care)
 
 /* ---- coding ---- */
 
-/* Bytes of a file; 0 when there is none. */
-static uint64_t file_bytes(const struct mn_io *io, const char *path)
-{
-    uint64_t bytes = 0;
-    int fd;
-    if (io->open(path, MN_IO_READ, &fd) != MN_OK)
-        return 0;
-    if (io->size(fd, &bytes) != MN_OK)
-        bytes = 0;
-    io->close(fd);
-    return bytes;
-}
-
 static enum mn_status code_segment(struct care *care, uint32_t s)
 {
     struct mn_compactor *c = care->compactor;
@@ -284,7 +271,7 @@ static enum mn_status code_segment(struct care *care, uint32_t s)
     uint64_t bytes, before = 0;
     float energy;
     if (segment->codebook != 0)
-        before = file_bytes(c->store.io, mn_ivf_path(&c->store, path, segment->id, segment->codebook));
+        before = mn_io_file_bytes(c->store.io, mn_ivf_path(&c->store, path, segment->id, segment->codebook));
     MN_TRY(
         mn_ivf_write(&c->store, segment->id, part, care->codebook, NULL, care->pause, care->context, &bytes, &energy));
     MN_TRY(propose(care));
@@ -329,8 +316,8 @@ static enum mn_status drop_codes(struct care *care)
         char path[MN_PATH_MAX];
         if (segment->codebook == 0)
             continue;
-        uint64_t bytes = file_bytes(care->compactor->store.io,
-                                    mn_ivf_path(&care->compactor->store, path, segment->id, segment->codebook));
+        uint64_t bytes = mn_io_file_bytes(care->compactor->store.io,
+                                          mn_ivf_path(&care->compactor->store, path, segment->id, segment->codebook));
         segment->bytes -= bytes < segment->bytes ? bytes : 0;
         segment->codebook = 0;
     }

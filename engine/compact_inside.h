@@ -65,11 +65,6 @@ const struct mn_part *mn_compact_part(const struct mn_snapshot *snapshot, bool t
 /* True when no more rows will come to a tail part than it shows. */
 bool mn_compact_sealed(const struct mn_part *part);
 
-/* Calls `visit` for each file in the instance's folder. */
-enum mn_status mn_compact_list_shared(const struct mn_instance *instance,
-                                      enum mn_status (*visit)(void *context, const char *name),
-                                      void *context) MN_MUST_USE;
-
 /* Removes files beside the column segments that a durable manifest has made obsolete: older died.<seq>.col and ledgers;
  * and what mn_compact_tidy_codes does. */
 enum mn_status mn_compact_tidy(struct mn_compactor *compactor, const struct mn_manifest *manifest) MN_MUST_USE;

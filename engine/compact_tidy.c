@@ -70,7 +70,7 @@ static enum mn_status note_all(struct tidying *t, const struct mn_manifest *mani
     MN_TRY(note_named(t, 0, manifest->codebook));
     t->newest = manifest->codebook;
     t->in_manifest = t->count;
-    return mn_compact_list_shared(t->compactor->instance, note_view, t);
+    return mn_instance_list(t->compactor->instance, note_view, t);
 }
 
 /* Who needs a file: nobody 0, a view 1, the manifest 2. segment 0: any of the codebook. */

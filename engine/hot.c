@@ -7,7 +7,6 @@
  */
 #include "engine/hot.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -53,24 +52,6 @@ static bool read_name(const char *name, uint64_t *segment, uint64_t *codebook, u
     return sscanf(name, "hot.%" SCNu64 ".%" SCNu64 ".%" SCNu32, segment, codebook, node) == 3;
 }
 
-static enum mn_status list_names(const struct mn_instance *instance,
-                                 enum mn_status (*visit)(void *context, const char *name), void *context)
-{
-    int fd = openat(instance->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        enum mn_status status = MN_FAIL_ERRNO("cannot list %s", instance->path);
-        if (fd >= 0)
-            close(fd);
-        return status;
-    }
-    enum mn_status status = MN_OK;
-    for (struct dirent *entry; status == MN_OK && (entry = readdir(dir)) != NULL;)
-        status = visit(context, entry->d_name);
-    closedir(dir);
-    return status;
-}
-
 struct visit {
     uint64_t segment;
     enum mn_status (*visit)(void *context, const char *name);
@@ -90,7 +71,7 @@ enum mn_status mn_hot_visit(const struct mn_instance *instance, uint64_t segment
                             enum mn_status (*visit)(void *context, const char *name), void *context)
 {
     struct visit v = {segment, visit, context};
-    return list_names(instance, visit_copy, &v);
+    return mn_instance_list(instance, visit_copy, &v);
 }
 
 /* ---- mapping ---- */
@@ -229,7 +210,7 @@ static enum mn_status add_taken(void *context, const char *name)
 static uint64_t taken_by(const struct mn_instance *instance, const char *prefix)
 {
     struct taken taken = {instance, prefix, 0};
-    return list_names(instance, add_taken, &taken) == MN_OK ? taken.bytes : 0;
+    return mn_instance_list(instance, add_taken, &taken) == MN_OK ? taken.bytes : 0;
 }
 
 uint64_t mn_hot_budget(const struct mn_instance *instance, uint64_t setting)
@@ -546,7 +527,7 @@ enum mn_status mn_hot_tend(const struct mn_store *store, struct mn_instance *ins
     struct tending t = {.store = store, .instance = instance, .manifest = manifest, .budget = budget, .report = report};
     *report = (struct mn_hot_report){0};
     MN_TRY(choose(&t));
-    enum mn_status status = list_names(instance, remove_unwanted, &t);
+    enum mn_status status = mn_instance_list(instance, remove_unwanted, &t);
     for (uint32_t i = 0; status == MN_OK && i < t.count; i++)
         status = provide(&t, t.wanted[i], pause, context);
     if (report->changed)

@@ -124,7 +124,8 @@ static enum mn_status posix_unlink(const char *path)
                            : MN_FAIL_ERRNO("cannot remove %s", path);
 }
 
-/* In a folder that is shared with a group (set-group-ID and open to it, by security.group) what is made is shared too. */
+/* In a folder that is shared with a group (set-group-ID and open to it, by security.group) what is made is shared too.
+ */
 static enum mn_status share_folder(const char *path)
 {
     char parent[4096];
@@ -336,4 +337,16 @@ enum mn_status mn_io_remove_tree(const struct mn_io *io, const char *path)
     char parent[4096];
     parent_of(path, parent, sizeof parent);
     return io->sync_dir(parent);
+}
+
+uint64_t mn_io_file_bytes(const struct mn_io *io, const char *path)
+{
+    uint64_t bytes = 0;
+    int fd;
+    if (io->open(path, MN_IO_READ, &fd) != MN_OK)
+        return 0;
+    if (io->size(fd, &bytes) != MN_OK)
+        bytes = 0;
+    io->close(fd);
+    return bytes;
 }

@@ -48,6 +48,8 @@ extern const struct mn_io mn_io_posix;
 enum mn_status mn_io_replace(const struct mn_io *io, const char *path, const void *data, size_t bytes) MN_MUST_USE;
 enum mn_status mn_io_slurp(const struct mn_io *io, const char *path, size_t bytes_max, void **data,
                            size_t *bytes) MN_MUST_USE;
+/* Bytes of a file; 0 when there is none, or it cannot be read. */
+uint64_t mn_io_file_bytes(const struct mn_io *io, const char *path);
 /* Removes a folder of plain files (and folders below it) and syncs its parent. Nothing there is not an error. */
 enum mn_status mn_io_remove_tree(const struct mn_io *io, const char *path) MN_MUST_USE;
 

@@ -99,6 +99,14 @@ struct mn_ivf {
     const struct mn_ivf_check *check; /* NULL: everything was checked; else see mn_ivf_intact */
 };
 
+/* The row at a slot of cluster c. */
+static inline uint32_t mn_ivf_row(const struct mn_ivf *ivf, uint32_t width, uint32_t c, uint32_t slot)
+{
+    uint32_t at = slot - ivf->first_slot[c];
+    uint64_t block = ivf->first_block[c] + at / MN_IVF_LANES;
+    return mn_ivf_lanes(ivf->blocks + block * mn_ivf_block_bytes(width), width)->row[at % MN_IVF_LANES];
+}
+
 static inline bool mn_ivf_flat(const struct mn_ivf *ivf)
 {
     return ivf->clusters == 1;

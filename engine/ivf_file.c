@@ -113,10 +113,7 @@ static bool rows_fit(const struct mn_ivf *ivf)
     uint32_t width = ivf->codebook->width;
     for (uint32_t c = 0; c < ivf->clusters; c++) {
         for (uint32_t slot = ivf->first_slot[c]; slot < ivf->first_slot[c + 1]; slot++) {
-            uint32_t at = slot - ivf->first_slot[c];
-            const uint8_t *block =
-                ivf->blocks + (uint64_t)(ivf->first_block[c] + at / MN_IVF_LANES) * mn_ivf_block_bytes(width);
-            uint32_t row = mn_ivf_lanes(block, width)->row[at % MN_IVF_LANES];
+            uint32_t row = mn_ivf_row(ivf, width, c, slot);
             if (row >= ivf->rows || ivf->slots[row] != slot)
                 return false;
         }
@@ -291,10 +288,7 @@ void mn_ivf_clusters(const struct mn_ivf *ivf, uint32_t *clusters)
     uint32_t width = ivf->codebook->width;
     for (uint32_t c = 0; c < ivf->clusters; c++) {
         for (uint32_t slot = ivf->first_slot[c]; slot < ivf->first_slot[c + 1]; slot++) {
-            uint32_t at = slot - ivf->first_slot[c];
-            const uint8_t *block =
-                ivf->blocks + (uint64_t)(ivf->first_block[c] + at / MN_IVF_LANES) * mn_ivf_block_bytes(width);
-            uint32_t row = mn_ivf_lanes(block, width)->row[at % MN_IVF_LANES];
+            uint32_t row = mn_ivf_row(ivf, width, c, slot);
             if (row < ivf->rows)
                 clusters[row] = c;
         }

@@ -32,7 +32,7 @@ struct mn_manifest {
     uint64_t ledger_seq;   /* ledger.<seq> holds idem keys and id counters as of that seq; 0 = none */
     uint64_t codebook;     /* what new inverted files are made with; 0 = none yet, see engine/codebook.h */
     uint32_t segment_count;
-    uint32_t tuning[MN_TUNING_WORDS]; /* as mn_control.tuning */
+    uint32_t tuning[MN_TUNING_WORDS];     /* as mn_control.tuning */
     struct mn_manifest_segment *segments; /* oldest first; owned */
 };
 

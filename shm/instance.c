@@ -131,6 +131,24 @@ void mn_instance_close(struct mn_instance *instance)
     instance->control = NULL;
 }
 
+enum mn_status mn_instance_list(const struct mn_instance *instance,
+                                enum mn_status (*visit)(void *context, const char *name), void *context)
+{
+    int fd = openat(instance->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        enum mn_status status = MN_FAIL_ERRNO("cannot list %s", instance->path);
+        if (fd >= 0)
+            close(fd);
+        return status;
+    }
+    enum mn_status status = MN_OK;
+    for (struct dirent *entry; status == MN_OK && (entry = readdir(dir)) != NULL;)
+        status = visit(context, entry->d_name);
+    closedir(dir);
+    return status;
+}
+
 enum mn_status mn_instance_remove(const char *path)
 {
     DIR *dir = opendir(path);

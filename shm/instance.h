@@ -39,6 +39,10 @@ enum mn_status mn_instance_open(struct mn_instance *instance, const char *path, 
 void mn_instance_close(struct mn_instance *instance);
 enum mn_status mn_instance_remove(const char *path) MN_MUST_USE;
 
+/* Calls `visit` for each name in the instance's folder (. and .. too); stops at the first failure. */
+enum mn_status mn_instance_list(const struct mn_instance *instance,
+                                enum mn_status (*visit)(void *context, const char *name), void *context) MN_MUST_USE;
+
 /* Supervisor at its start: removes folders of instances whose supervisor is gone (same boot or not). */
 void mn_instance_sweep(const uint8_t store_uuid[16]);
 

@@ -65,11 +65,11 @@
     F(464, _Atomic uint64_t, instance_gen, , "recovery: counts the tails built in this instance")                      \
     F(472, _Atomic uint64_t, history_seq, , "writer: versions that died up to here are older than history.window")     \
     F(480, _Atomic uint64_t, recovery_gen, , "recovery: the last instance_gen that any try has used")                  \
-    L(512, struct mn_role_slot, roles, [MN_ROLE_SLOTS], "see there")                                                  \
+    L(512, struct mn_role_slot, roles, [MN_ROLE_SLOTS], "see there")                                                   \
     L(23552, _Atomic uint32_t, tuning, [MN_TUNING_WORDS],                                                              \
-      "writer: how recall keeps its targets, from the manifest: floats as bits, see engine/tune.h; 0 = untuned")         \
+      "writer: how recall keeps its targets, from the manifest: floats as bits, see engine/tune.h; 0 = untuned")       \
     L(23680, _Atomic uint64_t, codes_gen, ,                                                                            \
-      "compactor: counts the files with codes of tail chunks that were published, see engine/tail_codes.h")               \
+      "compactor: counts the files with codes of tail chunks that were published, see engine/tail_codes.h")            \
     F(23688, _Atomic uint64_t, hot_gen, , "compactor: counts the times that hot copies came or went, see engine/hot.h")
 
 /* A reader's lease, alone on its line. Cleared by the supervisor alone (or by its owner on a clean end). */
@@ -97,7 +97,7 @@ MN_STRUCT(mn_reader_slot, MN_READER_SLOT_FIELDS)
 #define MN_LAYOUT_TABLE(X)                                                                                             \
     X(mn_segment_header, MN_SEGMENT_HEADER_FIELDS, 128)                                                                \
     X(mn_role_slot, MN_ROLE_SLOT_FIELDS, 320)                                                                          \
-    X(mn_control, MN_CONTROL_FIELDS, 512 + 320 * MN_ROLE_SLOTS + 4 * MN_TUNING_WORDS + 64)                                \
+    X(mn_control, MN_CONTROL_FIELDS, 512 + 320 * MN_ROLE_SLOTS + 4 * MN_TUNING_WORDS + 64)                             \
     X(mn_reader_slot, MN_READER_SLOT_FIELDS, 64)
 
 /* The compiler's check of a list: every field is where its row says, and the struct has its size. */

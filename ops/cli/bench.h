@@ -72,8 +72,8 @@ MN_MUST_USE enum mn_status mn_bench_data_load(const struct mn_bench_data *data, 
 float *mn_bench_data_queries(const struct mn_bench_data *data);
 void mn_bench_data_close(struct mn_bench_data *data);
 
-/* bench_echo.c: the sockets alone, with frames as of a recall of k memories: `echo_us` in the report, and its median. The
- * caller holds no ZeroMQ context. */
+/* bench_echo.c: the sockets alone, with frames as of a recall of k memories: `echo_us` in the report, and its median.
+ * The caller holds no ZeroMQ context. */
 MN_MUST_USE enum mn_status mn_bench_echo(const struct mn_bench_cluster *cluster, uint64_t k, double *p50_us,
                                          json_t *report);
 

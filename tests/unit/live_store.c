@@ -143,7 +143,8 @@ static struct live_store *make(void)
                                            .idem_window_ns = INT64_C(600000000000),
                                            .codebook_rows_min = 300,
                                            .ivf_rows_min = MN_IVF_ROWS_MIN};
-    s->random = getenv("LIVE_SEED") ? strtoull(getenv("LIVE_SEED"), NULL, 10) : 42; /* another life, to search for trouble */
+    s->random =
+        getenv("LIVE_SEED") ? strtoull(getenv("LIVE_SEED"), NULL, 10) : 42; /* another life, to search for trouble */
     return s;
 }
 

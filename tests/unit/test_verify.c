@@ -161,8 +161,8 @@ static void await_retired(struct live_store *s)
     mn_manifest_free(&m);
 }
 
-/* In every kind of file of the store: STORE, MANIFEST, ledger, log, mark, columns. Nobody runs: a log keeper would write its mark
- * over a flip, and make a prepared segment anew. */
+/* In every kind of file of the store: STORE, MANIFEST, ledger, log, mark, columns. Nobody runs: a log keeper would
+ * write its mark over a flip, and make a prepared segment anew. */
 static void every_flip_is_found(void **state)
 {
     struct live_store *s = *state;

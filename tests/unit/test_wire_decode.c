@@ -95,7 +95,7 @@ static void remember_takes_everything(void **state)
 {
     good("{\"op\": \"remember\", \"space\": \"s\", \"idem\": \"key\", \"ack\": \"accepted\", \"memories\": [{\"id\": "
          "7, " E ", \"content\": \"c\", \"meta\": {\"a\": 1}, \"tags\": [\"t\", \"u\"], \"confidence\": 1, \"at\": -5, "
-                 "\"expires\": 9, "
+         "\"expires\": 9, "
          "\"if_version\": 3, \"supersedes\": [1, 2]}, {\"embedding\": [1, -2, 0.5, 0]}]}");
     const struct mn_memory *m = out.remember.memories;
     assert_int_equal(out.remember.count, 2);
