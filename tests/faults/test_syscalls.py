@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "system"))
 
-from cluster import Cluster, poll_until, scaled  # noqa: E402  (the path is set above)
+from cluster import SLOW, Cluster, poll_until, scaled  # noqa: E402  (the path is set above)
 from fault_load import Load  # noqa: E402
 
 SETTINGS = {
@@ -105,6 +105,7 @@ class StruckCluster(Cluster):
         super().finish()
 
 
+@unittest.skipIf(SLOW, "LeakSanitizer cannot do its work under strace")
 @unittest.skipUnless(may_attach(), "strace may not attach to processes here")
 class Syscalls(unittest.TestCase):
     def test_cases(self):
