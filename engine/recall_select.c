@@ -15,7 +15,7 @@
  * stands for a row that is followed: its slot and its 8-bit codes, which lie anywhere in memory, beside a row of a
  * block that the hardware sees coming. PROBE_ROWS * sqrt(rows) stands for what a search scans of a store of so many
  * rows before it stops. Where they are wrong a search takes longer than it must. */
-#define LIST_COST  15.0
+#define LIST_COST  4.0
 #define PROBE_ROWS 8.0
 
 /* ---- selecting ---- */

@@ -61,6 +61,7 @@ def forget(store, ids):
 
 def consolidate(store):
     store.ok("consolidate", wait=True, timeout_s=900)
+    store.await_index()
 
 
 def doomed_at_random(rows, random):

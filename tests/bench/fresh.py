@@ -187,13 +187,16 @@ def main():
     base = int(sys.argv[4]) if len(sys.argv) > 4 else 100000
     rows = Rows(path, dim)
     queries = np.fromfile(query_path, dtype="<f4").reshape(-1, dim)[:500]
-    store = Cluster(dim=dim, settings={"history.window": "0s", "compact.enabled": "no"})
+    store = Cluster(dim=dim, settings={"history.window": "0s"})
     try:
         store.start()
         tell(f"{base} rows")
         remember(store, rows, 0, base)
         tell("consolidate")
         store.ok("consolidate", wait=True, timeout_s=600)
+        store.await_index()
+        store.settings["compact.enabled"] = "no"
+        store.restart()
         time.sleep(2)
         tell("ask")
         tails(store, rows, queries, base)
@@ -201,7 +204,7 @@ def main():
         store.restart()
         tell("consolidate")
         store.ok("consolidate", wait=True, timeout_s=600)
-        time.sleep(2)
+        store.await_index()
         streaming(store, path, dim, queries, base + TAILS[-1])
     finally:
         store.restarts_expected = True

@@ -186,6 +186,14 @@ class Cluster:
         except AssertionError as late:
             raise AssertionError(f"{late}\nlast info: {self.info_or_none()}\n{self.log_tail()}") from None
 
+    def await_index(self, timeout_s=300):
+        """Waits until recall is calibrated for about as many rows as the columns hold."""
+        def calibrated():
+            index = self.info()["index"]
+            return abs(index["calibrated_rows"] - index["column_rows"]) <= 0.25 * index["column_rows"]
+
+        poll_until("recall calibrated", calibrated, timeout_s, 0.1)
+
     def info_or_none(self, timeout_s=1.0 * PATIENCE):
         """info, or None while the supervisor does not answer (it may be down: a fresh connection each time)."""
         if not (self.dir / "run" / "control").exists():

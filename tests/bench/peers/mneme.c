@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@
 #include "engine/hot.h"
 #include "engine/kernels.h"
 #include "engine/reader.h"
+#include "engine/tune.h"
 #include "tests/bench/peers/peers.h"
 
 enum { LOAD_ROWS = 256, START_MS = 120000, STOP_MS = 60000, HOT_MS = 15000, REQUEST_EXTRA = 100 };
@@ -191,14 +193,28 @@ static void inside_close(struct inside *in)
     mn_instance_close(&in->instance);
 }
 
+/* Whether recall is tuned for about so many rows: the compactor calibrates anew when a fifth has changed. */
+static bool is_tuned(const struct mn_snapshot *snapshot, double rows)
+{
+    struct mn_tuning tuning;
+    uint32_t *words = (uint32_t *)(void *)&tuning;
+    for (uint32_t i = 0; i < MN_TUNING_WORDS; i++)
+        words[i] = atomic_load(&snapshot->tuning[i]);
+    return tuning.dimension > 0 && fabs((double)tuning.rows - rows) <= 0.25 * rows;
+}
+
 /* Every row lies in columns with codes, and recall is tuned. */
 static bool is_indexed(struct inside *in)
 {
     struct mn_snapshot snapshot;
+    double rows = 0;
     check(mn_reader_pin(in->reader, 0, &snapshot));
-    bool good = snapshot.tuning && atomic_load(&snapshot.tuning[0]) != 0;
-    for (uint32_t i = 0; i < snapshot.part_count; i++)
+    bool good = snapshot.tuning != NULL;
+    for (uint32_t i = 0; i < snapshot.part_count; i++) {
         good = good && (snapshot.parts[i].ivf || snapshot.parts[i].rows == 0);
+        rows += snapshot.parts[i].rows;
+    }
+    good = good && is_tuned(&snapshot, rows);
     mn_reader_unpin(in->reader);
     return good;
 }
