@@ -103,7 +103,7 @@ static void segments_are_rotated_and_seqs_go_on(void **state)
     }
     fixture_commit(f);
     assert_int_equal(fixture_count(f), 40);
-    assert_true(fixture_files(f, "wal", ".wal") >= 5);
+    assert_true(fixture_files(f, "wal", ".wal") >= 4); /* 4 MB in segments of 1 MiB */
     fixture_restart(f);
     assert_int_equal(fixture_count(f), 40);
     assert_int_equal(f->report.last_seq, 40);
