@@ -144,10 +144,7 @@ static void pack_marks(const struct mn_control *control, struct mn_reply *reply)
 /* How many rows the store had when recall was calibrated; 0: it never was. */
 static uint64_t calibrated_rows(const struct mn_control *control)
 {
-    uint32_t bits = atomic_load_explicit(&control->tuning[offsetof(struct mn_tuning, rows) / sizeof(uint32_t)],
-                                         memory_order_relaxed);
-    float rows;
-    memcpy(&rows, &bits, sizeof rows);
+    float rows = mn_tune_read(control->tuning).rows;
     return rows > 0 ? (uint64_t)rows : 0;
 }
 

@@ -70,6 +70,12 @@ uint32_t mn_matcher_next(struct mn_matcher *matcher, uint64_t seq, int64_t now, 
 /* One condition on meta in its compact form (length 0: none was given). */
 bool mn_where_matches(const struct mn_where *where, struct mn_str meta);
 
+/* True when the scope leaves no row out: nothing is a condition, time neither. */
+static inline bool mn_matcher_open(const struct mn_matcher *m)
+{
+    return m->any_row && m->from == INT64_MIN && m->until == INT64_MAX;
+}
+
 /* Whether a row of the current part matches, visible or not. Cheap columns first (time, space, confidence, ids, tags),
  * meta last. A row whose meta is damaged does not match a condition on meta. */
 bool mn_matcher_row(const struct mn_matcher *matcher, uint32_t row);

@@ -7,16 +7,9 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "engine/recall_inside.h"
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
+#include "shm/process.h"
 
 enum mn_status mn_search_init(struct mn_search *search, enum mn_metric metric, uint32_t dim)
 {
@@ -83,14 +76,14 @@ static enum mn_status search_parts(struct mn_recall *r, uint64_t begin)
     MN_TRY(mn_recall_by_bounds(r, &done));
     for (uint32_t i = 0; !done && i < r->snapshot->part_count; i++)
         mn_recall_scan(r, i, 0, r->snapshot->parts[i].rows);
-    r->search->scan_ns = now_ns() - begin;
+    r->search->scan_ns = mn_clock_ns() - begin;
     return MN_OK;
 }
 
 enum mn_status mn_recall_search(struct mn_search *search, const struct mn_snapshot *snapshot,
                                 const struct mn_query *query)
 {
-    uint64_t begin = now_ns();
+    uint64_t begin = mn_clock_ns();
     struct mn_recall r = {.search = search, .snapshot = snapshot, .query = query};
     if (query->rank.on && search->metric != MN_METRIC_COSINE)
         return MN_FAIL(MN_BAD_REQUEST, "rank needs the metric cosine; this store's is %s",

@@ -34,15 +34,6 @@ struct plan {
 
 /* ---- one block ---- */
 
-/* By its number alone. */
-static inline bool selected(const struct mn_recall_source *s, uint32_t row)
-{
-    const struct mn_selection *selection = &s->selection;
-    if (row < selection->first || row >= selection->end)
-        return false;
-    return selection->kind != MN_SELECTION_BITS || (selection->bits[row / 64] >> row % 64 & 1) != 0;
-}
-
 /* The lanes whose rows are selected. */
 static uint32_t selected_lanes(const struct mn_recall_source *s, const struct mn_ivf_lanes *lanes, uint32_t of)
 {
@@ -51,7 +42,7 @@ static uint32_t selected_lanes(const struct mn_recall_source *s, const struct mn
         return of;
     for (; left; left &= left - 1) {
         uint32_t lane = (uint32_t)__builtin_ctz(left);
-        kept |= (uint32_t)selected(s, lanes->row[lane]) << lane;
+        kept |= (uint32_t)mn_selection_holds(&s->selection, lanes->row[lane]) << lane;
     }
     return kept;
 }

@@ -223,17 +223,11 @@ static void wait_for(struct mn_recall_bounds *b, const struct source *s, float l
 /* The lanes of a block whose rows are selected, of the first `count`. */
 static uint32_t selected_lanes(const struct source *s, const struct mn_ivf_lanes *lanes, uint32_t count)
 {
-    const struct mn_selection *selection = &s->selection;
     uint32_t selected = 0;
     if (s->whole)
         return UINT32_MAX >> (MN_IVF_LANES - count);
-    for (uint32_t lane = 0; lane < count; lane++) {
-        uint32_t row = lanes->row[lane];
-        bool in = row >= selection->first && row < selection->end;
-        if (in && selection->kind == MN_SELECTION_BITS)
-            in = (selection->bits[row / 64] >> row % 64 & 1) != 0;
-        selected |= (uint32_t)in << lane;
-    }
+    for (uint32_t lane = 0; lane < count; lane++)
+        selected |= (uint32_t)mn_selection_holds(&s->selection, lanes->row[lane]) << lane;
     return selected;
 }
 
@@ -380,8 +374,7 @@ static struct view *view_for(struct mn_recall_bounds *b, const struct mn_codeboo
 static enum mn_status select_rows(const struct mn_recall *r, struct source *s, uint32_t rows, uint32_t *selected)
 {
     *selected = rows;
-    s->whole =
-        r->search->matcher.any_row && r->search->matcher.from == INT64_MIN && r->search->matcher.until == INT64_MAX;
+    s->whole = mn_matcher_open(&r->search->matcher);
     s->selection = (struct mn_selection){.kind = MN_SELECTION_ALL, .end = rows, .count = rows};
     if (s->whole)
         return MN_OK;

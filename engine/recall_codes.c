@@ -8,9 +8,9 @@
  * as well, and where few rows match, each is. So min(k, matches) rows always come back.
  */
 #include <stdlib.h>
-#include <time.h>
 
 #include "engine/recall_codes_inside.h"
+#include "shm/process.h"
 
 #define EXACT_ROWS 256u /* so few matching rows are compared at once */
 #define ROWS_AHEAD 16u
@@ -37,13 +37,6 @@ void mn_recall_codes_free(struct mn_recall_codes *c)
     free(c->best.heap);
     free(c->spare.heap);
     free(c);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /* ---- sources ---- */
@@ -101,12 +94,9 @@ static enum mn_status find_sources(struct mn_recall_codes *c, uint64_t *rows)
 
 static struct mn_tune_rule rule_of(const struct mn_recall *r)
 {
-    struct mn_tuning tuning = {0};
-    uint32_t *words = (uint32_t *)(void *)&tuning;
     if (r->search->rule)
         return *r->search->rule;
-    for (uint32_t i = 0; r->snapshot->tuning && i < MN_TUNING_WORDS; i++)
-        words[i] = atomic_load_explicit(&r->snapshot->tuning[i], memory_order_relaxed);
+    struct mn_tuning tuning = mn_tune_read(r->snapshot->tuning);
     return mn_tune_rule_for(&tuning, r->query->target);
 }
 
@@ -191,7 +181,7 @@ static void compare_few(struct mn_recall_codes *c, uint64_t begin)
     scan_uncoded(c);
     for (uint32_t i = 0; i < c->source_count; i++)
         mn_recall_select_compare(c, &c->sources[i]);
-    c->recall->search->scan_ns = now_ns() - begin;
+    c->recall->search->scan_ns = mn_clock_ns() - begin;
 }
 
 static enum mn_status search_codes(struct mn_recall_codes *c, uint64_t begin, uint64_t coded)
@@ -202,15 +192,15 @@ static enum mn_status search_codes(struct mn_recall_codes *c, uint64_t begin, ui
     scan_uncoded(c);
     search->exact = false;
     mn_recall_weigh_begin(c);
-    uint64_t sorted = now_ns();
+    uint64_t sorted = mn_clock_ns();
     look_through(c);
-    uint64_t scanned = now_ns();
+    uint64_t scanned = mn_clock_ns();
     drop_far(c);
     compare_candidates(c, &c->best);
     compare_candidates(c, &c->spare);
     search->coarse_ns = sorted - begin;
     search->scan_ns = scanned - sorted;
-    search->rerank_ns = now_ns() - scanned;
+    search->rerank_ns = mn_clock_ns() - scanned;
     return MN_OK;
 }
 
@@ -227,7 +217,7 @@ static enum mn_status open_scratch(struct mn_search *search)
 
 enum mn_status mn_recall_through_codes(struct mn_recall *r, bool *done)
 {
-    uint64_t begin = now_ns(), coded, rows;
+    uint64_t begin = mn_clock_ns(), coded, rows;
     *done = false;
     MN_TRY(open_scratch(r->search));
     struct mn_recall_codes *c = r->search->codes;

@@ -22,11 +22,6 @@
 
 /* ---- selecting ---- */
 
-static bool wide_open(const struct mn_matcher *m)
-{
-    return m->any_row && m->from == INT64_MIN && m->until == INT64_MAX;
-}
-
 static enum mn_status select_rows(const struct mn_recall *r, struct mn_recall_source *s)
 {
     const struct mn_part *p = s->rows_of;
@@ -36,7 +31,7 @@ static enum mn_status select_rows(const struct mn_recall *r, struct mn_recall_so
     s->ask_expires = !known || p->expires_min <= r->snapshot->now;
     /* Relaxed: who died by the snapshot's seq was counted before that seq was published. */
     s->ask_died = !known || atomic_load_explicit(p->dead, memory_order_relaxed) > 0;
-    s->whole = wide_open(&r->search->matcher);
+    s->whole = mn_matcher_open(&r->search->matcher);
     s->selection = (struct mn_selection){.kind = MN_SELECTION_ALL, .end = s->ivf->rows, .count = s->ivf->rows};
     if (s->whole)
         return MN_OK;

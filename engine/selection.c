@@ -544,7 +544,7 @@ static void select_columns(struct select *s, struct mn_selection *out)
 static void select_tail(struct select *s, struct mn_selection *out)
 {
     const struct mn_matcher *m = s->matcher;
-    if (m->any_row && m->from == INT64_MIN && m->until == INT64_MAX) {
+    if (mn_matcher_open(m)) {
         out->kind = MN_SELECTION_ALL;
         out->count = s->end - s->first;
         return;

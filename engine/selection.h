@@ -29,6 +29,14 @@ struct mn_selection {
     uint32_t count;       /* rows that match: exact for ALL, LIST and BITS, a guess for TEST */
 };
 
+/* By its number alone: in range, and a member of BITS. Of TEST, mn_matcher_row has the last word; not for LIST. */
+static inline bool mn_selection_holds(const struct mn_selection *selection, uint32_t row)
+{
+    if (row < selection->first || row >= selection->end)
+        return false;
+    return selection->kind != MN_SELECTION_BITS || (selection->bits[row / 64] >> row % 64 & 1) != 0;
+}
+
 /* Scratch of one thread; begins as zeros. Grows to what the largest part needs and is reused. */
 struct mn_selector {
     uint32_t *rows;                  /* [MN_SELECTION_LIST_MAX] */

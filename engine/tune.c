@@ -21,6 +21,15 @@ static float between(const float *values, uint32_t i, double share)
     return (float)((double)values[i] + ((double)values[i + 1] - (double)values[i]) * share);
 }
 
+struct mn_tuning mn_tune_read(const _Atomic uint32_t words[MN_TUNING_WORDS])
+{
+    struct mn_tuning tuning = {0};
+    uint32_t *to = (uint32_t *)(void *)&tuning;
+    for (uint32_t i = 0; words && i < MN_TUNING_WORDS; i++)
+        to[i] = atomic_load_explicit(&words[i], memory_order_relaxed);
+    return tuning;
+}
+
 struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target)
 {
     bool tuned = tuning->dimension > 0;

@@ -40,6 +40,9 @@ struct mn_tune_rule {
     float stop; /* INFINITY: search exactly */
     float epsilon, nearness;
 };
+/* What mn_control.tuning, or mn_snapshot.tuning, holds; NULL: untuned. */
+struct mn_tuning mn_tune_read(const _Atomic uint32_t words[MN_TUNING_WORDS]);
+
 /* The rule for a wanted recall@k (0..1). Never fails: what is not calibrated has safe defaults. */
 struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target);
 

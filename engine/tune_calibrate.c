@@ -9,10 +9,10 @@
  */
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "engine/ivf.h"
 #include "engine/recall.h"
+#include "shm/process.h"
 
 #define TOP          10u
 #define ROWS_MIN     1000u                /* a store with fewer is left untuned */
@@ -50,13 +50,6 @@ struct calibration {
 struct measured {
     double recall, scanned;
 };
-
-static double now_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
-}
 
 static enum mn_status breathe(const struct calibration *c)
 {
@@ -139,10 +132,10 @@ static enum mn_status measure(struct calibration *c, uint32_t count, double *us,
         const struct asked *asked = &c->asked[i];
         if (i % 8 == 0)
             MN_TRY(breathe(c));
-        double begin = us ? now_us() : 0;
+        uint64_t begin = us ? mn_clock_ns() : 0;
         MN_TRY(ask(c, asked));
         if (us)
-            us[i] = now_us() - begin;
+            us[i] = (double)(mn_clock_ns() - begin) * 1e-3;
         for (uint32_t h = 0; h < c->search.hit_count; h++)
             good += c->search.hits[h].score >= asked->least;
         wanted += asked->hits;

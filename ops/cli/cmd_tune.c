@@ -92,10 +92,8 @@ static enum mn_status pin(struct tune *t)
 
 static enum mn_status look_around(struct tune *t)
 {
-    uint32_t *words = (uint32_t *)(void *)&t->tuning;
     MN_TRY(pin(t));
-    for (uint32_t i = 0; t->snapshot.tuning && i < MN_TUNING_WORDS; i++)
-        words[i] = atomic_load_explicit(&t->snapshot.tuning[i], memory_order_relaxed);
+    t->tuning = mn_tune_read(t->snapshot.tuning);
     for (uint32_t i = 0; i < t->snapshot.part_count; i++) {
         const struct mn_part *part = &t->snapshot.parts[i];
         uint32_t coded = part->ivf ? part->ivf->rows : 0;

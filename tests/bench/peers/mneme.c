@@ -196,10 +196,7 @@ static void inside_close(struct inside *in)
 /* Whether recall is tuned for about so many rows: the compactor calibrates anew when a fifth has changed. */
 static bool is_tuned(const struct mn_snapshot *snapshot, double rows)
 {
-    struct mn_tuning tuning;
-    uint32_t *words = (uint32_t *)(void *)&tuning;
-    for (uint32_t i = 0; i < MN_TUNING_WORDS; i++)
-        words[i] = atomic_load(&snapshot->tuning[i]);
+    struct mn_tuning tuning = mn_tune_read(snapshot->tuning);
     return tuning.dimension > 0 && fabs((double)tuning.rows - rows) <= 0.25 * rows;
 }
 
@@ -209,7 +206,7 @@ static bool is_indexed(struct inside *in)
     struct mn_snapshot snapshot;
     double rows = 0;
     check(mn_reader_pin(in->reader, 0, &snapshot));
-    bool good = snapshot.tuning != NULL;
+    bool good = true;
     for (uint32_t i = 0; i < snapshot.part_count; i++) {
         good = good && (snapshot.parts[i].ivf || snapshot.parts[i].rows == 0);
         rows += snapshot.parts[i].rows;
