@@ -55,7 +55,7 @@ class Load:
         self.pool = [*range(10**4, 10**4 + 60), *(str(uuid.UUID(bytes=self.rng.bytes(16))) for _ in range(20))]
         self.known = {space: set(self.pool) for space in SPACES}  # every id that there ever was
         self.contents = {}  # (space, id) -> every content it was given
-        self.purged = []
+        self.purged, self.purged_ids = [], set()  # contents; (space, id)
         self.peer, self.serial = None, 0
         self.doubtful, self.answered = [], []
         self.repeated = self.looked_at = 0
@@ -167,6 +167,7 @@ class Load:
                 if "id" not in memory:
                     self.contents.setdefault((request.space, id), []).append(memory["content"])
         if self.is_purge(request):
+            self.purged_ids.update((request.space, id) for id in request.ids())
             self.purged += [c for id in request.ids() for c in self.contents.pop((request.space, id), ())]
         self.answered = [*self.answered[-4:], (request, reply)]
 
