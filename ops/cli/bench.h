@@ -15,7 +15,7 @@
 struct mn_bench_options {
     uint64_t batch, clients, in_flight, content, rows, queries, k, check, recall_clients, seconds_max;
     double seconds, warmup, rate, gib, target, spread, settle;
-    bool probe, tail_only, exact, cold, echo;
+    bool probe, tail_only, exact, cold, crash, echo, floor;
     const char *vectors, *query_vectors, *targets;
 };
 
@@ -76,6 +76,11 @@ void mn_bench_data_close(struct mn_bench_data *data);
  * The caller holds no ZeroMQ context. */
 MN_MUST_USE enum mn_status mn_bench_echo(const struct mn_bench_cluster *cluster, uint64_t k, double *p50_us,
                                          json_t *report);
+
+/* bench_floor.c: bytes/s of a bare loop that writes as many bytes and syncs them, for so long, in the folder of an own
+ * cluster (which should not run meanwhile). */
+MN_MUST_USE enum mn_status mn_bench_floor(const struct mn_bench_cluster *cluster, double bytes_per_commit,
+                                          double wanted_s, double *bytes_per_s);
 
 /* bench_recall.c: a client that asks one query after the other; `work` is a struct mn_bench_asker. */
 struct mn_bench_asker {

@@ -5,6 +5,8 @@
 
 #include "ops/cli/cli_time.h"
 
+#define FLOOR_S 3.0
+
 static uint64_t sum_measured(const struct mn_bench_load *load)
 {
     uint64_t sum = 0;
@@ -40,7 +42,23 @@ static void report_counters(json_t *report, const struct mn_bench_counters *befo
     mn_bench_put_f64(report, "cluster_cpu_s", after->cpu_s - before->cpu_s);
 }
 
-static enum mn_status measure(const struct mn_bench_cluster *cluster, struct mn_bench_load *load,
+/* The same bytes in commits of the same size, with nothing around them. */
+static enum mn_status report_floor(struct mn_bench_cluster *cluster, const struct mn_bench_counters *before,
+                                   const struct mn_bench_counters *after, double seconds, json_t *report)
+{
+    double bytes = (double)(after->wal_bytes - before->wal_bytes), floor;
+    double memories = (double)(after->write_memories - before->write_memories);
+    if (after->wal_syncs == before->wal_syncs || memories <= 0)
+        return MN_FAIL(MN_UNAVAILABLE, "nothing was written: there is no floor to compare with");
+    MN_TRY(mn_bench_cluster_kill(cluster));
+    MN_TRY(mn_bench_floor(cluster, bytes / (double)(after->wal_syncs - before->wal_syncs), FLOOR_S, &floor));
+    mn_bench_put_f64(report, "bytes_per_commit", bytes / (double)(after->wal_syncs - before->wal_syncs));
+    mn_bench_put_f64(report, "bare_loop_memories_per_s", floor * memories / bytes);
+    mn_bench_put_f64(report, "share_of_bare_loop", bytes / seconds / floor);
+    return MN_OK;
+}
+
+static enum mn_status measure(struct mn_bench_cluster *cluster, struct mn_bench_load *load,
                               const struct mn_bench_options *o, json_t *report)
 {
     struct mn_bench_counters before, after;
@@ -67,7 +85,7 @@ static enum mn_status measure(const struct mn_bench_cluster *cluster, struct mn_
     mn_bench_put_f64(report, "MB_per_s", bytes / seconds / 1e6);
     report_load(report, load);
     report_counters(report, &before, &after);
-    return MN_OK;
+    return o->floor ? report_floor(cluster, &before, &after, (double)(after.ns - before.ns) / 1e9, report) : MN_OK;
 }
 
 enum mn_status mn_bench_ingest(struct mn_cli *cli, const struct mn_cli_args *args, const struct mn_bench_options *o,
@@ -75,6 +93,8 @@ enum mn_status mn_bench_ingest(struct mn_cli *cli, const struct mn_cli_args *arg
 {
     struct mn_bench_cluster cluster;
     struct mn_bench_load load = {0};
+    if (o->floor && cli->dir_given)
+        return MN_FAIL(MN_USAGE, "--floor measures the disk of a cluster of its own: it takes no --dir");
     enum mn_status status = mn_bench_cluster_begin(&cluster, cli, args, NULL);
     if (status == MN_OK) {
         mn_bench_put_setting(report, &cluster);

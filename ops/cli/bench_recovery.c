@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { READ_PIECE = 4 << 20, PAGE = 1000 };
+enum { READ_PIECE = 4 << 20, PAGE = 1000, CRASH_AFTER_MS = 60 };
 
 struct written {
     uint64_t count, hash;
@@ -184,11 +184,21 @@ static enum mn_status drop_caches(void)
 
 /* ---- the measurement ---- */
 
+/* A start that is killed in the middle of its recovery. */
+static enum mn_status crash_once_more(struct mn_bench_cluster *cluster)
+{
+    MN_TRY(mn_bench_cluster_start(cluster));
+    usleep(CRASH_AFTER_MS * 1000);
+    return mn_bench_cluster_kill(cluster);
+}
+
 static enum mn_status measure(struct mn_bench_cluster *cluster, const struct mn_bench_options *o, json_t *report)
 {
     struct written written = {0};
     MN_TRY(fill(cluster, o, &written, report));
     MN_TRY(mn_bench_cluster_kill(cluster));
+    if (o->crash)
+        MN_TRY(crash_once_more(cluster));
     if (o->cold)
         MN_TRY(drop_caches());
     uint64_t began = mn_cli_time_monotonic();

@@ -40,6 +40,8 @@ static const struct mn_cli_option options[] = {
     {"recall-clients", 0, "N", "mixed: processes that recall (default: 1)"},
     {"probe", 0, NULL, "mixed: another process looks for every acknowledged memory at once; none may be missing"},
     {"gib", 0, "N", "recovery: log to write before the kill (default: 1)"},
+    {"floor", 0, NULL, "ingest: afterwards also a bare loop of pwritev and fdatasync of the same bytes"},
+    {"crash", 0, NULL, "recovery: kill everything once more in the middle of the first recovery"},
     {"cold", 0, NULL, "recovery: drop the page cache before the start (as root)"},
     {"set", 0, "KEY=VALUE", "a setting of the cluster; may be repeated"},
     {"mnemed", 0, "PATH", "the daemon (default: beside this program, or in PATH)"},
@@ -208,6 +210,8 @@ static enum mn_status read_options(const struct mn_cli_args *args, const char *b
     o->exact = mn_cli_args_has(args, "exact");
     o->echo = mn_cli_args_has(args, "echo");
     o->targets = mn_cli_args_text(args, "targets");
+    o->floor = mn_cli_args_has(args, "floor");
+    o->crash = mn_cli_args_has(args, "crash");
     o->cold = mn_cli_args_has(args, "cold");
     o->vectors = mn_cli_args_text(args, "vectors");
     o->query_vectors = mn_cli_args_text(args, "query-vectors");
@@ -254,7 +258,7 @@ const struct mn_cli_command mn_cmd_bench = {
                "            memory is there, bit for bit\n\n"
                "Clients are processes. Latencies are milliseconds, from the send (or, at a fixed rate, from when the "
                "send was due) to the reply.\n",
-    .examples = "  mneme bench ingest --batch 64 --clients 2 --seconds 10\n"
+    .examples = "  mneme bench ingest --batch 64 --clients 2 --seconds 10 --floor\n"
                 "  mneme bench recall --rows 100000 --queries 10000 --target 0.95\n"
                 "  mneme bench recall --rows 100000 --targets 0.9,0.95,0.99 --echo\n"
                 "  mneme bench recall --vectors text768.f16 --query-vectors text768.q.f16\n"
