@@ -46,14 +46,14 @@ class Request:
 
 
 class Load:
-    def __init__(self, cluster, seed):
-        self.cluster = cluster
+    def __init__(self, cluster, seed, spaces=SPACES):
+        self.cluster, self.spaces = cluster, spaces
         self.rng = np.random.default_rng(seed)
         self.model = truth.Model(cluster.dim, cluster.metric)
         self.memories = Memories(self.rng, cluster.dim)
         # Beyond those that the store assigns: two requests of a burst must not meet by such an id.
         self.pool = [*range(10**4, 10**4 + 60), *(str(uuid.UUID(bytes=self.rng.bytes(16))) for _ in range(20))]
-        self.known = {space: set(self.pool) for space in SPACES}  # every id that there ever was
+        self.known = {space: set(self.pool) for space in spaces}  # every id that there ever was
         self.contents = {}  # (space, id) -> every content it was given
         self.purged, self.purged_ids = [], set()  # contents; (space, id)
         self.peer, self.serial = None, 0
@@ -110,7 +110,7 @@ class Load:
 
     def burst(self, count=8):
         """Several requests at once, in one space: the ids are taken once each."""
-        space, self.taken = SPACES[int(self.rng.integers(len(SPACES)))], set()
+        space, self.taken = self.spaces[int(self.rng.integers(len(self.spaces)))], set()
         self.send([r for r in (self.make(space) for _ in range(count)) if r])
 
     def fill(self):
@@ -120,7 +120,7 @@ class Load:
         self.send([Request("remember", self.idem(), space="a", memories=big)])
 
     def purge(self):
-        space = SPACES[int(self.rng.integers(len(SPACES)))]
+        space = self.spaces[int(self.rng.integers(len(self.spaces)))]
         visible = [v.id for v in self.model.visible(space) if isinstance(v.content, str)]
         if visible:
             chosen = visible[int(self.rng.integers(len(visible)))]
@@ -237,7 +237,7 @@ class Load:
 
     def check(self):
         """Everything a client can see against the model, and the acknowledged idem keys."""
-        for space in SPACES:
+        for space in self.spaces:
             ids = [*self.known[space], 10**9]
             truth.compare_get(self.model, self.cluster.ok("get", space=space, ids=ids, fields=ALL_FIELDS), space, ids)
             rows = truth.list_all(self.cluster.ok, space=space, limit=50, fields=ALL_FIELDS)
