@@ -27,6 +27,8 @@ static enum mn_status posix_open(const char *path, int flags, int *fd)
     while (*fd < 0 && errno == EINTR);
     if (*fd < 0 && errno == ENOENT)
         return MN_FAIL(MN_NOT_FOUND, "there is no file %s", path);
+    if (*fd >= 0 && flags & MN_IO_DIRECT)
+        fcntl(*fd, F_SETFL, O_DIRECT); /* what cannot do that goes through the cache */
     return *fd < 0 ? MN_FAIL_ERRNO("cannot open %s", path) : MN_OK;
 }
 

@@ -13,7 +13,12 @@
 
 #include "engine/types.h"
 
-enum mn_io_open { MN_IO_READ = 0, MN_IO_WRITE = 1, MN_IO_CREATE = 2 /* with WRITE: must not exist */ };
+enum mn_io_open {
+    MN_IO_READ = 0,
+    MN_IO_WRITE = 1,
+    MN_IO_CREATE = 2, /* with WRITE: must not exist */
+    MN_IO_DIRECT = 4  /* past the page cache where the file system can: blocks and memory aligned to 4 KiB */
+};
 
 struct mn_io {
     enum mn_status (*open)(const char *path, int flags, int *fd);

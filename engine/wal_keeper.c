@@ -92,9 +92,10 @@ static enum mn_status fill_piece(struct mn_wal_keeper *k, int fd, const void *ze
 
 static enum mn_status fill_zeros(struct mn_wal_keeper *k, int fd)
 {
-    void *zeros = calloc(1, HASTE_BYTES);
+    void *zeros = aligned_alloc(MN_WAL_BLOCK, HASTE_BYTES);
     if (!zeros)
         return MN_FAIL(MN_INTERNAL, "no memory to prepare a log segment");
+    memset(zeros, 0, HASTE_BYTES);
     enum mn_status status = k->store.io->reserve(fd, k->segment_bytes);
     for (uint64_t at = 0; status == MN_OK && at < k->segment_bytes;)
         status = fill_piece(k, fd, zeros, &at);
@@ -125,7 +126,7 @@ static enum mn_status prepare(struct mn_wal_keeper *k, uint64_t number)
     enum mn_status status = io->unlink(temporary);
     if (status != MN_OK && status != MN_NOT_FOUND)
         return status;
-    MN_TRY(io->open(temporary, MN_IO_WRITE | MN_IO_CREATE, &fd));
+    MN_TRY(io->open(temporary, MN_IO_WRITE | MN_IO_CREATE | MN_IO_DIRECT, &fd));
     MN_FAULT_POINT(wal_prepare_created);
     status = fill_zeros(k, fd);
     io->close(fd);
