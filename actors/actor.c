@@ -26,6 +26,7 @@
 #define IDLE_MS         1000
 #define COMPACTOR_NICE  10
 #define ORPHAN_DRAIN_NS 1500000000u /* less than the 2 s that a new supervisor waits */
+#define LOOK_NS         1000000u /* a busy loop looks at signals and the pipe this often: each look is a system call */
 
 void mn_log(const struct mn_actor *actor, const char *fmt, ...)
 {
@@ -63,7 +64,10 @@ char *mn_actor_endpoint(const struct mn_store *store, char *endpoint, const char
 
 void mn_actor_poll(struct mn_actor *actor, void *socket)
 {
+    size_t size = sizeof actor->socket_fds[0];
     MN_ASSERT(actor->socket_count < MN_ACTOR_SOCKETS_MAX);
+    int got = zmq_getsockopt(socket, ZMQ_FD, &actor->socket_fds[actor->socket_count], &size);
+    MN_ASSERT(got == 0); /* fails for what is no open socket only */
     actor->sockets[actor->socket_count++] = socket;
 }
 
@@ -78,9 +82,14 @@ void mn_actor_done(struct mn_actor *actor)
     actor->done = true;
 }
 
+static void show_life(struct mn_actor *actor, uint64_t now)
+{
+    atomic_store_explicit(&actor->slot->heartbeat_ns, now, memory_order_relaxed);
+}
+
 static void beat(struct mn_actor *actor)
 {
-    atomic_store_explicit(&actor->slot->heartbeat_ns, mn_clock_ns(), memory_order_relaxed);
+    show_life(actor, mn_clock_ns());
 }
 
 static int heartbeat_ms(const struct mn_actor *actor)
@@ -188,23 +197,37 @@ void mn_actor_pulse_end(struct mn_actor *actor)
 
 /* ---- the loop ---- */
 
+/* ZeroMQ shows news on a socket's descriptor once. What it has taken in since must be asked for before a sleep. */
+static bool any_readable(const struct mn_actor *actor)
+{
+    for (uint32_t i = 0; i < actor->socket_count; i++) {
+        int events = 0;
+        size_t size = sizeof events;
+        if (zmq_getsockopt(actor->sockets[i], ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN))
+            return true;
+    }
+    return false;
+}
+
+/* One poll over plain descriptors: zmq_poll would look at all of them twice, and ask each socket twice. */
 static enum mn_status wait_for_work(struct mn_actor *actor)
 {
-    zmq_pollitem_t items[2 + MN_ACTOR_SOCKETS_MAX + MN_ACTOR_FDS_MAX] = {{.fd = actor->signal_fd, .events = ZMQ_POLLIN},
-                                                                         {.fd = actor->pipe_fd, .events = ZMQ_POLLIN}};
-    int count = 2;
+    /* The pipe of a supervisor that is gone stays readable for ever: poll passes over -1. */
+    struct pollfd fds[2 + MN_ACTOR_SOCKETS_MAX + MN_ACTOR_FDS_MAX] = {
+        {.fd = actor->signal_fd, .events = POLLIN}, {.fd = actor->orphaned_ns ? -1 : actor->pipe_fd, .events = POLLIN}};
+    nfds_t count = 2;
+    if (any_readable(actor))
+        return MN_OK;
     for (uint32_t i = 0; i < actor->socket_count; i++)
-        items[count++] = (zmq_pollitem_t){.socket = actor->sockets[i], .events = ZMQ_POLLIN};
+        fds[count++] = (struct pollfd){.fd = actor->socket_fds[i], .events = POLLIN};
     for (uint32_t i = 0; i < actor->fd_count; i++)
-        items[count++] = (zmq_pollitem_t){.fd = actor->fds[i], .events = ZMQ_POLLIN};
-    if (actor->orphaned_ns != 0)
-        items[1].events = 0; /* it stays readable for ever */
+        fds[count++] = (struct pollfd){.fd = actor->fds[i], .events = POLLIN};
     int timeout = actor->idle_ms < heartbeat_ms(actor) ? actor->idle_ms : heartbeat_ms(actor);
-    if (zmq_poll(items, count, timeout < 0 ? 0 : timeout) < 0 && errno != EINTR)
-        return MN_FAIL_ERRNO("zmq_poll");
-    if (items[0].revents)
+    if (poll(fds, count, timeout < 0 ? 0 : timeout) < 0 && errno != EINTR)
+        return MN_FAIL_ERRNO("poll");
+    if (fds[0].revents)
         read_signals(actor);
-    if (items[1].revents)
+    if (fds[1].revents)
         meet_orphanhood(actor);
     return MN_OK;
 }
@@ -230,9 +253,11 @@ static void reload(struct mn_actor *actor, void *state)
 
 static enum mn_status run_turns(struct mn_actor *actor, void *state)
 {
+    uint64_t looked_ns = 0;
     while (!actor->done) {
         uint32_t worked = 0;
-        beat(actor);
+        uint64_t now = mn_clock_ns();
+        show_life(actor, now);
         if (actor->reload_wanted)
             reload(actor, state);
         MN_TRY(actor->ops->turn(actor, state, &worked));
@@ -240,10 +265,12 @@ static enum mn_status run_turns(struct mn_actor *actor, void *state)
             return MN_FAIL(MN_UNAVAILABLE, "the supervisor is gone, and draining took too long");
         if (actor->done)
             break;
-        if (worked > 0)
+        if (worked == 0) {
+            MN_TRY(wait_for_work(actor)); /* looks at them too */
+        } else if (now - looked_ns >= LOOK_NS) {
             look_at_signals_and_pipe(actor);
-        else
-            MN_TRY(wait_for_work(actor));
+            looked_ns = now;
+        }
     }
     return MN_OK;
 }

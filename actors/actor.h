@@ -35,6 +35,7 @@ struct mn_actor {
     bool done;
     /* what the loop polls besides signals and the pipe */
     void *sockets[MN_ACTOR_SOCKETS_MAX];
+    int socket_fds[MN_ACTOR_SOCKETS_MAX]; /* where ZeroMQ shows that a socket has news */
     uint32_t socket_count;
     int fds[MN_ACTOR_FDS_MAX];
     uint32_t fd_count;

@@ -18,9 +18,10 @@ enum {
 
 /* One endpoint. The sockets are made at first use and again after a loss. */
 struct mn_lane {
-    char *endpoint; /* NULL until discovered */
-    void *socket;   /* DEALER, NULL while closed */
-    void *monitor;  /* PAIR that hears when the socket's connection breaks */
+    char *endpoint;            /* NULL until discovered */
+    void *socket;              /* DEALER, NULL while closed */
+    void *monitor;             /* PAIR that hears when the socket's connection breaks */
+    int socket_fd, monitor_fd; /* where ZeroMQ shows, once, that there is news */
 };
 
 enum mn_pending_state { MN_PENDING_FREE, MN_PENDING_WAITING, MN_PENDING_OUT, MN_PENDING_DONE };

@@ -10,6 +10,8 @@
 #include "clients/c/scan.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,6 +71,12 @@ static bool set_int(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
 }
 
+static bool get_int(void *socket, int option, int *value)
+{
+    size_t size = sizeof *value;
+    return zmq_getsockopt(socket, option, value, &size) == 0;
+}
+
 static bool set_keys(const struct mneme *client, void *socket)
 {
     if (!client->server_key)
@@ -78,7 +86,21 @@ static bool set_keys(const struct mneme *client, void *socket)
            zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, client->secret_key, strlen(client->secret_key)) == 0;
 }
 
-/* The monitor says at once when the peer is gone, where waiting for silence would take seconds. */
+/* Reads the monitor empty; true when the connection broke. Only that one kind of event is subscribed, so the content is
+ * moot. */
+static bool heard_break(struct mn_lane *lane)
+{
+    bool any = false;
+    zmq_msg_t message;
+    zmq_msg_init(&message);
+    while (zmq_msg_recv(&message, lane->monitor, ZMQ_DONTWAIT) >= 0)
+        any = true;
+    zmq_msg_close(&message);
+    return any;
+}
+
+/* The monitor says at once when the peer is gone, where waiting for silence would take seconds. It is read once here:
+ * ZeroMQ wakes a reader only when it has found its pipe empty before. */
 static bool open_monitor(struct mneme *client, struct mn_lane *lane)
 {
     char name[64];
@@ -86,7 +108,10 @@ static bool open_monitor(struct mneme *client, struct mn_lane *lane)
     if (zmq_socket_monitor(lane->socket, name, ZMQ_EVENT_DISCONNECTED) != 0)
         return false;
     lane->monitor = zmq_socket(client->context, ZMQ_PAIR);
-    return lane->monitor && set_int(lane->monitor, ZMQ_LINGER, 0) && zmq_connect(lane->monitor, name) == 0;
+    if (!lane->monitor || !set_int(lane->monitor, ZMQ_LINGER, 0) || zmq_connect(lane->monitor, name) != 0)
+        return false;
+    heard_break(lane);
+    return true;
 }
 
 static bool open_lane(struct mneme *client, struct mn_lane *lane)
@@ -100,7 +125,9 @@ static bool open_lane(struct mneme *client, struct mn_lane *lane)
     if (set_int(lane->socket, ZMQ_LINGER, 0) && set_int(lane->socket, ZMQ_RECONNECT_IVL, RECONNECT_MS) &&
         set_int(lane->socket, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS) &&
         zmq_setsockopt(lane->socket, ZMQ_MAXMSGSIZE, &reply_max, sizeof reply_max) == 0 &&
-        set_keys(client, lane->socket) && open_monitor(client, lane) && zmq_connect(lane->socket, lane->endpoint) == 0)
+        set_keys(client, lane->socket) && open_monitor(client, lane) &&
+        get_int(lane->socket, ZMQ_FD, &lane->socket_fd) && get_int(lane->monitor, ZMQ_FD, &lane->monitor_fd) &&
+        zmq_connect(lane->socket, lane->endpoint) == 0)
         return true;
     int error = errno;
     close_lane(lane);
@@ -279,19 +306,6 @@ static void drain_lane(struct mneme *client, unsigned number, uint64_t now)
     }
 }
 
-/* Reads the monitor empty; true when the connection broke. Only that one kind of event is subscribed, so the content is
- * moot. */
-static bool heard_break(struct mn_lane *lane)
-{
-    bool any = false;
-    zmq_msg_t message;
-    zmq_msg_init(&message);
-    while (zmq_msg_recv(&message, lane->monitor, ZMQ_DONTWAIT) >= 0)
-        any = true;
-    zmq_msg_close(&message);
-    return any;
-}
-
 /* ---- the pump ---- */
 
 /* Lanes without a request out are not listened to. A connection that broke meanwhile has lost nothing, but a worker
@@ -354,28 +368,42 @@ static uint64_t tend(struct mneme *client, uint64_t now)
     return next;
 }
 
-/* Waits until something arrives or `next`, then takes it in. */
+/* A send may have taken news in, which the descriptor then does not show again. The monitor is only read, and read
+ * empty.
+ */
+static bool has_reply(struct mn_lane *lane)
+{
+    int events;
+    return get_int(lane->socket, ZMQ_EVENTS, &events) && (events & ZMQ_POLLIN);
+}
+
+/* Waits until something arrives or `next`, then takes it in. Not zmq_poll, which asks every socket twice: a recall is
+ * short enough for system calls to show. */
 static void listen_lanes(struct mneme *client, uint64_t now, uint64_t next)
 {
-    zmq_pollitem_t items[2 * MN_CLIENT_LANES];
+    struct pollfd fds[2 * MN_CLIENT_LANES];
     unsigned lanes[MN_CLIENT_LANES];
-    int open = 0;
+    nfds_t open = 0;
+    bool ready = false;
     for (unsigned i = 0; i < MN_CLIENT_LANES; i++) {
-        if (!client->lanes[i].socket || !is_out(client, i))
+        struct mn_lane *lane = &client->lanes[i];
+        if (!lane->socket || !is_out(client, i))
             continue;
         lanes[open] = i;
-        items[2 * open] = (zmq_pollitem_t){.socket = client->lanes[i].socket, .events = ZMQ_POLLIN};
-        items[2 * open + 1] = (zmq_pollitem_t){.socket = client->lanes[i].monitor, .events = ZMQ_POLLIN};
+        fds[2 * open] = (struct pollfd){.fd = lane->socket_fd, .events = POLLIN};
+        fds[2 * open + 1] = (struct pollfd){.fd = lane->monitor_fd, .events = POLLIN};
+        ready = has_reply(lane) || ready;
         open++;
     }
-    long wait_ms = next > now ? (long)((next - now + MS - 1) / MS) : 0;
-    if (zmq_poll(items, 2 * open, wait_ms) <= 0)
+    uint64_t wait_ms = next > now && !ready ? (next - now + MS - 1) / MS : 0;
+    if (poll(fds, 2 * open, wait_ms < INT_MAX ? (int)wait_ms : INT_MAX) <= 0 && !ready)
         return;
     now = mn_exchange_now();
-    for (int i = 0; i < open; i++) {
+    for (nfds_t i = 0; i < open; i++) {
         /* The order matters: what arrived before the break is a reply, not a loss. */
-        bool broken = (items[2 * i + 1].revents & ZMQ_POLLIN) && heard_break(&client->lanes[lanes[i]]);
-        drain_lane(client, lanes[i], now);
+        bool broken = fds[2 * i + 1].revents && heard_break(&client->lanes[lanes[i]]);
+        if (ready || broken || fds[2 * i].revents)
+            drain_lane(client, lanes[i], now);
         if (broken)
             lose_lane(client, lanes[i], now);
     }
