@@ -258,12 +258,18 @@ static void parent_of(const char *path, char *parent, size_t size)
         snprintf(parent, size, slash ? "/" : ".");
 }
 
+enum mn_status mn_io_sync_name(const struct mn_io *io, const char *path)
+{
+    char parent[4096];
+    parent_of(path, parent, sizeof parent);
+    return io->sync_dir(parent);
+}
+
 enum mn_status mn_io_replace(const struct mn_io *io, const char *path, const void *data, size_t bytes)
 {
-    char temporary[4096], parent[4096];
+    char temporary[4096];
     if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp", path) >= sizeof temporary)
         return MN_FAIL(MN_BAD_REQUEST, "path too long: %s", path);
-    parent_of(path, parent, sizeof parent);
     int fd = -1;
     enum mn_status status = io->unlink(temporary); /* left by a crash, perhaps */
     if (status != MN_OK && status != MN_NOT_FOUND)
@@ -274,7 +280,7 @@ enum mn_status mn_io_replace(const struct mn_io *io, const char *path, const voi
     MN_FAULT_POINT(replace_synced);
     MN_TRY_OUT(io->rename(temporary, path));
     MN_FAULT_POINT(replace_renamed);
-    MN_TRY_OUT(io->sync_dir(parent));
+    MN_TRY_OUT(mn_io_sync_name(io, path));
 out:
     io->close(fd);
     return status;
@@ -336,9 +342,7 @@ enum mn_status mn_io_remove_tree(const struct mn_io *io, const char *path)
     if (status == MN_NOT_FOUND)
         return MN_OK; /* writer and compactor may both remove what is left over */
     MN_TRY(status);
-    char parent[4096];
-    parent_of(path, parent, sizeof parent);
-    return io->sync_dir(parent);
+    return mn_io_sync_name(io, path);
 }
 
 uint64_t mn_io_file_bytes(const struct mn_io *io, const char *path)

@@ -55,6 +55,8 @@ enum mn_status mn_io_slurp(const struct mn_io *io, const char *path, size_t byte
                            size_t *bytes) MN_MUST_USE;
 /* Bytes of a file; 0 when there is none, or it cannot be read. */
 uint64_t mn_io_file_bytes(const struct mn_io *io, const char *path);
+/* Makes the name of `path` in its folder durable. */
+enum mn_status mn_io_sync_name(const struct mn_io *io, const char *path) MN_MUST_USE;
 /* Removes a folder of plain files (and folders below it) and syncs its parent. Nothing there is not an error. */
 enum mn_status mn_io_remove_tree(const struct mn_io *io, const char *path) MN_MUST_USE;
 

@@ -122,6 +122,7 @@ enum mn_status mn_store_create(struct mn_store *store, const struct mn_io *io, c
     if (dim < 1 || dim > MN_DIM_MAX)
         return MN_FAIL(MN_USAGE, "dim %u is out of range: 1 to %u", dim, MN_DIM_MAX);
     MN_TRY(make_folder(io, dir));
+    MN_TRY(mn_io_sync_name(io, dir)); /* or the store goes with its name in a power cut */
     MN_TRY(io->list(dir, refuse_foreign, store->dir));
     for (size_t i = 0; i < MN_ARRAY_LEN(folders); i++)
         MN_TRY(make_folder(io, mn_store_path(store, path, folders[i])));
