@@ -19,12 +19,19 @@
 
 #include "engine/fault.h"
 
+static int open_whole(const char *path, int mode)
+{
+    int fd;
+    do
+        fd = open(path, mode | O_CLOEXEC, 0640);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
 static enum mn_status posix_open(const char *path, int flags, int *fd)
 {
     int mode = (flags & MN_IO_WRITE ? O_RDWR : O_RDONLY) | (flags & MN_IO_CREATE ? O_CREAT | O_EXCL : 0);
-    do
-        *fd = open(path, mode | O_CLOEXEC, 0640);
-    while (*fd < 0 && errno == EINTR);
+    *fd = open_whole(path, mode);
     if (*fd < 0 && errno == ENOENT)
         return MN_FAIL(MN_NOT_FOUND, "there is no file %s", path);
     if (*fd >= 0 && flags & MN_IO_DIRECT)
@@ -155,7 +162,7 @@ static enum mn_status posix_rmdir(const char *path)
 
 static enum mn_status posix_sync_dir(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open_whole(path, O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return MN_FAIL_ERRNO("cannot open folder %s", path);
     enum mn_status status = fsync(fd) == 0 ? MN_OK : MN_FAIL_ERRNO("cannot sync folder %s", path);
