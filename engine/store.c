@@ -138,7 +138,9 @@ enum mn_status mn_store_create(struct mn_store *store, const struct mn_io *io, c
 
 enum mn_status mn_store_lock(const char *path, int *fd)
 {
-    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    do
+        *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    while (*fd < 0 && errno == EINTR);
     if (*fd < 0)
         return MN_FAIL_ERRNO("cannot open the lock file %s", path);
     /* An open file description lock: it ends with this descriptor, whatever else the process closes. */
