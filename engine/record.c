@@ -10,12 +10,16 @@ static uint32_t seed_of(uint32_t salt, uint64_t offset)
     return salt ^ (uint32_t)offset;
 }
 
-uint64_t mn_batch_bytes(uint64_t bytes, uint32_t records)
+static uint64_t blocks_of(uint64_t bytes)
 {
-    uint64_t footer_at = sizeof(struct mn_batch_header) + bytes;
-    uint64_t blocks = (footer_at + MN_WAL_BLOCK - 1) / MN_WAL_BLOCK;
-    uint64_t footer = sizeof(struct mn_batch_footer) + 4 * ((uint64_t)records + blocks + 1);
-    return mn_round_up(footer_at + footer, MN_WAL_BLOCK);
+    return (bytes + MN_WAL_BLOCK - 1) / MN_WAL_BLOCK;
+}
+
+uint64_t mn_batch_bytes(uint64_t bytes, uint32_t records, uint64_t touched)
+{
+    uint64_t footer_at = mn_round_up(sizeof(struct mn_batch_header) + bytes, MN_WAL_BLOCK);
+    uint64_t footer = mn_footer_bytes(0, records, blocks_of(footer_at)) + touched * sizeof(struct mn_batch_touch) + 4;
+    return footer_at + mn_round_up(footer, MN_WAL_BLOCK);
 }
 
 void mn_batch_begin(struct mn_batch *batch, uint64_t offset, uint32_t salt)
@@ -23,7 +27,8 @@ void mn_batch_begin(struct mn_batch *batch, uint64_t offset, uint32_t salt)
     batch->offset = offset;
     batch->salt = salt;
     batch->at = sizeof(struct mn_batch_header);
-    batch->records = 0;
+    batch->records = batch->touched = 0;
+    batch->takes = false;
     batch->first_seq = batch->last_seq = 0;
 }
 
@@ -39,6 +44,32 @@ static uint8_t *pad_to(uint8_t *to, const uint8_t *base)
     uint64_t used = (uint64_t)(to - base), padded = mn_round_up(used, MN_RECORD_ALIGN);
     memset(to, 0, padded - used);
     return to + (padded - used);
+}
+
+uint32_t mn_record_touches(const struct mn_record *r, uint32_t number, struct mn_batch_touch *touches)
+{
+    struct mn_batch_touch touch = {
+        .space_hash = r->space_hash, .record = number, .op = (uint8_t)r->op, .flags = r->flags};
+    if (r->op != MN_RECORD_PUT && r->op != MN_RECORD_FORGET)
+        return 0;
+    const uint8_t *ids = (const uint8_t *)r + mn_record_fields(r).content;
+    uint32_t count = r->op == MN_RECORD_PUT ? 1 : MN_CONTENT_LENGTH(r->content_bytes) / (uint32_t)sizeof(struct mn_id);
+    for (uint32_t i = 0; touches && i < count; i++) {
+        struct mn_id id = r->id;
+        if (r->op == MN_RECORD_FORGET)
+            memcpy(&id, ids + i * sizeof id, sizeof id);
+        touches[i] = touch;
+        touches[i].hi = id.hi;
+        touches[i].lo = id.lo;
+        touches[i].kind = (uint8_t)id.kind;
+    }
+    return count;
+}
+
+void mn_record_seal(struct mn_record *r, uint32_t salt, uint64_t offset)
+{
+    r->payload_crc = mn_crc32c(seed_of(salt, offset), r + 1, r->payload_bytes);
+    r->crc = mn_crc32c(seed_of(salt, offset), r, offsetof(struct mn_record, crc));
 }
 
 uint64_t mn_batch_add(struct mn_batch *batch, const struct mn_record *record, const struct mn_record_parts *parts)
@@ -67,8 +98,9 @@ uint64_t mn_batch_add(struct mn_batch *batch, const struct mn_record *record, co
     r->meta_bytes = parts->meta.length;
     r->content_bytes = parts->content.length | parts->content_flags;
     r->payload_bytes = (uint32_t)(to - base - (ptrdiff_t)sizeof *r);
-    r->payload_crc = mn_crc32c(seed_of(batch->salt, offset), r + 1, r->payload_bytes);
-    r->crc = mn_crc32c(seed_of(batch->salt, offset), r, offsetof(struct mn_record, crc));
+    mn_record_seal(r, batch->salt, offset);
+    batch->touched += mn_record_touches(r, 0, NULL);
+    batch->takes |= r->op == MN_RECORD_FORGET;
     if (batch->records == 0)
         batch->first_seq = r->seq;
     batch->last_seq = r->seq;
@@ -77,16 +109,13 @@ uint64_t mn_batch_add(struct mn_batch *batch, const struct mn_record *record, co
     return offset;
 }
 
-/* Checksums of the blocks of [0, bytes) into crcs; returns their number. */
-static uint32_t block_crcs(const uint8_t *data, uint64_t bytes, uint32_t salt, uint64_t offset, uint32_t *crcs)
+/* Checksums of the blocks of [0, bytes) into crcs. */
+static void block_crcs(const uint8_t *data, uint64_t bytes, uint32_t salt, uint64_t offset, uint32_t *crcs)
 {
-    uint32_t n = 0;
-    for (uint64_t at = 0; at < bytes; at += MN_WAL_BLOCK, n++) {
+    for (uint64_t at = 0; at < bytes; at += MN_WAL_BLOCK) {
         uint64_t length = bytes - at < MN_WAL_BLOCK ? bytes - at : MN_WAL_BLOCK;
-        uint32_t crc = mn_crc32c(seed_of(salt, offset + at), data + at, length);
-        memcpy(&crcs[n], &crc, sizeof crc);
+        *crcs++ = mn_crc32c(seed_of(salt, offset + at), data + at, length);
     }
-    return n;
 }
 
 uint64_t mn_batch_chain(uint64_t prev_chain, const uint32_t *crcs, uint32_t blocks)
@@ -97,37 +126,67 @@ uint64_t mn_batch_chain(uint64_t prev_chain, const uint32_t *crcs, uint32_t bloc
                       &link); /* not prev_chain: the hash folds it with link.lo, and the two would cancel out */
 }
 
+uint64_t mn_batch_seal(uint8_t *data, uint64_t offset, uint32_t salt, const struct mn_batch_frame *f)
+{
+    struct mn_batch_header *header = (struct mn_batch_header *)(void *)data;
+    struct mn_batch_footer *footer = (struct mn_batch_footer *)(void *)(data + f->footer_at);
+    uint32_t blocks = (uint32_t)blocks_of(f->footer_at);
+    uint64_t footer_bytes = mn_footer_bytes(f->touched, f->records, blocks);
+    *header = (struct mn_batch_header){.magic = MN_BATCH_MAGIC,
+                                       .first_seq = f->first_seq,
+                                       .last_seq = f->last_seq,
+                                       .durable_seq = f->durable_seq,
+                                       .prev_chain = f->prev_chain,
+                                       .wall_ns = f->wall_ns,
+                                       .bytes = (uint32_t)f->bytes,
+                                       .footer_at = (uint32_t)f->footer_at,
+                                       .records = f->records,
+                                       .footer_bytes = (uint32_t)footer_bytes + 4};
+    header->crc = mn_crc32c(seed_of(salt, offset), header, offsetof(struct mn_batch_header, crc));
+    memset(data + f->records_end, 0, f->footer_at - f->records_end);
+    if (f->touched > 0)
+        memmove(footer + 1, f->touches, f->touched * sizeof *f->touches);
+    footer->touched = f->touched;
+    footer->records = f->records;
+    uint32_t *offsets = (uint32_t *)(uintptr_t)mn_footer_records(footer), *crcs = offsets + f->records;
+    memcpy(offsets, f->record_at, (size_t)f->records * 4);
+    block_crcs(data, f->footer_at, salt, offset, crcs);
+    uint64_t chain = f->chain ? f->chain : mn_batch_chain(f->prev_chain, crcs, blocks);
+    *footer = (struct mn_batch_footer){.magic = MN_FOOTER_MAGIC,
+                                       .chain = chain,
+                                       .first_seq = f->first_seq,
+                                       .last_seq = f->last_seq,
+                                       .records = f->records,
+                                       .blocks = blocks,
+                                       .touched = f->touched,
+                                       .records_end = (uint32_t)f->records_end};
+    crcs[blocks] = mn_crc32c(seed_of(salt, offset + f->footer_at), footer, footer_bytes);
+    uint64_t used = f->footer_at + footer_bytes + 4;
+    memset(data + used, 0, f->bytes - used);
+    return chain;
+}
+
 uint64_t mn_batch_finish(struct mn_batch *batch, uint64_t durable_seq, int64_t wall_ns, uint64_t *chain)
 {
-    uint64_t footer_at = batch->at;
-    struct mn_batch_footer *footer = (struct mn_batch_footer *)(void *)(batch->data + footer_at);
-    uint32_t *offsets = (uint32_t *)(void *)(footer + 1);
-    uint64_t bytes = mn_batch_bytes(footer_at - sizeof(struct mn_batch_header), batch->records);
-    uint32_t blocks = (uint32_t)((footer_at + MN_WAL_BLOCK - 1) / MN_WAL_BLOCK);
-    uint32_t *end = offsets + batch->records + blocks;
-    struct mn_batch_header *header = (struct mn_batch_header *)(void *)batch->data;
-    *header = (struct mn_batch_header){
-        .magic = MN_BATCH_MAGIC,
-        .first_seq = batch->first_seq,
-        .last_seq = batch->last_seq,
-        .durable_seq = durable_seq,
-        .prev_chain = *chain,
-        .wall_ns = wall_ns,
-        .bytes = (uint32_t)bytes,
-        .footer_at = (uint32_t)footer_at,
-        .records = batch->records,
-        .footer_bytes = (uint32_t)((uint8_t *)(end + 1) - (uint8_t *)footer),
-    };
-    header->crc = mn_crc32c(seed_of(batch->salt, batch->offset), header, offsetof(struct mn_batch_header, crc));
-    memcpy(offsets, batch->record_at, (size_t)batch->records * 4);
-    block_crcs(batch->data, footer_at, batch->salt, batch->offset, offsets + batch->records);
-    *chain = mn_batch_chain(*chain, offsets + batch->records, blocks);
-    *footer = (struct mn_batch_footer){MN_FOOTER_MAGIC, *chain, batch->records, blocks};
-    *end = mn_crc32c(seed_of(batch->salt, batch->offset + footer_at), footer,
-                     (size_t)((uint8_t *)end - (uint8_t *)footer));
-    uint8_t *used = (uint8_t *)(end + 1);
-    memset(used, 0, (size_t)(batch->data + bytes - used));
-    return bytes;
+    struct mn_batch_frame frame = {.first_seq = batch->first_seq,
+                                   .last_seq = batch->last_seq,
+                                   .durable_seq = durable_seq,
+                                   .prev_chain = *chain,
+                                   .wall_ns = wall_ns,
+                                   .record_at = batch->record_at,
+                                   .records = batch->records,
+                                   .touched = batch->touched,
+                                   .records_end = batch->at};
+    frame.footer_at = batch->takes ? mn_round_up(batch->at, MN_WAL_BLOCK) : batch->at;
+    uint64_t footer_bytes = mn_footer_bytes(batch->touched, batch->records, blocks_of(frame.footer_at)) + 4;
+    frame.bytes = mn_round_up(frame.footer_at + footer_bytes, MN_WAL_BLOCK);
+    struct mn_batch_touch *touches =
+        (struct mn_batch_touch *)(void *)(batch->data + frame.footer_at + sizeof(struct mn_batch_footer));
+    frame.touches = touches;
+    for (uint32_t i = 0; i < batch->records; i++)
+        touches += mn_record_touches((const void *)(batch->data + batch->record_at[i]), i, touches);
+    *chain = mn_batch_seal(batch->data, batch->offset, batch->salt, &frame);
+    return frame.bytes;
 }
 
 void mn_wal_header_seal(struct mn_wal_header *header)
@@ -135,11 +194,15 @@ void mn_wal_header_seal(struct mn_wal_header *header)
     header->crc = mn_crc32c(0, header, offsetof(struct mn_wal_header, crc));
 }
 
+bool mn_wal_header_whole(const struct mn_wal_header *h)
+{
+    return h->magic == MN_WAL_MAGIC && h->crc == mn_crc32c(0, h, offsetof(struct mn_wal_header, crc));
+}
+
 bool mn_wal_header_valid(const struct mn_wal_header *h, const uint8_t store_uuid[16], uint64_t number, uint64_t bytes)
 {
-    return h->magic == MN_WAL_MAGIC && h->crc == mn_crc32c(0, h, offsetof(struct mn_wal_header, crc)) &&
-           h->format == MN_WAL_FORMAT && memcmp(h->store_uuid, store_uuid, 16) == 0 && h->number == number &&
-           h->bytes == bytes;
+    return mn_wal_header_whole(h) && h->format == MN_WAL_FORMAT && memcmp(h->store_uuid, store_uuid, 16) == 0 &&
+           h->number == number && h->bytes == bytes;
 }
 
 bool mn_batch_header_valid(const struct mn_batch_header *h, uint32_t salt, uint64_t offset, uint64_t segment_bytes)
@@ -149,21 +212,21 @@ bool mn_batch_header_valid(const struct mn_batch_header *h, uint32_t salt, uint6
         return false;
     return h->bytes % MN_WAL_BLOCK == 0 && h->bytes <= segment_bytes - offset && h->footer_at >= sizeof *h &&
            h->footer_at <= h->bytes && h->footer_bytes <= h->bytes - h->footer_at &&
-           h->footer_bytes >= sizeof(struct mn_batch_footer) + 8 && h->first_seq <= h->last_seq && h->records > 0;
+           h->footer_bytes >= sizeof(struct mn_batch_footer) + 12 && h->first_seq <= h->last_seq && h->records > 0;
 }
 
-bool mn_batch_footer_valid(const struct mn_batch_header *h, uint32_t salt, uint64_t offset)
+bool mn_batch_footer_valid(const struct mn_batch_footer *footer, uint32_t salt, uint64_t offset, uint64_t at,
+                           uint64_t room)
 {
-    const struct mn_batch_footer *footer =
-        (const struct mn_batch_footer *)(const void *)((const uint8_t *)h + h->footer_at);
-    uint64_t blocks = ((uint64_t)h->footer_at + MN_WAL_BLOCK - 1) / MN_WAL_BLOCK;
-    uint64_t bytes = sizeof *footer + 4 * ((uint64_t)h->records + blocks + 1);
-    if (footer->magic != MN_FOOTER_MAGIC || footer->records != h->records || footer->blocks != blocks ||
-        bytes != h->footer_bytes)
-        return false;
     uint32_t crc;
-    memcpy(&crc, (const uint8_t *)footer + bytes - 4, 4);
-    return crc == mn_crc32c(seed_of(salt, offset + h->footer_at), footer, bytes - 4);
+    if (room < sizeof *footer + sizeof crc || footer->magic != MN_FOOTER_MAGIC)
+        return false;
+    uint64_t bytes = mn_footer_bytes(footer->touched, footer->records, footer->blocks);
+    if (bytes > room - sizeof crc || footer->blocks != blocks_of(at - offset) || footer->records_end > at - offset ||
+        footer->records_end < sizeof(struct mn_batch_header))
+        return false;
+    memcpy(&crc, (const uint8_t *)footer + bytes, sizeof crc);
+    return crc == mn_crc32c(seed_of(salt, at), footer, bytes);
 }
 
 bool mn_record_header_valid(const struct mn_record *r, uint32_t salt, uint64_t offset, uint64_t end)

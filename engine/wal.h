@@ -18,24 +18,36 @@ struct mn_wal_segment {
     struct mn_wal_header header; /* of whichever copy is whole */
     bool unused;                 /* zeros where both headers should be: prepared, never begun */
     bool cut;                    /* shorter than its header says: what is left of it is scanned */
+    uint64_t durable_seq;        /* known to have been durable, by whoever scans; 0 = only its own bytes say */
 };
 
 /* Maps segment `number` and finds its header. MN_CORRUPT when both copies of the header are damaged (the mapping then
- * stays, header.salt unknown) or the file is too short to have one (base is NULL then). */
+ * stays, header.salt unknown) or the file is too short to have one (base is NULL then). MN_VERSION_MISMATCH when it is
+ * whole and of another format. */
 enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store *store, uint64_t number) MN_MUST_USE;
 void mn_wal_unmap(struct mn_wal_segment *segment);
 
 /* A stretch of a segment that is not what it should be. */
 struct mn_wal_damage {
     uint64_t offset, bytes;
-    uint64_t after_seq;     /* the last whole seq before it */
+    uint64_t after_seq;           /* the last whole seq before it */
+    uint64_t first_seq, last_seq; /* what it holds, or held; last 0 = not known */
     uint64_t later_durable; /* the largest durable_seq that a whole batch behind it names, in this segment; 0 = none */
     bool complete;          /* it was written to its end: what does not match has changed since */
-    bool
-        salvaged; /* it was durable, so the records in it that are whole are visited; else it counts as never written */
-    bool intact;  /* all of its records are whole: only what surrounds them is damaged */
-    bool headed;  /* it begins with a whole batch header */
+    bool salvaged;          /* it was durable, so what is whole in it is visited; else it counts as never written */
+    bool intact;            /* nothing in it is lost: only what surrounds the records, or what a footer tells again */
+    const struct mn_batch_header *header; /* of the batch that it is, when whole */
+    const struct mn_batch_footer *footer; /* the same */
+    uint64_t records_end;                 /* in the segment: behind the records of that batch, at most */
     const char *what;
+};
+
+/* A record that is not whole. */
+struct mn_wal_lost {
+    const struct mn_record *header;       /* NULL: damaged too */
+    const struct mn_batch_touch *touches; /* the ids that it touched, as far as they are known */
+    uint32_t touched;
+    uint64_t seq; /* its own; with a damaged header the first that it may have had */
 };
 
 struct mn_wal_visitor {
@@ -43,9 +55,8 @@ struct mn_wal_visitor {
     /* Each whole record in order. */
     enum mn_status (*record)(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
                              uint64_t offset);
-    /* A record whose header is whole and whose payload is not. May be NULL. */
-    enum mn_status (*bad_record)(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
-                                 uint64_t offset);
+    /* In the same order. May be NULL. `lost` is good for the call alone. */
+    enum mn_status (*lost)(void *context, const struct mn_wal_segment *segment, const struct mn_wal_lost *lost);
     /* May be NULL. */
     enum mn_status (*damage)(void *context, const struct mn_wal_segment *segment, const struct mn_wal_damage *damage);
 };
@@ -58,10 +69,12 @@ struct mn_wal_extent {
 
 /* Walks a segment's batches and checks every block. Resynchronises behind damage at the next whole batch header. Bytes
  * behind the end must be zero; if not, that is damage too. A batch that is not whole counts as never written (a torn
- * end), unless its bytes say that it was durable: see durability in README. The verdict depends on the segment's bytes
- * alone, so all readers agree. */
+ * end), unless a later one, its own bytes or segment->durable_seq say that it was durable. */
 enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, const struct mn_wal_visitor *visitor,
                            struct mn_wal_extent *extent) MN_MUST_USE;
+
+/* True when all bytes are. */
+bool mn_wal_zero(const uint8_t *p, uint64_t bytes);
 
 /* For `mneme verify`: every checksum of a segment. What lies above durable_seq is still being written and is not
  * judged. */

@@ -13,7 +13,7 @@
 
 #define SECTOR 512u /* what a disk writes as a whole */
 
-static bool all_zero(const uint8_t *p, uint64_t bytes)
+bool mn_wal_zero(const uint8_t *p, uint64_t bytes)
 {
     /* A region is zero when it begins with a zero word and each byte equals the one eight before. */
     if (bytes == 0)
@@ -25,17 +25,34 @@ static bool all_zero(const uint8_t *p, uint64_t bytes)
     return bytes <= 8 || memcmp(p, p + 8, bytes - 8) == 0;
 }
 
+/* A header that is whole, of this store and this place, and of a format that this program does not know. */
+static enum mn_status check_format(const struct mn_wal_segment *segment, const struct mn_wal_header *h)
+{
+    struct mn_wal_header as_ours = *h;
+    as_ours.format = MN_WAL_FORMAT;
+    mn_wal_header_seal(&as_ours);
+    if (h->format == MN_WAL_FORMAT || !mn_wal_header_whole(h) ||
+        !mn_wal_header_valid(&as_ours, segment->store->uuid, segment->number, segment->bytes))
+        return MN_OK;
+    return MN_FAIL(MN_VERSION_MISMATCH,
+                   "log segment %" PRIu64 " has format %u, this program reads and writes format %u: start the version "
+                   "that wrote it; nothing was changed",
+                   segment->number, h->format, MN_WAL_FORMAT);
+}
+
 static enum mn_status find_header(struct mn_wal_segment *segment)
 {
     const uint8_t *uuid = segment->store->uuid;
     uint64_t blocks = segment->bytes / MN_WAL_BLOCK;
     const struct mn_wal_header *first = (const void *)segment->base;
     const struct mn_wal_header *last = (const void *)(segment->base + (blocks - 1) * MN_WAL_BLOCK);
+    MN_TRY(check_format(segment, first));
+    MN_TRY(check_format(segment, last));
     if (mn_wal_header_valid(first, uuid, segment->number, segment->bytes)) {
         segment->header = *first;
     } else if (mn_wal_header_valid(last, uuid, segment->number, segment->bytes)) {
         segment->header = *last;
-    } else if (all_zero((const uint8_t *)first, MN_WAL_BLOCK) && all_zero((const uint8_t *)last, MN_WAL_BLOCK)) {
+    } else if (mn_wal_zero((const uint8_t *)first, MN_WAL_BLOCK) && mn_wal_zero((const uint8_t *)last, MN_WAL_BLOCK)) {
         segment->unused = true;
     } else if (mn_wal_header_valid(first, uuid, segment->number, first->bytes) && first->bytes > segment->bytes) {
         segment->header = *first;
@@ -105,50 +122,53 @@ static uint64_t resynchronise(const struct scan *s, uint64_t from)
 /* A run of blocks that is, or was, one batch. */
 struct stretch {
     uint64_t offset, bytes;
-    uint64_t records_end; /* offset behind its records */
-    uint32_t records;     /* how many there should be; 0 = not known */
-    bool headed, complete;
+    uint64_t records_end;                 /* behind its records, at most */
+    const struct mn_batch_header *header; /* NULL: not whole */
+    const struct mn_batch_footer *footer;
+    bool complete, intact;
     const char *what;
 };
 
-/* Judges a stretch (rules 1 and 2 of "torn tail or rot": a later batch knew it durable, or it was written to its end)
- * and reports it; returns whether it was durable. */
-static enum mn_status report(struct scan *s, const struct stretch *stretch, bool intact, bool *durable)
+/* Judges a stretch (rules 1 to 3 of "torn tail or rot": a later batch knew it durable, it was written to its end, or
+ * the caller knows it) and reports it; returns whether it was durable. */
+static enum mn_status report(struct scan *s, const struct stretch *stretch, bool *durable)
 {
     struct mn_wal_damage damage = {.offset = stretch->offset,
                                    .bytes = stretch->bytes,
                                    .after_seq = s->extent->last_seq,
+                                   .first_seq = s->extent->last_seq + 1,
                                    .complete = stretch->complete,
-                                   .intact = intact,
-                                   .headed = stretch->headed,
+                                   .intact = stretch->intact,
+                                   .header = stretch->header,
+                                   .footer = stretch->footer,
+                                   .records_end = stretch->records_end,
                                    .what = stretch->what};
+    uint64_t next_first = 0;
     for (uint64_t at = resynchronise(s, stretch->offset + stretch->bytes); at < limit(s);) {
         const struct mn_batch_header *later = batch_at(s, at);
+        if (next_first == 0)
+            next_first = later->first_seq;
         if (later->durable_seq > damage.later_durable)
             damage.later_durable = later->durable_seq;
         at = resynchronise(s, at + later->bytes);
     }
-    damage.salvaged = *durable = stretch->complete || damage.later_durable > damage.after_seq;
+    damage.last_seq = next_first ? next_first - 1 : 0;
+    if (stretch->header || stretch->footer) {
+        damage.first_seq = stretch->header ? stretch->header->first_seq : stretch->footer->first_seq;
+        damage.last_seq = stretch->header ? stretch->header->last_seq : stretch->footer->last_seq;
+    }
+    uint64_t known = s->segment->durable_seq > damage.later_durable ? s->segment->durable_seq : damage.later_durable;
+    damage.salvaged = *durable = stretch->complete || known > damage.after_seq;
     return s->visitor->damage ? s->visitor->damage(s->visitor->context, s->segment, &damage) : MN_OK;
 }
 
-/* True when any 512-byte sector of a bad block still has the zeros it was prepared with: its write may not have ended.
- */
-static bool has_zero_sector(const uint8_t *block, uint64_t bytes)
+/* True when any 512-byte sector of [at, end) still has the zeros it was prepared with: its write may not have ended.
+ * The first and the last may lie in it in part. */
+static bool has_zero_sector(const uint8_t *base, uint64_t at, uint64_t end)
 {
-    for (uint64_t at = 0; at + SECTOR <= bytes; at += SECTOR)
-        if (all_zero(block + at, SECTOR))
-            return true;
-    return false;
-}
-
-/* The same for the footer, which may begin and end in the middle of a sector. */
-static bool footer_torn(const uint8_t *batch, const struct mn_batch_header *h)
-{
-    uint64_t end = (uint64_t)h->footer_at + h->footer_bytes;
-    for (uint64_t at = h->footer_at, next; at < end; at = next) {
+    for (uint64_t next; at < end; at = next) {
         next = (at / SECTOR + 1) * SECTOR;
-        if (all_zero(batch + at, (next < end ? next : end) - at))
+        if (mn_wal_zero(base + at, (next < end ? next : end) - at))
             return true;
     }
     return false;
@@ -159,29 +179,43 @@ struct block_check {
     bool torn; /* a bad block has a zero sector */
 };
 
-static struct block_check check_blocks(const struct scan *s, const struct mn_batch_header *h, uint64_t offset)
+static struct block_check check_blocks(const struct scan *s, const struct stretch *stretch)
 {
     struct block_check check = {0};
-    const uint8_t *base = (const uint8_t *)h;
-    const struct mn_batch_footer *footer = (const void *)(base + h->footer_at);
-    const uint32_t *crcs = (const uint32_t *)(const void *)(footer + 1) + h->records;
+    const struct mn_batch_footer *footer = stretch->footer;
+    const uint32_t *crcs = mn_footer_block_crcs(footer);
+    const uint8_t *base = s->segment->base;
+    uint64_t footer_at = (uint64_t)((const uint8_t *)footer - base);
     for (uint32_t i = 0; i < footer->blocks; i++) {
-        uint64_t at = (uint64_t)i * MN_WAL_BLOCK;
-        uint64_t length = h->footer_at - at < MN_WAL_BLOCK ? h->footer_at - at : MN_WAL_BLOCK;
-        if (crcs[i] == mn_crc32c(s->segment->header.salt ^ (uint32_t)(offset + at), base + at, length))
+        uint64_t at = stretch->offset + (uint64_t)i * MN_WAL_BLOCK, end = at + MN_WAL_BLOCK;
+        end = end < footer_at ? end : footer_at;
+        if (crcs[i] == mn_crc32c(s->segment->header.salt ^ (uint32_t)at, base + at, end - at))
             continue;
         check.bad++;
-        check.torn |= has_zero_sector(base + at, length);
+        /* Whole sectors only: the footer's own checksum speaks for the one that it begins in. */
+        end = end < stretch->records_end ? end : stretch->records_end;
+        check.torn |= has_zero_sector(base, at, end / SECTOR * SECTOR);
     }
     return check;
+}
+
+/* ---- records ---- */
+
+/* The record at `at`, when its header is whole. */
+static const struct mn_record *record_at(const struct scan *s, uint64_t at, uint64_t end)
+{
+    const struct mn_record *r = (const struct mn_record *)(const void *)(s->segment->base + at);
+    bool whole = at % MN_RECORD_ALIGN == 0 && at + sizeof *r <= end &&
+                 mn_record_header_valid(r, s->segment->header.salt, at, end);
+    return whole ? r : NULL;
 }
 
 /* The record at *at or the next one behind it that has a whole header, NULL at the end; *at moves behind it. */
 static const struct mn_record *next_record(const struct scan *s, uint64_t *at, uint64_t end)
 {
     for (; *at + sizeof(struct mn_record) <= end; *at += MN_RECORD_ALIGN) {
-        const struct mn_record *r = (const struct mn_record *)(const void *)(s->segment->base + *at);
-        if (!mn_record_header_valid(r, s->segment->header.salt, *at, end))
+        const struct mn_record *r = record_at(s, *at, end);
+        if (!r)
             continue; /* damaged: the next record begins at some later multiple */
         *at += sizeof *r + r->payload_bytes;
         return r;
@@ -194,104 +228,168 @@ static uint64_t offset_of(const struct scan *s, const struct mn_record *r)
     return (uint64_t)((const uint8_t *)r - s->segment->base);
 }
 
-/* True when each byte of the stretch's records is as it was written. */
+static bool is_whole(const struct scan *s, const struct mn_record *r)
+{
+    return r && r->op != MN_RECORD_LOST && mn_record_payload_valid(r, s->segment->header.salt, offset_of(s, r));
+}
+
+/* Walks the records that a whole footer lists. */
+struct listed {
+    const struct mn_record *record; /* NULL: its header is damaged */
+    const struct mn_batch_touch *touches;
+    uint32_t touched, number;
+};
+static bool next_listed(const struct scan *s, const struct stretch *stretch, struct listed *l)
+{
+    const struct mn_batch_footer *footer = stretch->footer;
+    const struct mn_batch_touch *all = mn_footer_touches(footer);
+    l->touches = l->touches ? l->touches + l->touched : all;
+    if (l->number == footer->records)
+        return false;
+    l->record = record_at(s, stretch->offset + mn_footer_records(footer)[l->number], stretch->records_end);
+    for (l->touched = 0; l->touches + l->touched < all + footer->touched && l->touches[l->touched].record == l->number;)
+        l->touched++;
+    l->number++;
+    return true;
+}
+
+/* What a forget took away is known as well as from its record. */
+static bool tells_all(const struct listed *l)
+{
+    for (uint32_t i = 0; i < l->touched; i++)
+        if (l->touches[i].op != MN_RECORD_FORGET)
+            return false;
+    return l->touched > 0;
+}
+
+/* True when nothing that the stretch's records said is lost. */
 static bool records_whole(const struct scan *s, const struct stretch *stretch)
 {
     uint64_t at = stretch->offset + sizeof(struct mn_batch_header);
     uint32_t count = 0;
-    while (at < stretch->records_end) {
-        uint64_t expected = at;
-        const struct mn_record *r = next_record(s, &at, stretch->records_end);
-        if (!r || offset_of(s, r) != expected || !mn_record_payload_valid(r, s->segment->header.salt, expected))
+    for (struct listed l = {0}; stretch->footer && next_listed(s, stretch, &l);)
+        if (!is_whole(s, l.record) && !tells_all(&l))
             return false;
-        count++;
+    if (stretch->footer || !stretch->header)
+        return stretch->footer != NULL;
+    for (uint64_t expected = at; count < stretch->header->records; expected = at, count++) {
+        const struct mn_record *r = next_record(s, &at, stretch->records_end);
+        if (!r || offset_of(s, r) != expected || !is_whole(s, r))
+            return false;
     }
-    return count == stretch->records;
+    return mn_wal_zero(s->segment->base + at, stretch->records_end - at);
 }
 
-/* Visits the records of a stretch one after the other. `trusted`: payloads need no check. */
-static enum mn_status visit_records(struct scan *s, const struct stretch *stretch, bool trusted)
+static enum mn_status visit_lost(struct scan *s, const struct mn_record *r, const struct mn_batch_touch *touches,
+                                 uint32_t touched, uint64_t seq)
+{
+    struct mn_wal_lost lost = {.header = r, .touches = touches, .touched = touched, .seq = r ? r->seq : seq};
+    return s->visitor->lost ? s->visitor->lost(s->visitor->context, s->segment, &lost) : MN_OK;
+}
+
+static void note_seq(struct scan *s, uint64_t seq)
+{
+    if (seq > s->extent->last_seq)
+        s->extent->last_seq = seq;
+}
+
+/* Visits the records that the footer lists. `trusted`: payloads need no check. */
+static enum mn_status visit_listed(struct scan *s, const struct stretch *stretch, bool trusted)
+{
+    const struct mn_wal_visitor *v = s->visitor;
+    uint64_t seq = stretch->footer->first_seq;
+    for (struct listed l = {0}; next_listed(s, stretch, &l);) {
+        const struct mn_record *r = l.record;
+        if (r && trusted ? r->op != MN_RECORD_LOST : is_whole(s, r))
+            MN_TRY(v->record(v->context, s->segment, r, offset_of(s, r)));
+        else
+            MN_TRY(visit_lost(s, r, l.touches, l.touched, seq));
+        if (r)
+            note_seq(s, seq = r->seq);
+    }
+    note_seq(s, stretch->footer->last_seq);
+    return MN_OK;
+}
+
+/* Visits what looks like a record. Of one with a damaged payload the header still tells which id it put. */
+static enum mn_status visit_found(struct scan *s, const struct stretch *stretch)
 {
     const struct mn_wal_visitor *v = s->visitor;
     const struct mn_record *r;
     for (uint64_t at = stretch->offset + sizeof(struct mn_batch_header);
          (r = next_record(s, &at, stretch->records_end)) != NULL;) {
-        uint64_t offset = offset_of(s, r);
-        if (trusted || mn_record_payload_valid(r, s->segment->header.salt, offset))
-            MN_TRY(v->record(v->context, s->segment, r, offset));
-        else if (v->bad_record)
-            MN_TRY(v->bad_record(v->context, s->segment, r, offset));
-        if (r->seq > s->extent->last_seq)
-            s->extent->last_seq = r->seq;
+        struct mn_batch_touch touch;
+        if (is_whole(s, r))
+            MN_TRY(v->record(v->context, s->segment, r, offset_of(s, r)));
+        else
+            MN_TRY(visit_lost(s, r, &touch, r->op == MN_RECORD_PUT ? mn_record_touches(r, 0, &touch) : 0, r->seq));
+        note_seq(s, r->seq);
     }
+    if (stretch->header)
+        note_seq(s, stretch->header->last_seq);
     return MN_OK;
 }
 
-static void extend(struct scan *s, const struct mn_batch_header *h)
+static enum mn_status visit(struct scan *s, const struct stretch *stretch, bool trusted)
 {
-    struct mn_wal_extent *e = s->extent;
-    e->batches++;
-    if (h->last_seq > e->last_seq)
-        e->last_seq = h->last_seq;
-    if (h->durable_seq > e->last_durable)
-        e->last_durable = h->durable_seq;
-    e->last_wall_ns = h->wall_ns;
+    const struct mn_batch_header *h = stretch->header;
+    s->extent->batches++;
+    s->extent->end = stretch->offset + stretch->bytes;
+    MN_TRY(stretch->footer ? visit_listed(s, stretch, trusted) : visit_found(s, stretch));
+    if (h && h->durable_seq > s->extent->last_durable)
+        s->extent->last_durable = h->durable_seq;
+    if (h)
+        s->extent->last_wall_ns = h->wall_ns;
+    return MN_OK;
 }
+
+/* ---- batches ---- */
 
 /* One batch with a whole header. */
 static enum mn_status scan_batch(struct scan *s, const struct mn_batch_header *h, uint64_t offset)
 {
     const uint8_t *base = (const uint8_t *)h;
-    struct stretch stretch = {.offset = offset,
-                              .bytes = h->bytes,
-                              .records_end = offset + h->footer_at,
-                              .records = h->records,
-                              .headed = true};
-    bool footer_whole = mn_batch_footer_valid(h, s->segment->header.salt, offset);
     const struct mn_batch_footer *footer = (const void *)(base + h->footer_at);
-    uint64_t padding_at = (uint64_t)h->footer_at + h->footer_bytes;
-    struct block_check blocks = footer_whole ? check_blocks(s, h, offset) : (struct block_check){0};
-    bool padding_whole = all_zero(base + padding_at, h->bytes - padding_at);
+    uint64_t footer_end = (uint64_t)h->footer_at + h->footer_bytes;
+    struct stretch stretch = {.offset = offset, .bytes = h->bytes, .records_end = offset + h->footer_at, .header = h};
+    if (mn_batch_footer_valid(footer, s->segment->header.salt, offset, offset + h->footer_at, h->footer_bytes)) {
+        stretch.footer = footer;
+        stretch.records_end = offset + footer->records_end;
+    }
+    struct block_check blocks = stretch.footer ? check_blocks(s, &stretch) : (struct block_check){0};
+    bool padding_whole = mn_wal_zero(base + footer_end, h->bytes - footer_end);
     bool chain_whole = !s->chain_known || h->prev_chain == s->extent->chain;
-    bool whole = footer_whole && blocks.bad == 0, durable = true;
+    bool whole = stretch.footer && blocks.bad == 0, durable = true;
     if (!whole || !padding_whole || !chain_whole) {
-        bool intact = whole || records_whole(s, &stretch);
-        stretch.complete = footer_whole ? !blocks.torn : intact && !footer_torn(base, h);
-        stretch.what = !footer_whole  ? "the footer of a batch is damaged"
-                       : blocks.bad   ? "a block of a batch does not match its checksum"
-                       : !chain_whole ? "a batch does not follow the one before it"
-                                      : "bytes behind a batch are not zero";
-        MN_TRY(report(s, &stretch, intact, &durable));
+        stretch.intact = whole || records_whole(s, &stretch);
+        stretch.complete = stretch.footer ? !blocks.torn
+                                          : stretch.intact && !has_zero_sector(s->segment->base, offset + h->footer_at,
+                                                                               offset + footer_end);
+        stretch.what = !stretch.footer ? "the footer of a batch is damaged"
+                       : blocks.bad    ? "a block of a batch does not match its checksum"
+                       : !chain_whole  ? "a batch does not follow the one before it"
+                                       : "bytes behind a batch are not zero";
+        MN_TRY(report(s, &stretch, &durable));
     }
     s->extent->end = offset + h->bytes;
     s->chain_known = whole;
     if (whole)
         s->extent->chain = footer->chain;
-    if (!whole && !durable)
-        return MN_OK; /* a torn end: never acknowledged, so wholly absent */
-    MN_TRY(visit_records(s, &stretch, whole));
-    extend(s, h);
-    return MN_OK;
+    return whole || durable ? visit(s, &stretch, whole) : MN_OK; /* a torn end: never acknowledged, so wholly absent */
 }
 
 /* A whole footer of the batch whose header stood at stretch->offset: says where that batch ends. */
 static void find_footer(const struct scan *s, struct stretch *stretch)
 {
     uint64_t end = stretch->offset + stretch->bytes;
-    for (uint64_t at = stretch->offset + sizeof(struct mn_batch_header);
-         at + sizeof(struct mn_batch_footer) + 12 <= end; at += MN_RECORD_ALIGN) {
+    for (uint64_t at = stretch->offset + sizeof(struct mn_batch_header); at < end; at += MN_RECORD_ALIGN) {
         const struct mn_batch_footer *footer = (const void *)(s->segment->base + at);
-        uint64_t bytes = sizeof *footer + 4 * ((uint64_t)footer->records + footer->blocks);
-        uint32_t crc;
-        if (footer->magic != MN_FOOTER_MAGIC || bytes + sizeof crc > end - at)
+        if (!mn_batch_footer_valid(footer, s->segment->header.salt, stretch->offset, at, end - at))
             continue;
-        memcpy(&crc, (const uint8_t *)footer + bytes, sizeof crc);
-        if (crc != mn_crc32c(s->segment->header.salt ^ (uint32_t)at, footer, bytes) ||
-            footer->blocks != (at - stretch->offset + MN_WAL_BLOCK - 1) / MN_WAL_BLOCK)
-            continue;
-        stretch->records_end = at;
-        stretch->records = footer->records;
-        stretch->bytes = mn_round_up(at + bytes + sizeof crc, MN_WAL_BLOCK) - stretch->offset;
+        uint64_t bytes = mn_footer_bytes(footer->touched, footer->records, footer->blocks) + 4;
+        stretch->footer = footer;
+        stretch->records_end = stretch->offset + footer->records_end;
+        stretch->bytes = mn_round_up(at + bytes, MN_WAL_BLOCK) - stretch->offset;
         return;
     }
 }
@@ -307,19 +405,15 @@ static enum mn_status scan_headless(struct scan *s, uint64_t offset, uint64_t *n
                                                       : "the header of a batch is damaged"};
     bool durable;
     find_footer(s, &stretch);
-    bool intact = stretch.records > 0 && records_whole(s, &stretch);
-    if (stretch.records > 0)
+    stretch.intact = records_whole(s, &stretch);
+    if (stretch.footer)
         stretch.what = "the header of a batch is damaged";
     /* A sector lands as a whole: a header that did not would be zero. */
-    stretch.complete = intact && !all_zero(s->segment->base + offset, SECTOR);
-    MN_TRY(report(s, &stretch, intact, &durable));
+    stretch.complete = stretch.intact && !mn_wal_zero(s->segment->base + offset, SECTOR);
+    MN_TRY(report(s, &stretch, &durable));
     s->chain_known = false;
     *next = offset + stretch.bytes;
-    if (!durable)
-        return MN_OK;
-    s->extent->end = *next;
-    s->extent->batches++;
-    return visit_records(s, &stretch, false);
+    return durable ? visit(s, &stretch, false) : MN_OK;
 }
 
 enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, const struct mn_wal_visitor *visitor,
@@ -338,120 +432,13 @@ enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, const struct mn
             at += bytes;
             continue;
         }
-        if (all_zero(segment->base + at, limit(&s) - at))
+        if (mn_wal_zero(segment->base + at, limit(&s) - at))
             break; /* the end, as prepared */
         MN_TRY(scan_headless(&s, at, &at));
     }
     bool durable;
     struct stretch missing = {.offset = limit(&s), .what = "the file is shorter than it was made"};
-    return segment->cut ? report(&s, &missing, false, &durable) : MN_OK;
-}
-
-struct verification {
-    mn_damage_fn damaged;
-    void *context;
-    uint64_t durable_seq;
-    const char *path;
-};
-
-/* Where the log goes on behind segment `number`, as the next one that was begun says: *seq is the newest before it.
- * False: nowhere. */
-static enum mn_status find_successor(const struct mn_store *store, uint64_t number, uint64_t *seq, bool *found)
-{
-    uint64_t *numbers;
-    uint32_t count;
-    *found = false;
-    MN_TRY(mn_wal_list(store, &numbers, &count));
-    for (uint32_t i = 0; i < count && !*found; i++) {
-        struct mn_wal_segment next;
-        if (numbers[i] <= number)
-            continue;
-        *found = mn_wal_map(&next, store, numbers[i]) == MN_OK && !next.unused;
-        *seq = *found ? next.header.prev_last_seq : 0;
-        mn_wal_unmap(&next);
-    }
-    free(numbers);
-    return MN_OK;
-}
-
-static enum mn_status pass_record(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
-                                  uint64_t offset)
-{
-    return MN_OK;
-}
-
-/* Bytes that a write which did not end may have left: the beginning of a batch, or sectors of one whose first did not
- * land. A lone byte among zeros is neither. */
-static bool may_be_torn(const struct mn_wal_segment *segment, const struct mn_wal_damage *damage)
-{
-    const uint8_t *p = segment->base + damage->offset;
-    uint64_t at = 0, end = damage->bytes;
-    if (damage->headed)
-        return true;
-    if (!all_zero(p, SECTOR))
-        return false;
-    while (at < end && p[at] == 0)
-        at++;
-    return at + 1 < end && !all_zero(p + at + 1, end - at - 1);
-}
-
-static enum mn_status tell_damage(void *context, const struct mn_wal_segment *segment,
-                                  const struct mn_wal_damage *damage)
-{
-    struct verification *v = context;
-    char what[160];
-    if (damage->after_seq >= v->durable_seq)
-        return MN_OK; /* the end of the active segment: being written */
-    if (damage->bytes == 0)
-        return MN_OK; /* a cut file, told of below */
-    if (!damage->salvaged && may_be_torn(segment, damage)) {
-        uint64_t seq;
-        bool found;
-        MN_TRY(find_successor(segment->store, segment->number, &seq, &found));
-        if (found && seq <= damage->after_seq)
-            return MN_OK; /* a torn end that recovery went on behind: it was never acknowledged */
-    }
-    snprintf(what, sizeof what, "%s (offset %" PRIu64 ", %" PRIu64 " bytes)", damage->what, damage->offset,
-             damage->bytes);
-    v->damaged(v->context, v->path, what);
-    return MN_OK;
-}
-
-enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint64_t durable_seq, uint64_t *bytes,
-                             mn_damage_fn damaged, void *context)
-{
-    char path[MN_PATH_MAX];
-    struct mn_wal_segment segment;
-    struct mn_wal_extent extent;
-    mn_store_wal_path(store, path, number);
-    enum mn_status status = mn_wal_map(&segment, store, number);
-    *bytes += segment.bytes;
-    if (status == MN_CORRUPT) {
-        damaged(context, path, mn_error_text());
-        mn_wal_unmap(&segment);
-        return MN_OK;
-    }
-    MN_TRY(status);
-    struct verification v = {damaged, context, durable_seq, path};
-    struct mn_wal_visitor visitor = {.context = &v, .record = pass_record, .damage = tell_damage};
-    status = mn_wal_scan(&segment, &visitor, &extent);
-    const struct mn_wal_header *copies[] = {(const void *)segment.base,
-                                            (const void *)(segment.base + segment.bytes - MN_WAL_BLOCK)};
-    if (segment.cut)
-        damaged(context, path, "the file is shorter than it was made");
-    for (int i = 0; i < 2 && !segment.unused && !segment.cut; i++) {
-        if (extent.batches <= 1 && all_zero((const uint8_t *)copies[i], MN_WAL_BLOCK))
-            continue; /* the power went before the first sync: this copy never landed, and the other one serves */
-        if (!mn_wal_header_valid(copies[i], store->uuid, number, segment.bytes) ||
-            !all_zero((const uint8_t *)(copies[i] + 1), MN_WAL_BLOCK - sizeof *copies[i]))
-            damaged(context, path, i == 0 ? "the first header block is damaged" : "the last header block is damaged");
-    }
-    struct mn_wal_damage all = {
-        .bytes = segment.bytes}; /* a first batch may have landed without the headers: the keeper makes it anew */
-    if (segment.unused && !all_zero(segment.base, segment.bytes) && !may_be_torn(&segment, &all))
-        damaged(context, path, "a prepared log segment is not zero");
-    mn_wal_unmap(&segment);
-    return status;
+    return segment->cut ? report(&s, &missing, &durable) : MN_OK;
 }
 
 struct number_list {

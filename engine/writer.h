@@ -56,7 +56,7 @@ void mn_writer_acked(struct mn_writer *writer);
  * the selection is freed. Starting needs no pending batch. MN_BUSY above MN_SELECTIONS_MAX at once.
  */
 #define MN_SELECTIONS_MAX   8
-#define MN_SELECTED_IDS_MAX 2000000u /* ids that one forget record can hold; more is MN_TOO_LARGE */
+#define MN_SELECTED_IDS_MAX 1000000u /* ids that one forget record can hold; more is MN_TOO_LARGE */
 struct mn_selection;
 enum mn_status mn_selection_start(struct mn_writer *writer, const struct mn_scope *scope, enum mn_forget_mode mode,
                                   struct mn_selection **selection) MN_MUST_USE;

@@ -240,6 +240,7 @@ uint64_t mn_put_room(const struct mn_writer *w, struct mn_str space, const struc
     room->arena += arena + 8;
     room->records++;
     room->rows++;
+    room->touched++;
     return bytes;
 }
 
@@ -274,6 +275,7 @@ enum mn_status mn_writer_add_put(struct mn_writer *w, const struct mn_write *wri
     bool marked;
     MN_TRY(mn_tail_add_record(tail, (const struct mn_record *)(const void *)(w->batch.data + at), offset, &place.row));
     MN_TRY(mn_parts_put(&w->parts, write->space, id, mn_id_hash(space_hash, id), place, seq, &mark, &marked));
+    w->batch.takes |= marked;
     if (marked)
         MN_TRY(mn_writer_add_mark(w, &mark));
     w->tail_rows++;
@@ -310,6 +312,7 @@ static enum mn_status check_remember(struct mn_writer *w, const struct mn_rememb
     MN_TRY(assign_ids(w, request, space_hash));
     room->bytes += supersedes * mn_record_bytes(0, sizeof(struct mn_id) + request->write.space.length);
     room->records += supersedes;
+    room->touched += supersedes;
     room->bytes += mn_idem_room(&request->write);
     room->records++;
     return MN_OK;

@@ -18,7 +18,8 @@ static bool fits_segment(const struct mn_writer *w, const struct mn_room *room)
         return false;
     const struct mn_tail *tail = &w->parts.own[w->active]->tail;
     uint64_t used = w->batch.records ? w->batch.at - sizeof(struct mn_batch_header) : 0;
-    return mn_batch_bytes(used + room->bytes, w->batch.records + room->records) <= mn_wal_room(&w->wal) &&
+    uint64_t touched = (w->batch.records ? w->batch.touched : 0) + room->touched;
+    return mn_batch_bytes(used + room->bytes, w->batch.records + room->records, touched) <= mn_wal_room(&w->wal) &&
            room->rows <= tail->header->rows_max - tail->filled && room->arena <= mn_tail_arena_left(tail);
 }
 
@@ -120,7 +121,7 @@ enum mn_status mn_writer_make_room(struct mn_writer *w, const struct mn_room *ro
         if (pending)
             return MN_FAIL(MN_NOT_READY, "the log segment is full");
         uint64_t whole = w->settings.wal_segment_bytes - 2 * MN_WAL_BLOCK;
-        if (mn_batch_bytes(room->bytes, room->records) > whole)
+        if (mn_batch_bytes(room->bytes, room->records, room->touched) > whole)
             return MN_FAIL(MN_TOO_LARGE,
                            "the request takes %llu bytes of log, a log segment (wal.segment_bytes) holds %llu: send "
                            "less at once",

@@ -131,6 +131,7 @@ static enum mn_status forget_room(struct mn_writer *w, const struct mn_forget *r
         room->bytes +=
             mn_record_bytes(0, (uint64_t)request->id_count * sizeof(struct mn_id) + request->write.space.length);
         room->records++;
+        room->touched = request->id_count;
         return MN_OK;
     }
     for (uint32_t i = 0; i < request->id_count; i++) {

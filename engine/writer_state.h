@@ -79,6 +79,7 @@ struct mn_writer {
 struct mn_room {
     uint64_t bytes; /* of records */
     uint32_t records, rows;
+    uint64_t touched; /* ids */
     uint64_t arena; /* strings and tag lists, at most */
 };
 /* Makes sure that it fits: MN_NOT_READY when the batch must be committed first, MN_BUSY above tail.rows_max; begins or

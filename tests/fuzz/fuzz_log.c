@@ -95,6 +95,15 @@ static enum mn_status visit_record(void *context, const struct mn_wal_segment *s
     return MN_OK;
 }
 
+static enum mn_status visit_lost(void *context, const struct mn_wal_segment *segment, const struct mn_wal_lost *lost)
+{
+    uint64_t *sum = context;
+    *sum += lost->seq + (lost->header ? lost->header->seq : 0);
+    for (uint32_t i = 0; i < lost->touched; i++)
+        *sum += lost->touches[i].lo;
+    return MN_OK;
+}
+
 static enum mn_status visit_damage(void *context, const struct mn_wal_segment *segment,
                                    const struct mn_wal_damage *damage)
 {
@@ -121,7 +130,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint64_t sum = 0, end = write_batches(&r, bytes, salt);
     overwrite(&r, bytes, end);
     struct mn_wal_extent extent;
-    struct mn_wal_visitor visitor = {&sum, visit_record, visit_record, visit_damage};
+    struct mn_wal_visitor visitor = {&sum, visit_record, visit_lost, visit_damage};
     if (mn_wal_scan(&segment, &visitor, &extent) == MN_OK)
         MN_ASSERT(extent.end <= SEGMENT_BYTES);
     free(bytes);

@@ -88,7 +88,7 @@ static void sizes_are_what_was_promised(void **state)
         struct mn_batch batch = make_batch(offset, salt);
         for (uint32_t i = 0; i < count; i++) {
             uint32_t dim = fixture_random(&random, 40), content = fixture_random(&random, count > 100 ? 300 : 5000);
-            struct mn_record record = {.op = MN_RECORD_PUT, .seq = 10 + i};
+            struct mn_record record = {.op = MN_RECORD_PUT, .seq = 10 + i, .id = number_id(1000 + i)};
             struct mn_record_parts parts = {
                 .vector = bytes, .vector_bytes = dim * 4, .space = text_str("s"), .content = {bytes, content}};
             uint64_t before = batch.at;
@@ -97,25 +97,65 @@ static void sizes_are_what_was_promised(void **state)
             total += batch.at - before;
         }
         uint64_t made = mn_batch_finish(&batch, 9, 3, &chain);
-        assert_int_equal(made, mn_batch_bytes(total, count));
+        assert_true(made <= mn_batch_bytes(total, count, count));
+        assert_true(made + MN_WAL_BLOCK >= mn_batch_bytes(total, count, count)); /* a footer by itself takes a block */
         assert_int_equal(made % MN_WAL_BLOCK, 0);
         const struct mn_batch_header *h = (const void *)batch.data;
         assert_true(mn_batch_header_valid(h, salt, offset, offset + made));
-        assert_true(mn_batch_footer_valid(h, salt, offset));
         assert_int_equal(h->first_seq, 10);
         assert_int_equal(h->last_seq, 9 + count);
         assert_int_equal(h->durable_seq, 9);
         assert_int_equal(h->prev_chain, 5);
         const struct mn_batch_footer *footer = (const void *)(batch.data + h->footer_at);
+        assert_true(mn_batch_footer_valid(footer, salt, offset, offset + h->footer_at, h->footer_bytes));
+        assert_false(mn_batch_footer_valid(footer, salt, offset, offset + h->footer_at, h->footer_bytes - 1));
         assert_int_equal(footer->chain, chain);
-        const uint32_t *offsets = (const uint32_t *)(const void *)(footer + 1);
+        assert_int_equal(footer->touched, count);
+        assert_int_equal(footer->records_end, h->footer_at);
+        const uint32_t *offsets = mn_footer_records(footer);
         for (uint32_t i = 0; i < count; i++) {
             const struct mn_record *r = (const void *)(batch.data + offsets[i]);
             assert_true(mn_record_header_valid(r, salt, offset + offsets[i], offset + made));
             assert_int_equal(r->seq, 10 + i);
+            assert_int_equal(mn_footer_touches(footer)[i].lo, 1000 + i);
+            assert_int_equal(mn_footer_touches(footer)[i].record, i);
         }
         for (uint64_t i = (uint64_t)h->footer_at + h->footer_bytes; i < made; i++)
             assert_int_equal(batch.data[i], 0);
+        free_batch(&batch);
+    }
+}
+
+/* No block holds both a record that takes something away and the ids that it takes. */
+static void what_is_taken_away_stands_twice(void **state)
+{
+    struct mn_id ids[3] = {number_id(5), uuid_id(6, 7), number_id(8)};
+    for (int how = 0; how < 3; how++) { /* a put, one that replaces, a forget */
+        struct mn_batch batch = make_batch(4096, 7);
+        uint64_t chain = 0;
+        struct mn_record record = {.op = MN_RECORD_PUT, .seq = 3, .id = ids[0], .space_hash = 44};
+        struct mn_record_parts parts = {.space = text_str("s")};
+        if (how == 2) {
+            record.op = MN_RECORD_FORGET;
+            record.flags = 2;
+            parts.content = (struct mn_str){(const char *)ids, sizeof ids};
+        }
+        mn_batch_add(&batch, &record, &parts);
+        batch.takes |= how == 1;
+        assert_int_equal(mn_batch_finish(&batch, 0, 0, &chain), how == 0 ? 4096 : 8192);
+        const struct mn_batch_header *h = (const void *)batch.data;
+        const struct mn_batch_footer *footer = (const void *)(batch.data + h->footer_at);
+        assert_true(mn_batch_footer_valid(footer, 7, 4096, 4096 + h->footer_at, h->footer_bytes));
+        assert_int_equal(h->footer_at, how == 0 ? footer->records_end : 4096);
+        assert_int_equal(footer->touched, how == 2 ? 3 : 1);
+        for (uint32_t i = 0; i < footer->touched; i++) {
+            const struct mn_batch_touch *touch = &mn_footer_touches(footer)[i];
+            struct mn_id id = mn_touch_id(touch);
+            assert_true(mn_id_equal(&id, &ids[i]));
+            assert_int_equal(touch->space_hash, 44);
+            assert_int_equal(touch->op, record.op);
+            assert_int_equal(touch->flags, record.flags);
+        }
         free_batch(&batch);
     }
 }
@@ -153,9 +193,8 @@ static void a_segment_header_belongs_to_one_place(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_record_is_read_back_field_by_field),
-        cmocka_unit_test(sizes_are_what_was_promised),
-        cmocka_unit_test(the_chain_depends_on_all_before),
+        cmocka_unit_test(a_record_is_read_back_field_by_field),  cmocka_unit_test(sizes_are_what_was_promised),
+        cmocka_unit_test(what_is_taken_away_stands_twice),       cmocka_unit_test(the_chain_depends_on_all_before),
         cmocka_unit_test(a_segment_header_belongs_to_one_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

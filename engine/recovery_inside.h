@@ -1,0 +1,76 @@
+/*
+ * recovery_inside.h - the inside of a recovery, shared by its files: reading the log, judging its damage, replaying it.
+ */
+#ifndef MN_ENGINE_RECOVERY_INSIDE_H
+#define MN_ENGINE_RECOVERY_INSIDE_H
+
+#include "engine/ledger.h"
+#include "engine/parts.h"
+#include "engine/recovery.h"
+#include "engine/wal.h"
+
+/* A forget, an id that is suspect, or an assigned id, with its place among the rows. */
+struct mn_recovery_event {
+    uint32_t rows_before;
+    bool suspect;
+    uint64_t at; /* offset of the record; number of the suspect */
+};
+
+/* An id that a damaged record touched. */
+struct mn_recovery_suspect {
+    struct mn_batch_touch touch;
+    uint64_t seq;
+};
+
+/* One log segment. Filled by whichever thread takes it, then read by the replay. */
+struct mn_recovery_job {
+    struct mn_wal_segment segment;
+    struct mn_wal_extent extent;
+    struct mn_tail tail;
+    struct mn_recovery_event *events;
+    uint32_t event_count, event_max;
+    struct mn_recovery_suspect *suspects;
+    uint32_t suspect_count, suspect_max;
+    struct mn_wal_damage *damages;
+    uint32_t damage_count, damage_max;
+    uint32_t lost_records;
+    enum mn_status status;
+    char error[256];
+    bool header_lost;
+};
+
+struct mn_recovery {
+    struct mn_store store;
+    struct mn_instance *instance;
+    struct mn_manifest manifest;
+    struct mn_parts parts;
+    struct mn_ledger *ledger;
+    struct mn_recovery_job *jobs;
+    uint32_t job_count, threads;
+    enum mn_status (*step)(struct mn_recovery *r, struct mn_recovery_job *job); /* what the threads do to each job */
+    _Atomic uint32_t next_job, jobs_done;
+    _Atomic uint32_t *progress;
+    uint64_t instance_gen;
+    uint64_t mark_seq; /* acknowledged, as far as the mark knows */
+    bool ledger_lost;
+    struct mn_recovery_report *report;
+};
+
+/* ---- recovery_read.c: the log, segments in parallel ---- */
+
+void mn_recovery_progress(const struct mn_recovery *r, uint32_t percent);
+/* Lists, syncs, maps and scans all log segments that are needed; rows are in each job's tail then. */
+enum mn_status mn_recovery_read(struct mn_recovery *r) MN_MUST_USE;
+void mn_recovery_free_job(struct mn_recovery_job *job);
+
+/* ---- recovery_judge.c: what to make of damage ---- */
+
+/* MN_CORRUPT when MANIFEST is lost; then segments that are missing, and the damages inside the others. */
+enum mn_status mn_recovery_judge(struct mn_recovery *r) MN_MUST_USE;
+
+/* ---- recovery_replay.c: liveness, in order ---- */
+
+enum mn_status mn_recovery_load_columns(struct mn_recovery *r) MN_MUST_USE;
+enum mn_status mn_recovery_replay(struct mn_recovery *r) MN_MUST_USE;
+
+#endif

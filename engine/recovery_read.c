@@ -1,0 +1,192 @@
+/*
+ * recovery_read.c - the log is read in parallel, one job a segment, in two steps: all segments are found and mapped, so
+ * that each can be told what the later ones know; then each is scanned into a tail of its own.
+ */
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/recovery_inside.h"
+
+void mn_recovery_progress(const struct mn_recovery *r, uint32_t percent)
+{
+    if (r->progress)
+        atomic_store(r->progress, percent);
+}
+
+/* ---- what a scan shows ---- */
+
+/* Room for one more in an array that doubles. */
+static enum mn_status grow(void **array, uint32_t count, uint32_t *max, size_t bytes)
+{
+    if (count < *max)
+        return MN_OK;
+    uint32_t more = *max ? *max * 2 : 64;
+    void *larger = realloc(*array, more * bytes);
+    if (!larger)
+        return MN_FAIL(MN_INTERNAL, "no memory for what a log segment tells");
+    *array = larger;
+    *max = more;
+    return MN_OK;
+}
+
+static enum mn_status add_event(struct mn_recovery_job *job, uint64_t at, bool suspect)
+{
+    MN_TRY(grow((void **)&job->events, job->event_count, &job->event_max, sizeof *job->events));
+    job->events[job->event_count++] = (struct mn_recovery_event){job->tail.filled, suspect, at};
+    return MN_OK;
+}
+
+static enum mn_status take_record(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
+                                  uint64_t offset)
+{
+    struct mn_recovery_job *job = context;
+    uint32_t row;
+    if (record->op != MN_RECORD_PUT)
+        return add_event(job, offset, false);
+    if (record->vector_bytes != segment->store->dim * 4)
+        return MN_FAIL(MN_CORRUPT, "a record has an embedding of %u bytes", record->vector_bytes);
+    if (record->flags & MN_RECORD_ASSIGNED)
+        MN_TRY(add_event(job, offset, false)); /* for the id counter */
+    return mn_tail_add_record(&job->tail, record, offset, &row);
+}
+
+static enum mn_status take_lost(void *context, const struct mn_wal_segment *segment, const struct mn_wal_lost *lost)
+{
+    struct mn_recovery_job *job = context;
+    job->lost_records += lost->touched == 0 || lost->touches[0].op != MN_RECORD_FORGET;
+    for (uint32_t i = 0; i < lost->touched; i++) {
+        MN_TRY(grow((void **)&job->suspects, job->suspect_count, &job->suspect_max, sizeof *job->suspects));
+        job->suspects[job->suspect_count] = (struct mn_recovery_suspect){lost->touches[i], lost->seq};
+        MN_TRY(add_event(job, job->suspect_count++, true));
+    }
+    return MN_OK;
+}
+
+static enum mn_status take_damage(void *context, const struct mn_wal_segment *segment,
+                                  const struct mn_wal_damage *damage)
+{
+    struct mn_recovery_job *job = context;
+    MN_TRY(grow((void **)&job->damages, job->damage_count, &job->damage_max, sizeof *job->damages));
+    job->damages[job->damage_count++] = *damage;
+    return MN_OK;
+}
+
+void mn_recovery_free_job(struct mn_recovery_job *job)
+{
+    mn_wal_unmap(&job->segment);
+    mn_tail_unmap(&job->tail);
+    free(job->events);
+    free(job->suspects);
+    free(job->damages);
+}
+
+/* ---- one log segment ---- */
+
+/* The cache may show what the disk lost: what it holds is written down before it is believed. */
+static enum mn_status sync_segment(const struct mn_store *store, uint64_t number)
+{
+    char path[MN_PATH_MAX];
+    int fd;
+    MN_TRY(store->io->open(mn_store_wal_path(store, path, number), MN_IO_WRITE, &fd));
+    enum mn_status status = store->io->datasync(fd);
+    store->io->close(fd);
+    return status;
+}
+
+static enum mn_status open_segment(struct mn_recovery *r, struct mn_recovery_job *job)
+{
+    uint64_t number = job->segment.number;
+    MN_TRY(sync_segment(&r->store, number));
+    enum mn_status status = mn_wal_map(&job->segment, &r->store, number);
+    job->header_lost = status == MN_CORRUPT;
+    return job->header_lost ? MN_OK : status;
+}
+
+static enum mn_status scan_segment(struct mn_recovery *r, struct mn_recovery_job *job)
+{
+    if (job->header_lost || job->segment.unused)
+        return MN_OK;
+    MN_TRY(mn_tail_create(&job->tail, r->instance, r->store.dim, job->segment.bytes, r->instance_gen,
+                          job->segment.number));
+    struct mn_wal_visitor visitor = {job, take_record, take_lost, take_damage};
+    MN_TRY(mn_wal_scan(&job->segment, &visitor, &job->extent));
+    mn_tail_publish(&job->tail, job->extent.last_seq);
+    atomic_store(&job->tail.header->sealed, 1);
+    return MN_OK;
+}
+
+/* ---- all of them ---- */
+
+static void *take_jobs(void *context)
+{
+    struct mn_recovery *r = context;
+    for (uint32_t i; (i = atomic_fetch_add(&r->next_job, 1)) < r->job_count;) {
+        struct mn_recovery_job *job = &r->jobs[i];
+        job->status = r->step(r, job);
+        if (job->status != MN_OK)
+            snprintf(job->error, sizeof job->error, "%s", mn_error_text());
+        if (r->step == scan_segment)
+            mn_recovery_progress(r, 80 * (atomic_fetch_add(&r->jobs_done, 1) + 1) / r->job_count);
+    }
+    return NULL;
+}
+
+static enum mn_status run_step(struct mn_recovery *r,
+                               enum mn_status (*step)(struct mn_recovery *r, struct mn_recovery_job *job))
+{
+    pthread_t thread[64];
+    uint32_t started = 0;
+    r->step = step;
+    r->next_job = 0;
+    while (started + 1 < r->threads && started + 1 < r->job_count && started < MN_ARRAY_LEN(thread) &&
+           pthread_create(&thread[started], NULL, take_jobs, r) == 0)
+        started++;
+    take_jobs(r);
+    for (uint32_t i = 0; i < started; i++)
+        pthread_join(thread[i], NULL);
+    for (uint32_t i = 0; i < r->job_count; i++)
+        if (r->jobs[i].status != MN_OK)
+            return MN_FAIL(r->jobs[i].status, "log segment %" PRIu64 ": %s", r->jobs[i].segment.number,
+                           r->jobs[i].error);
+    return MN_OK;
+}
+
+static enum mn_status list_log(struct mn_recovery *r)
+{
+    uint64_t *numbers = NULL;
+    uint32_t count = 0;
+    char path[MN_PATH_MAX];
+    MN_TRY(r->store.io->sync_dir(mn_store_path(&r->store, path, "wal")));
+    MN_TRY(mn_wal_list(&r->store, &numbers, &count));
+    r->jobs = calloc(count + 1, sizeof *r->jobs);
+    enum mn_status status = r->jobs ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory to recover %u log segments", count);
+    for (uint32_t i = 0; status == MN_OK && i < count; i++)
+        if (numbers[i] >= r->manifest.wal_first) /* older ones are in columns: the writer removes them */
+            r->jobs[r->job_count++].segment = (struct mn_wal_segment){.store = &r->store, .number = numbers[i]};
+    free(numbers);
+    return status;
+}
+
+/* Each segment is told what is known to have been durable: up to where the next one says that the log went on, and what
+ * the mark says was acknowledged. */
+static void tell_durable(struct mn_recovery *r)
+{
+    uint64_t known = r->mark_seq;
+    for (uint32_t i = r->job_count; i-- > 0;) {
+        struct mn_recovery_job *job = &r->jobs[i];
+        job->segment.durable_seq = known;
+        if (!job->header_lost && !job->segment.unused)
+            known = job->segment.header.prev_last_seq;
+    }
+}
+
+enum mn_status mn_recovery_read(struct mn_recovery *r)
+{
+    MN_TRY(list_log(r));
+    MN_TRY(run_step(r, open_segment));
+    tell_durable(r);
+    return run_step(r, scan_segment);
+}

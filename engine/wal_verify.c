@@ -1,0 +1,117 @@
+/*
+ * wal_verify.c - what `mneme verify` says of a log segment: each checksum, and each byte that should be zero.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/wal.h"
+
+#define SECTOR 512u /* what a disk writes as a whole */
+
+struct verification {
+    mn_damage_fn damaged;
+    void *context;
+    uint64_t durable_seq;
+    const char *path;
+};
+
+/* Where the log goes on behind segment `number`, as the next one that was begun says: *seq is the newest before it.
+ * False: nowhere. */
+static enum mn_status find_successor(const struct mn_store *store, uint64_t number, uint64_t *seq, bool *found)
+{
+    uint64_t *numbers;
+    uint32_t count;
+    *found = false;
+    MN_TRY(mn_wal_list(store, &numbers, &count));
+    for (uint32_t i = 0; i < count && !*found; i++) {
+        struct mn_wal_segment next;
+        if (numbers[i] <= number)
+            continue;
+        *found = mn_wal_map(&next, store, numbers[i]) == MN_OK && !next.unused;
+        *seq = *found ? next.header.prev_last_seq : 0;
+        mn_wal_unmap(&next);
+    }
+    free(numbers);
+    return MN_OK;
+}
+
+static enum mn_status pass_record(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
+                                  uint64_t offset)
+{
+    return MN_OK;
+}
+
+/* Bytes that a write which did not end may have left: the beginning of a batch, or sectors of one whose first did not
+ * land. A lone byte among zeros is neither. */
+static bool may_be_torn(const struct mn_wal_segment *segment, const struct mn_wal_damage *damage)
+{
+    const uint8_t *p = segment->base + damage->offset;
+    uint64_t at = 0, end = damage->bytes;
+    if (damage->header)
+        return true;
+    if (!mn_wal_zero(p, SECTOR))
+        return false;
+    while (at < end && p[at] == 0)
+        at++;
+    return at + 1 < end && !mn_wal_zero(p + at + 1, end - at - 1);
+}
+
+static enum mn_status tell_damage(void *context, const struct mn_wal_segment *segment,
+                                  const struct mn_wal_damage *damage)
+{
+    struct verification *v = context;
+    char what[160];
+    if (damage->after_seq >= v->durable_seq)
+        return MN_OK; /* the end of the active segment: being written */
+    if (damage->bytes == 0)
+        return MN_OK; /* a cut file, told of below */
+    if (!damage->salvaged && may_be_torn(segment, damage)) {
+        uint64_t seq;
+        bool found;
+        MN_TRY(find_successor(segment->store, segment->number, &seq, &found));
+        if (found && seq <= damage->after_seq)
+            return MN_OK; /* a torn end that recovery went on behind: it was never acknowledged */
+    }
+    snprintf(what, sizeof what, "%s (offset %" PRIu64 ", %" PRIu64 " bytes)", damage->what, damage->offset,
+             damage->bytes);
+    v->damaged(v->context, v->path, what);
+    return MN_OK;
+}
+
+enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint64_t durable_seq, uint64_t *bytes,
+                             mn_damage_fn damaged, void *context)
+{
+    char path[MN_PATH_MAX];
+    struct mn_wal_segment segment;
+    struct mn_wal_extent extent;
+    mn_store_wal_path(store, path, number);
+    enum mn_status status = mn_wal_map(&segment, store, number);
+    *bytes += segment.bytes;
+    if (status == MN_CORRUPT) {
+        damaged(context, path, mn_error_text());
+        mn_wal_unmap(&segment);
+        return MN_OK;
+    }
+    MN_TRY(status);
+    struct verification v = {damaged, context, durable_seq, path};
+    struct mn_wal_visitor visitor = {.context = &v, .record = pass_record, .damage = tell_damage};
+    status = mn_wal_scan(&segment, &visitor, &extent);
+    const struct mn_wal_header *copies[] = {(const void *)segment.base,
+                                            (const void *)(segment.base + segment.bytes - MN_WAL_BLOCK)};
+    if (segment.cut)
+        damaged(context, path, "the file is shorter than it was made");
+    for (int i = 0; i < 2 && !segment.unused && !segment.cut; i++) {
+        if (extent.batches <= 1 && mn_wal_zero((const uint8_t *)copies[i], MN_WAL_BLOCK))
+            continue; /* the power went before the first sync: this copy never landed, and the other one serves */
+        if (!mn_wal_header_valid(copies[i], store->uuid, number, segment.bytes) ||
+            !mn_wal_zero((const uint8_t *)(copies[i] + 1), MN_WAL_BLOCK - sizeof *copies[i]))
+            damaged(context, path, i == 0 ? "the first header block is damaged" : "the last header block is damaged");
+    }
+    struct mn_wal_damage all = {
+        .bytes = segment.bytes}; /* a first batch may have landed without the headers: the keeper makes it anew */
+    if (segment.unused && !mn_wal_zero(segment.base, segment.bytes) && !may_be_torn(&segment, &all))
+        damaged(context, path, "a prepared log segment is not zero");
+    mn_wal_unmap(&segment);
+    return status;
+}
