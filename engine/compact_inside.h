@@ -5,6 +5,7 @@
 #define MN_ENGINE_COMPACT_INSIDE_H
 
 #include "engine/compact.h"
+#include "engine/fault.h"
 #include "engine/ivf_file.h"
 #include "engine/ledger.h"
 #include "engine/tail.h"
@@ -45,7 +46,8 @@ struct mn_compact_health *mn_compact_health_of(struct mn_compactor *compactor, u
 /* True when a version can be left out for good: nobody may read it any more. */
 static inline bool mn_compact_droppable(uint64_t died, uint64_t history_seq)
 {
-    return died != MN_ALIVE && !mn_died_suppressed(died) && mn_died_seq(died) <= history_seq;
+    return died != MN_ALIVE && (!mn_died_suppressed(died) || MN_BUG(suppressed_dropped)) &&
+           mn_died_seq(died) <= history_seq;
 }
 
 /* The liveness file of a column part. */

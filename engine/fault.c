@@ -1,5 +1,5 @@
 /*
- * fault.c - kill points: named in MN_FAULT_TABLE, armed by the environment in test builds.
+ * fault.c - kill points and bugs: named in their tables, armed by the environment in test builds.
  */
 #include "engine/fault.h"
 
@@ -19,8 +19,25 @@ const char *mn_fault_name(enum mn_fault fault)
     return (unsigned)fault < MN_FAULT_COUNT ? names[fault] : "?";
 }
 
+#define X(name, promise) {#name, promise},
+static const struct {
+    const char *name, *promise;
+} bugs[] = {MN_BUG_TABLE(X)};
+#undef X
+
+const char *mn_bug_name(enum mn_bug bug)
+{
+    return (unsigned)bug < MN_BUG_COUNT ? bugs[bug].name : "?";
+}
+
+const char *mn_bug_promise(enum mn_bug bug)
+{
+    return (unsigned)bug < MN_BUG_COUNT ? bugs[bug].promise : "?";
+}
+
 #ifdef MN_FAULTS
 static struct {
+    int bug;          /* enum mn_bug; MN_BUG_COUNT: none */
     int fault;        /* enum mn_fault; MN_FAULT_COUNT: nothing */
     const char *once; /* the path in MNEME_FAULT_ONCE, or NULL */
 } armed;
@@ -36,6 +53,11 @@ static void arm(void)
     for (int i = 0; spec && i < MN_FAULT_COUNT; i++)
         if (strlen(names[i]) == length && strncmp(names[i], spec, length) == 0)
             armed.fault = i;
+    const char *bug = getenv("MNEME_BUG");
+    armed.bug = MN_BUG_COUNT;
+    for (int i = 0; bug && i < MN_BUG_COUNT; i++)
+        if (strcmp(bugs[i].name, bug) == 0)
+            armed.bug = i;
     atomic_store(&passes_left, spec && spec[length] == ':' ? strtol(spec + length + 1, NULL, 10) : 1);
 }
 
@@ -46,5 +68,11 @@ void mn_fault_pass(enum mn_fault fault)
         return;
     if (atomic_fetch_sub(&passes_left, 1) == 1 && (!armed.once || unlink(armed.once) == 0))
         kill(getpid(), SIGKILL);
+}
+
+bool mn_bug_armed(enum mn_bug bug)
+{
+    pthread_once(&arming, arm);
+    return (int)bug == armed.bug;
 }
 #endif

@@ -1,5 +1,5 @@
 /*
- * fault.h - named points at which a test may kill or fail a process.
+ * fault.h - named points at which a test may kill a process, and named bugs that a test may arm.
  *
  * MN_FAULT_POINT(wal_after_write) does nothing in release builds. Built with MNEME_FAULTS, the environment variable
  * MNEME_FAULT="name[:n]" makes the n-th pass of a process through that point (default its first) a SIGKILL of the
@@ -8,9 +8,15 @@
  * A role that is started again has the same environment, and would die again. With MNEME_FAULT_ONCE=FILE passes count
  * only while FILE exists, and the pass that kills unlinks it first: of all processes one dies, once. So a test arms a
  * cluster that runs by making FILE, and knows that the point was reached when FILE is gone.
+ *
+ * MN_BUG(ack_before_sync) is false in release builds. Built with MNEME_FAULTS it is true in processes with
+ * MNEME_BUG=ack_before_sync in their environment: the code then breaks a promise on purpose, and a machine that looks
+ * for broken promises must find it (tests/faults/disk/detectors). A machine that finds no bug is worth nothing.
  */
 #ifndef MN_ENGINE_FAULT_H
 #define MN_ENGINE_FAULT_H
+
+#include <stdbool.h>
 
 /* name, the step that comes next when the process dies here */
 #define MN_FAULT_TABLE(X)                                                                                              \
@@ -56,15 +62,44 @@
 enum mn_fault { MN_FAULT_TABLE(X) MN_FAULT_COUNT };
 #undef X
 
+/* name, the promise that the bug breaks */
+#define MN_BUG_TABLE(X)                                                                                                \
+    X(ack_before_sync, "acknowledged means durable")                                                                   \
+    X(ack_before_publish, "acknowledged means visible")                                                                \
+    X(forget_not_logged, "what was forgotten stays so")                                                                \
+    X(liveness_not_carried, "what is forgotten during a compaction stays so")                                          \
+    X(suppressed_dropped, "what was suppressed can be restored")                                                       \
+    X(publish_before_folder_sync, "what the manifest names is there after a power cut")                                \
+    X(manifest_without_sync, "the log goes only when columns hold it for good")                                        \
+    X(rename_before_sync, "a file that has its name has its bytes")                                                    \
+    X(unlink_before_pin_check, "a pinned snapshot keeps its files")                                                    \
+    X(purge_leaves_log, "no file holds what was purged")                                                               \
+    X(no_crc_in_recovery, "no byte is served that nobody wrote")                                                       \
+    X(mark_not_written, "what a disk that lies has lost is reported")                                                  \
+    X(seq_given_twice, "a seq belongs to one write")                                                                   \
+    X(id_given_twice, "an id that the engine gives is new")                                                            \
+    X(idem_forgotten, "the retry of a write is answered, not done again")                                              \
+    X(stale_view, "a reader follows the newest view")
+
+#define X(name, promise) MN_BUG_##name,
+enum mn_bug { MN_BUG_TABLE(X) MN_BUG_COUNT };
+#undef X
+
 #ifdef MN_FAULTS
 /* Any thread; returns unless this is the pass that kills. */
 void mn_fault_pass(enum mn_fault fault);
 #define MN_FAULT_POINT(name) mn_fault_pass(MN_FAULT_##name)
+/* Any thread. */
+bool mn_bug_armed(enum mn_bug bug);
+#define MN_BUG(name) mn_bug_armed(MN_BUG_##name)
 #else
 #define MN_FAULT_POINT(name) ((void)0)
+#define MN_BUG(name)         false
 #endif
 
 /* "?" for what is not in the table. */
 const char *mn_fault_name(enum mn_fault fault);
+const char *mn_bug_name(enum mn_bug bug);
+const char *mn_bug_promise(enum mn_bug bug);
 
 #endif

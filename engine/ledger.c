@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "engine/crc.h"
+#include "engine/fault.h"
 #include "engine/request.h"
 #include "engine/wal.h"
 
@@ -277,9 +278,9 @@ enum mn_status mn_ledger_fold_record(struct mn_ledger *ledger, const struct mn_r
     struct mn_record_fields f = mn_record_fields(record);
     const uint8_t *base = (const uint8_t *)record;
     uint64_t used;
-    if (record->op == MN_RECORD_IDEM)
+    if (record->op == MN_RECORD_IDEM && !MN_BUG(idem_forgotten))
         return put_encoded(ledger, base + f.content, MN_CONTENT_LENGTH(record->content_bytes), &used);
-    if (record->op == MN_RECORD_PUT && (record->flags & MN_RECORD_ASSIGNED))
+    if (record->op == MN_RECORD_PUT && (record->flags & MN_RECORD_ASSIGNED) && !MN_BUG(id_given_twice))
         return mn_ledger_raise_id(ledger, (struct mn_str){(const char *)base + f.space, record->space_bytes},
                                   record->id.lo + 1);
     return MN_OK;

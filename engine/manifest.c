@@ -330,7 +330,8 @@ static enum mn_status write_frames(const struct mn_store *store, const struct sc
     enum mn_status status = MN_OK;
     MN_TRY_OUT(store->io->write(fd, frames, bytes, scan->bytes));
     MN_FAULT_POINT(manifest_after_append);
-    MN_TRY_OUT(store->io->datasync(fd));
+    if (!MN_BUG(manifest_without_sync))
+        MN_TRY_OUT(store->io->datasync(fd));
 out:
     store->io->close(fd);
     return status;

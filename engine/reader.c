@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "engine/fault.h"
 #include "engine/ivf_file.h"
 #include "engine/tail.h"
 #include "engine/tail_codes.h"
@@ -283,7 +284,7 @@ static void follow_hot(struct mn_reader *r)
 static enum mn_status follow_view(struct mn_reader *r, uint64_t gen)
 {
     struct mn_view_list view;
-    if (gen == r->gen)
+    if (gen == r->gen || (MN_BUG(stale_view) && r->gen != 0))
         return MN_OK;
     MN_TRY(mn_view_map(&view, r->instance, gen));
     enum mn_status status = take_view(r, &view);

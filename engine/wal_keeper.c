@@ -151,7 +151,7 @@ static enum mn_status open_mark(struct mn_wal_keeper *k)
 static void write_mark(struct mn_wal_keeper *k, uint64_t now_ns)
 {
     uint64_t seq = atomic_load_explicit(k->acked_seq, memory_order_acquire);
-    if (seq == k->marked_seq || now_ns - k->mark_ns < MARK_EVERY_NS)
+    if (MN_BUG(mark_not_written) || seq == k->marked_seq || now_ns - k->mark_ns < MARK_EVERY_NS)
         return;
     struct mark mark = {.magic = MARK_MAGIC, .seq = seq};
     mark.crc = mn_crc32c(0, &mark, offsetof(struct mark, crc));

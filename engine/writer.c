@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "engine/fault.h"
 #include "engine/view.h"
 #include "engine/writer_state.h"
 #include "shm/process.h"
@@ -109,6 +110,8 @@ static enum mn_status open_writer(struct mn_writer *w)
     MN_TRY(make_buffer(w));
     w->seq = atomic_load(&w->control->durable_seq);
     w->wal = (struct mn_wal){.number = next - 1, .last_seq = w->seq, .durable_seq = w->seq, .fd = -1};
+    if (MN_BUG(seq_given_twice) && w->seq > 0)
+        w->seq--;
     MN_TRY(mn_wal_keeper_start(&w->keeper, &w->store, w->settings.wal_segment_bytes, (uint32_t)w->settings.wal_prepared,
                                w->settings.disk_reserve, next, &w->control->acked_seq));
     w->purge_rewritten = w->manifest.log_seq; /* by the writer before this one; what it left is being swept */

@@ -213,7 +213,7 @@ void mn_writer_publish(struct mn_writer *w)
     atomic_store_explicit(&w->control->tail_rows, w->tail_rows, memory_order_relaxed);
     /* Release: a reader that acquires this seq sees its rows and marks. Memories become visible here, all of a batch at
      * once. */
-    atomic_store_explicit(&w->control->visible_seq, seq, memory_order_release);
+    atomic_store_explicit(&w->control->visible_seq, MN_BUG(ack_before_publish) ? seq - 1 : seq, memory_order_release);
     mn_stat_add(w->stats, MN_STAT_write_memories, w->batch_memories);
     mn_stat_add(w->stats, MN_STAT_write_forgets, w->batch_forgets);
     mn_stat_record(w->stats, MN_STAT_write_batch_memories, w->batch_memories);

@@ -168,7 +168,7 @@ enum mn_status mn_writer_commit_proposal(struct mn_writer *w, const struct mn_co
     if (status == MN_OK)
         status = mn_manifest_copy(&next, &proposal->next);
     if (status == MN_OK) {
-        for (uint32_t i = 0; i < proposal->map_count; i++)
+        for (uint32_t i = 0; i < proposal->map_count && !MN_BUG(liveness_not_carried); i++)
             carry_liveness(w, &proposal->maps[i], outputs);
         next.edit = w->manifest.edit;
         status = mn_manifest_append(&next, &w->store);

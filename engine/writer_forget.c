@@ -3,6 +3,7 @@
  */
 #include <stdlib.h>
 
+#include "engine/fault.h"
 #include "engine/filter.h"
 #include "engine/writer_state.h"
 #include "shm/process.h"
@@ -85,7 +86,7 @@ static enum mn_status add_hidden(struct mn_writer *w, const struct mn_forget *re
     if (!ids)
         return MN_FAIL(MN_INTERNAL, "no memory for a forget of %u ids", request->id_count);
     enum mn_status status = hide(w, request, seq, ids, &id_count, count);
-    if (status == MN_OK && id_count > 0) {
+    if (status == MN_OK && id_count > 0 && !MN_BUG(forget_not_logged)) {
         struct mn_record record = {.op = MN_RECORD_FORGET,
                                    .flags = (uint16_t)request->mode,
                                    .seq = seq,

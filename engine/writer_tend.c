@@ -56,6 +56,8 @@ static enum mn_status let_go(struct mn_writer *w, const struct mn_limbo *entry)
         mn_tail_name(name, entry->file_gen, entry->number);
         return remove_shared(w, name);
     case MN_LIMBO_WAL:
+        if (MN_BUG(purge_leaves_log))
+            return MN_OK;
         return mn_wal_keeper_remove(w->keeper, mn_store_wal_path(&w->store, path, entry->number));
     case MN_LIMBO_COLUMNS:
         snprintf(name, sizeof name, "live.%" PRIu64 ".%" PRIu64, entry->file_gen, entry->number);
@@ -71,6 +73,8 @@ static enum mn_status let_go(struct mn_writer *w, const struct mn_limbo *entry)
 /* The oldest view that any reader may still open files of. */
 static uint64_t oldest_pin(const struct mn_writer *w)
 {
+    if (MN_BUG(unlink_before_pin_check))
+        return UINT64_MAX;
     return mn_epoch_oldest(&w->instance->epoch, mn_clock_ns(), w->settings.reader_max_age);
 }
 
