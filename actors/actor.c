@@ -20,6 +20,7 @@
 
 #include <zmq.h>
 
+#include "actors/gate.h"
 #include "shm/numa.h"
 #include "shm/process.h"
 
@@ -247,6 +248,8 @@ static void reload(struct mn_actor *actor, void *state)
         mn_log(actor, "settings stay as they were: %s", mn_error_text());
         return;
     }
+    if (mn_gate_reload(actor->gate) != MN_OK)
+        mn_log(actor, "the list of clients stays as it was: %s", mn_error_text());
     if (mn_settings_reload(&actor->settings, &wanted, restart, sizeof restart) > 0 && actor->ops->reload)
         actor->ops->reload(actor, state);
 }
@@ -327,7 +330,9 @@ static enum mn_status set_up(struct mn_actor *actor, const struct mn_actor_argum
     if (actor->role == MN_ROLE_RECALL)
         MN_TRY(mn_numa_bind(actor->node));
     actor->zmq = zmq_ctx_new();
-    return actor->zmq ? MN_OK : MN_FAIL_ERRNO("zmq_ctx_new");
+    if (!actor->zmq)
+        return MN_FAIL_ERRNO("zmq_ctx_new");
+    return mn_gate_open(&actor->gate, actor->zmq, &actor->store, &actor->settings, actor->stats);
 }
 
 static enum mn_status play(struct mn_actor *actor, void **state)
@@ -346,6 +351,7 @@ static enum mn_status play(struct mn_actor *actor, void **state)
 static void tear_down(struct mn_actor *actor)
 {
     mn_actor_pulse_end(actor);
+    mn_gate_close(actor->gate);
     if (actor->zmq)
         zmq_ctx_term(actor->zmq);
     if (actor->instance.control)

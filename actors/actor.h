@@ -14,6 +14,8 @@
 #include "engine/store.h"
 #include "shm/instance.h"
 
+struct mn_gate;
+
 #define MN_ACTOR_SOCKETS_MAX 16
 #define MN_ACTOR_FDS_MAX     4
 
@@ -30,6 +32,7 @@ struct mn_actor {
     struct mn_role_slot *slot;
     struct mn_stats_page *stats;
     void *zmq; /* context; made after exec */
+    struct mn_gate *gate;
     bool
         draining; /* SIGTERM came or the supervisor is gone: finish what was admitted, then say so with mn_actor_done */
     bool done;

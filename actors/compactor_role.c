@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "actors/compactor.h"
+#include "actors/gate.h"
 #include "engine/snapshot.h"
 #include "shm/process.h"
 
@@ -276,7 +277,6 @@ static enum mn_status turn(struct mn_actor *actor, void *state, uint32_t *worked
 
 static enum mn_status start(struct mn_actor *actor, void **state)
 {
-    char endpoint[MN_ENDPOINT_MAX];
     struct mn_compactor_role *c = calloc(1, sizeof *c);
     if (!c)
         return MN_FAIL(MN_INTERNAL, "no memory");
@@ -290,8 +290,7 @@ static enum mn_status start(struct mn_actor *actor, void **state)
     MN_TRY(mn_link_open(&c->writer, actor->zmq, &actor->store, "role.wal-writer"));
     /* Between the roles: closed to the members of security.group too. */
     mode_t mask = umask(0077);
-    enum mn_status status = mn_router_bind(&c->router, actor->zmq,
-                                           mn_actor_endpoint(&actor->store, endpoint, "role.compactor"), HIGH_WATER);
+    enum mn_status status = mn_gate_serve(actor->gate, &c->router, "role.compactor", false, HIGH_WATER);
     umask(mask);
     MN_TRY(status);
     mn_actor_poll(actor, c->router.socket);

@@ -14,17 +14,17 @@
 #include "actors/control_info.h"
 #include "actors/forward.h"
 #include "actors/snapshot_path.h"
+#include "actors/stats_pub.h"
 #include "actors/stats_reply.h"
 #include "shm/process.h"
 
 #define HIGH_WATER    1000
 #define TURN_REQUESTS 64
-#define PUB_LINGER_MS 100
 
 struct mn_control_sockets {
     struct mn_supervisor *s;
     struct mn_router control, stats;
-    void *pub;
+    struct mn_stats_pub pub;
     struct mn_forward forward;
     struct mn_reply reply;
     uint64_t next_publish_ns;
@@ -32,18 +32,8 @@ struct mn_control_sockets {
 
 /* ---- open and close ---- */
 
-static enum mn_status bind_pub(struct mn_control_sockets *c, const char *endpoint)
-{
-    int linger = PUB_LINGER_MS;
-    c->pub = zmq_socket(c->s->zmq, ZMQ_PUB);
-    if (!c->pub || zmq_setsockopt(c->pub, ZMQ_LINGER, &linger, sizeof linger) != 0 || zmq_bind(c->pub, endpoint) != 0)
-        return MN_FAIL(MN_SYSTEM, "cannot bind %s: %s", endpoint, zmq_strerror(errno));
-    return MN_OK;
-}
-
 enum mn_status mn_control_open(struct mn_control_sockets **sockets, struct mn_supervisor *s)
 {
-    char endpoint[MN_ENDPOINT_MAX];
     struct mn_control_sockets *c = calloc(1, sizeof *c);
     if (!c)
         return MN_FAIL(MN_INTERNAL, "no memory");
@@ -51,9 +41,9 @@ enum mn_status mn_control_open(struct mn_control_sockets **sockets, struct mn_su
     c->s = s;
     c->control.lock_fd = c->stats.lock_fd = -1;
     mn_reply_init(&c->reply);
-    MN_TRY(mn_router_bind(&c->control, s->zmq, mn_actor_endpoint(&s->store, endpoint, "control"), HIGH_WATER));
-    MN_TRY(mn_router_bind(&c->stats, s->zmq, mn_actor_endpoint(&s->store, endpoint, "stats"), HIGH_WATER));
-    MN_TRY(bind_pub(c, mn_actor_endpoint(&s->store, endpoint, "stats.pub")));
+    MN_TRY(mn_gate_serve(s->gate, &c->control, "control", true, HIGH_WATER));
+    MN_TRY(mn_gate_serve(s->gate, &c->stats, "stats", true, HIGH_WATER));
+    MN_TRY(mn_stats_pub_open(&c->pub, s->zmq, s->gate, &s->settings));
     return mn_forward_open(&c->forward, s->zmq, &s->store, &c->control, &c->reply);
 }
 
@@ -64,8 +54,7 @@ void mn_control_close(struct mn_control_sockets *c)
     mn_forward_close(&c->forward);
     mn_router_close(&c->control);
     mn_router_close(&c->stats);
-    if (c->pub)
-        zmq_close(c->pub);
+    mn_stats_pub_close(&c->pub);
     mn_reply_free(&c->reply);
     free(c);
 }
@@ -123,7 +112,7 @@ static enum mn_status answer_control(struct mn_control_sockets *c, const struct 
 {
     switch (request->op) {
     case MN_OP_INFO:
-        mn_control_info(c->s, request->rid, &c->reply);
+        mn_control_info(c->s, request->rid, !mn_peer_is_local(peer), &c->reply);
         return MN_OK;
     case MN_OP_PING:
         mn_reply_begin(&c->reply, request->rid, 0);
@@ -180,6 +169,7 @@ static enum mn_status answer(struct mn_control_sockets *c, unsigned service, con
     if (malformed)
         return MN_FAIL(MN_BAD_REQUEST, "a request is one frame behind an optional empty one");
     MN_TRY(mn_wire_open(request, zmq_msg_data(body), zmq_msg_size(body), service));
+    MN_TRY(mn_gate_allow(c->s->gate, peer, request));
     MN_TRY(service == MN_SERVICE_STATS ? answer_stats(c, request) : answer_control(c, peer, request, answered));
     return *answered ? mn_reply_end(&c->reply, "leave rid out") : MN_OK;
 }
@@ -205,26 +195,15 @@ static uint32_t serve(struct mn_control_sockets *c, struct mn_router *router, un
     return served;
 }
 
-/* Two frames, `stats` and JSON. Subscribers that do not read lose some; nobody waits. */
-static void publish(struct mn_control_sockets *c, uint64_t now)
-{
-    char *text = mn_stats_json(&c->s->instance.stats);
-    c->next_publish_ns = now + c->s->settings.stats_interval;
-    if (!text)
-        return;
-    if (zmq_send(c->pub, "stats", 5, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0 &&
-        zmq_send(c->pub, text, strlen(text), ZMQ_DONTWAIT) < 0)
-        mn_log(NULL, "cannot publish the statistics: %s", zmq_strerror(errno));
-    free(text);
-}
-
 uint32_t mn_control_turn(struct mn_control_sockets *c)
 {
     uint64_t now = mn_clock_ns();
     uint32_t worked = serve(c, &c->control, MN_SERVICE_CONTROL) + serve(c, &c->stats, MN_SERVICE_STATS);
     worked += mn_forward_turn(&c->forward, now);
-    if (now >= c->next_publish_ns)
-        publish(c, now);
+    if (now >= c->next_publish_ns) {
+        c->next_publish_ns = now + c->s->settings.stats_interval;
+        mn_stats_pub_send(&c->pub, &c->s->instance.stats);
+    }
     return worked;
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "actors/actor.h"
+#include "actors/tcp.h"
 #include "actors/wire.h"
 #include "config/version.h"
 #include "engine/tune.h"
@@ -21,22 +22,30 @@ static uint32_t count_role(const struct mn_supervisor *s, enum mn_role role)
     return n;
 }
 
-/* All of them, whether anybody serves there now or not. */
-static void pack_endpoints(const struct mn_supervisor *s, struct mn_reply *reply)
+/* Over TCP those that another machine can reach; `endpoint` has room for either. */
+static char *endpoint_of(const struct mn_supervisor *s, bool remote, char endpoint[MN_TCP_ENDPOINT_MAX],
+                         const char *name)
 {
-    char endpoint[MN_ENDPOINT_MAX], name[32];
+    return remote && mn_tcp_on(&s->settings) ? mn_tcp_public_endpoint(&s->settings, name, endpoint)
+                                             : mn_actor_endpoint(&s->store, endpoint, name);
+}
+
+/* All of them, whether anybody serves there now or not. */
+static void pack_endpoints(const struct mn_supervisor *s, bool remote, struct mn_reply *reply)
+{
+    char endpoint[MN_TCP_ENDPOINT_MAX], name[32];
     uint32_t workers = count_role(s, MN_ROLE_RECALL);
     mn_reply_key(reply, "endpoints");
     msgpack_pack_map(&reply->pack, 4);
-    mn_reply_text(reply, "write", mn_actor_endpoint(&s->store, endpoint, "write"));
+    mn_reply_text(reply, "write", endpoint_of(s, remote, endpoint, "write"));
     mn_reply_key(reply, "recall");
     msgpack_pack_array(&reply->pack, workers);
     for (uint32_t i = 0; i < workers; i++) {
         snprintf(name, sizeof name, "recall.%u", i);
-        mn_reply_key(reply, mn_actor_endpoint(&s->store, endpoint, name));
+        mn_reply_key(reply, endpoint_of(s, remote, endpoint, name));
     }
-    mn_reply_text(reply, "stats", mn_actor_endpoint(&s->store, endpoint, "stats"));
-    mn_reply_text(reply, "stats_pub", mn_actor_endpoint(&s->store, endpoint, "stats.pub"));
+    mn_reply_text(reply, "stats", endpoint_of(s, remote, endpoint, "stats"));
+    mn_reply_text(reply, "stats_pub", endpoint_of(s, remote, endpoint, "stats.pub"));
 }
 
 /* node: the NUMA node that a recall worker serves. */
@@ -117,7 +126,7 @@ static void pack_last_words(const struct mn_supervisor *s, struct mn_reply *repl
     }
 }
 
-static void pack_protocol(struct mn_supervisor *s, struct mn_reply *reply)
+static void pack_protocol(struct mn_supervisor *s, bool remote, struct mn_reply *reply)
 {
     char uuid[37];
     mn_uuid_text(s->store.uuid, uuid);
@@ -127,7 +136,7 @@ static void pack_protocol(struct mn_supervisor *s, struct mn_reply *reply)
     mn_reply_uint(reply, "dim", s->store.dim);
     mn_reply_text(reply, "metric", mn_metric_word(s->store.metric));
     mn_reply_text(reply, "state", mn_store_state_word(mn_supervisor_now(s)));
-    pack_endpoints(s, reply);
+    pack_endpoints(s, remote, reply);
     mn_reply_uint(reply, "seq", atomic_load(&s->instance.control->visible_seq));
     pack_roles(s, reply);
 }
@@ -168,12 +177,12 @@ static void pack_recall(const struct mn_supervisor *s, struct mn_reply *reply)
         mn_reply_double(reply, "recall", (double)observed.sum / (double)observed.count / 1000);
 }
 
-void mn_control_info(struct mn_supervisor *s, struct mn_str rid, struct mn_reply *reply)
+void mn_control_info(struct mn_supervisor *s, struct mn_str rid, bool remote, struct mn_reply *reply)
 {
     char path[MN_PATH_MAX];
     const struct mn_role_slot *writer = &s->instance.control->roles[MN_SLOT_WAL_WRITER];
     mn_reply_begin(reply, rid, 9 + 5 + 3 + 2 + 7);
-    pack_protocol(s, reply);
+    pack_protocol(s, remote, reply);
     pack_marks(s->instance.control, reply);
     pack_degraded(s, reply);
     pack_recovery(s, reply);

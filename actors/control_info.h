@@ -7,6 +7,6 @@
 #include "actors/supervisor.h"
 #include "actors/wire_reply.h"
 
-void mn_control_info(struct mn_supervisor *s, struct mn_str rid, struct mn_reply *reply);
+void mn_control_info(struct mn_supervisor *s, struct mn_str rid, bool remote, struct mn_reply *reply);
 
 #endif

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "actors/actor.h"
+#include "actors/gate.h"
 #include "actors/recall_lane.h"
 #include "actors/recall_slow.h"
 #include "actors/router.h"
@@ -42,7 +43,7 @@ struct recall_role {
 
 static enum mn_status start(struct mn_actor *actor, void **state)
 {
-    char endpoint[MN_ENDPOINT_MAX], name[32];
+    char name[32];
     struct recall_role *r = calloc(1, sizeof *r);
     if (!r)
         return MN_FAIL(MN_INTERNAL, "no memory for the recall worker");
@@ -60,8 +61,7 @@ static enum mn_status start(struct mn_actor *actor, void **state)
     MN_TRY(mn_recall_slow_open(&r->slow, actor, r->slow_threads));
     mn_actor_poll_fd(actor, r->slow.event_fd);
     snprintf(name, sizeof name, "recall.%u", actor->index);
-    MN_TRY(mn_router_bind(&r->router, actor->zmq, mn_actor_endpoint(&actor->store, endpoint, name),
-                          (int)actor->settings.recall_high_water));
+    MN_TRY(mn_gate_serve(actor->gate, &r->router, name, true, (int)actor->settings.recall_high_water));
     mn_actor_poll(actor, r->router.socket);
     return MN_OK;
 }
@@ -140,6 +140,8 @@ static void handle(struct recall_role *r, struct mn_held *held)
                          "the request has several frames; it must be one frame, behind an empty one or alone");
     else
         status = mn_recall_peek(&peek, zmq_msg_data(&held->body), zmq_msg_size(&held->body));
+    if (status == MN_OK)
+        status = mn_gate_allow(r->actor->gate, &held->peer, &peek.request);
     if (status == MN_OK && r->closing)
         status = MN_FAIL(MN_UNAVAILABLE, "the store is stopping; try again when it is back");
     if (status == MN_OK)

@@ -21,24 +21,22 @@ static enum mn_status set(void *socket, int option, const void *value, size_t by
     return MN_OK;
 }
 
-static enum mn_status configure(void *socket, int high_water)
+static enum mn_status configure(void *socket, const struct mn_router_limits *limits)
 {
     int mandatory = 1, linger = LINGER_MS;
     int64_t frame_max = MN_FRAME_BYTES_MAX;
     MN_TRY(set(socket, ZMQ_ROUTER_MANDATORY, &mandatory, sizeof mandatory));
-    MN_TRY(set(socket, ZMQ_SNDHWM, &high_water, sizeof high_water));
-    MN_TRY(set(socket, ZMQ_RCVHWM, &high_water, sizeof high_water));
+    MN_TRY(set(socket, ZMQ_SNDHWM, &limits->sends, sizeof limits->sends));
+    MN_TRY(set(socket, ZMQ_RCVHWM, &limits->receives, sizeof limits->receives));
     MN_TRY(set(socket, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max));
     return set(socket, ZMQ_LINGER, &linger, sizeof linger);
 }
 
-/* Takes <path>.lock, so that two processes never serve one path. Other transports refuse a second bind by themselves.
- */
-static enum mn_status guard(struct mn_router *router, const char *endpoint)
+/* Two processes never serve one path so. Other transports refuse a second bind by themselves. */
+enum mn_status mn_router_guard(struct mn_router *router, const char *endpoint)
 {
     static const char scheme[] = "ipc://";
     char path[512];
-    router->lock_fd = -1;
     if (strncmp(endpoint, scheme, sizeof scheme - 1) != 0)
         return MN_OK;
     int length = snprintf(path, sizeof path, "%s.lock", endpoint + sizeof scheme - 1);
@@ -69,24 +67,36 @@ static void let_go(struct mn_loans *loans)
         free(loans);
 }
 
-enum mn_status mn_router_bind(struct mn_router *router, void *zmq, const char *endpoint, int high_water)
+static enum mn_status make(struct mn_router *router, void *zmq)
 {
-    enum mn_status status = MN_OK;
-    *router = (struct mn_router){.lock_fd = -1};
-    MN_TRY(guard(router, endpoint));
     router->loans = calloc(1, sizeof *router->loans);
     if (!router->loans)
-        MN_TRY_OUT(MN_FAIL(MN_INTERNAL, "no memory for the socket %s", endpoint));
+        return MN_FAIL(MN_INTERNAL, "no memory for a socket");
     atomic_store(&router->loans->holders, 1);
     router->socket = zmq_socket(zmq, ZMQ_ROUTER);
     if (!router->socket)
-        MN_TRY_OUT(MN_FAIL(MN_SYSTEM, "zmq_socket: %s", zmq_strerror(errno)));
-    MN_TRY_OUT(configure(router->socket, high_water));
-    if (zmq_bind(router->socket, endpoint) != 0)
-        MN_TRY_OUT(MN_FAIL(MN_SYSTEM, "cannot bind %s: %s", endpoint, zmq_strerror(errno)));
-    return MN_OK;
-out:
-    mn_router_close(router);
+        return MN_FAIL(MN_SYSTEM, "zmq_socket: %s", zmq_strerror(errno));
+    return configure(router->socket, &router->limits);
+}
+
+enum mn_status mn_router_make(struct mn_router *router, void *zmq, const struct mn_router_limits *limits)
+{
+    *router = (struct mn_router){.lock_fd = -1, .limits = *limits};
+    enum mn_status status = make(router, zmq);
+    if (status != MN_OK)
+        mn_router_close(router);
+    return status;
+}
+
+enum mn_status mn_router_bind(struct mn_router *router, void *zmq, const char *endpoint,
+                              const struct mn_router_limits *limits)
+{
+    MN_TRY(mn_router_make(router, zmq, limits));
+    enum mn_status status = mn_router_guard(router, endpoint);
+    if (status == MN_OK && zmq_bind(router->socket, endpoint) != 0)
+        status = MN_FAIL(MN_SYSTEM, "cannot bind %s: %s", endpoint, zmq_strerror(errno));
+    if (status != MN_OK)
+        mn_router_close(router);
     return status;
 }
 
@@ -107,6 +117,18 @@ static void drop_rest(void *socket, zmq_msg_t *body)
         if (zmq_msg_recv(body, socket, ZMQ_DONTWAIT) < 0)
             return;
     }
+}
+
+bool mn_peer_is_local(const struct mn_peer *peer)
+{
+    return strcmp(peer->user, MN_USER_LOCAL) == 0;
+}
+
+/* A connection that the gate was not asked about has no user. */
+static void take_user(struct mn_peer *peer, zmq_msg_t *body)
+{
+    const char *user = zmq_msg_gets(body, "User-Id");
+    snprintf(peer->user, sizeof peer->user, "%s", user ? user : "");
 }
 
 /* A short frame with others behind it: the number that a REQ socket gave its request. */
@@ -133,8 +155,10 @@ enum mn_status mn_router_receive(struct mn_router *router, struct mn_peer *peer,
     memcpy(peer->id, zmq_msg_data(body), (size_t)bytes);
     peer->delimiter = false;
     peer->mark_bytes = 0;
+    peer->user[0] = '\0';
     if (zmq_msg_recv(body, router->socket, ZMQ_DONTWAIT) < 0)
         goto broken;
+    take_user(peer, body);
     if (take_mark(peer, body) && (zmq_msg_recv(body, router->socket, ZMQ_DONTWAIT) < 0 || zmq_msg_size(body) != 0))
         goto broken;
     if (zmq_msg_size(body) == 0 && zmq_msg_more(body)) {
@@ -189,7 +213,8 @@ static struct loan *lend(struct mn_router *router, const struct mn_peer *peer, c
     struct mn_loans *loans = router->loans;
     _Atomic uint64_t *account =
         &loans->peers[mn_str_hash((struct mn_str){(const char *)peer->id, peer->id_bytes}) % LOAN_ACCOUNTS];
-    if (atomic_load(&loans->total) + bytes > MN_ROUTER_LOANS_MAX || atomic_load(account) + bytes > MN_PEER_LOANS_MAX)
+    if (atomic_load(&loans->total) + bytes > router->limits.all_bytes ||
+        atomic_load(account) + bytes > router->limits.peer_bytes)
         return NULL;
     struct loan *loan = malloc(sizeof *loan + bytes);
     if (!loan)

@@ -14,12 +14,23 @@
 
 #define MN_PEER_MARK_MAX 16
 #define MN_PEER_ID_MAX   256 /* bytes of a ROUTER identity (ZeroMQ: at most 255) */
+#define MN_USER_MAX      41  /* a key in Z85 and NUL */
 
-/* Replies above MN_LOAN_BYTES are counted until ZeroMQ has let go of them: so many bytes may wait for one peer, and for
- * all peers together. A peer that does not read is so no burden on the memory of the others. */
-#define MN_LOAN_BYTES       (64u << 10)
-#define MN_PEER_LOANS_MAX   (UINT64_C(256) << 20)
-#define MN_ROUTER_LOANS_MAX (UINT64_C(1) << 30)
+/* Users that are no key: a process of this host, and whoever comes over TCP where that has no keys. */
+#define MN_USER_LOCAL "local"
+#define MN_USER_PLAIN "plain"
+
+/* Replies above MN_LOAN_BYTES are counted until ZeroMQ has let go of them. A peer that does not read is so no burden on
+ * the memory of the others. */
+#define MN_LOAN_BYTES (4u << 10)
+
+/* How much may wait. */
+struct mn_router_limits {
+    int sends;           /* replies for one peer */
+    int receives;        /* requests of one peer, each of at most MN_FRAME_BYTES_MAX */
+    uint64_t peer_bytes; /* of replies above MN_LOAN_BYTES for one peer */
+    uint64_t all_bytes;  /* and for all peers together */
+};
 
 struct mn_loans;
 
@@ -27,10 +38,17 @@ struct mn_router {
     void *socket;
     int lock_fd;
     uint64_t lost; /* replies dropped: peer gone, or its queue full */
+    struct mn_router_limits limits;
     struct mn_loans *loans;
 };
 
-enum mn_status mn_router_bind(struct mn_router *router, void *zmq, const char *endpoint, int high_water) MN_MUST_USE;
+/* A socket with all its options, to be bound. */
+enum mn_status mn_router_make(struct mn_router *router, void *zmq, const struct mn_router_limits *limits) MN_MUST_USE;
+/* Takes <path>.lock of an ipc endpoint, before it is bound; nothing for another. */
+enum mn_status mn_router_guard(struct mn_router *router, const char *endpoint) MN_MUST_USE;
+/* All of it, for a socket that nobody has to guard: who connects is served. */
+enum mn_status mn_router_bind(struct mn_router *router, void *zmq, const char *endpoint,
+                              const struct mn_router_limits *limits) MN_MUST_USE;
 void mn_router_close(struct mn_router *router);
 
 /* Whom to answer, and in which form it asked. Small, copied freely. */
@@ -41,7 +59,9 @@ struct mn_peer {
     uint8_t mark[MN_PEER_MARK_MAX]; /* a REQ socket with ZMQ_REQ_CORRELATE numbers its requests before the empty frame:
                                        echoed */
     uint8_t mark_bytes;
+    char user[MN_USER_MAX]; /* as the gate has it (gate.h); empty: it was not asked */
 };
+bool mn_peer_is_local(const struct mn_peer *peer);
 
 /* A request as it came, to be answered later. Its frame is owned. */
 struct mn_held {

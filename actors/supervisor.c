@@ -19,6 +19,7 @@
 
 #include "actors/actor.h"
 #include "actors/control.h"
+#include "actors/gate.h"
 #include "shm/process.h"
 
 #define STARTING_LOOK_NS 10000000u   /* while a child starts: readiness is a word in shared memory, nothing wakes us */
@@ -60,6 +61,7 @@ enum mn_status mn_supervisor_reload(struct mn_supervisor *s, char *changed, size
     MN_TRY(mn_supervisor_settings(s->options, &wanted));
     mn_settings_reload(&next, &wanted, restart, restart_size);
     MN_TRY(mn_settings_check(&next));
+    MN_TRY(mn_gate_reload(s->gate));
     MN_TRY(mn_settings_write_file(&next, mn_supervisor_settings_path(s, path)));
     list_changes(&s->settings, &next, changed, changed_size);
     s->settings = next;
@@ -351,6 +353,7 @@ static enum mn_status start(struct mn_supervisor *s)
     s->zmq = zmq_ctx_new();
     if (!s->zmq)
         return MN_FAIL_ERRNO("zmq_ctx_new");
+    MN_TRY(mn_gate_open(&s->gate, s->zmq, &s->store, &s->settings, s->stats));
     return mn_control_open(&s->sockets, s);
 }
 
@@ -387,6 +390,7 @@ int mn_supervisor_run(const struct mn_supervisor_options *options)
         kill_children(s);
     }
     mn_control_close(s->sockets);
+    mn_gate_close(s->gate);
     if (s->zmq)
         zmq_ctx_term(s->zmq);
     mn_supervisor_close(s);

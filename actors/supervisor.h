@@ -20,6 +20,7 @@
 #include "shm/instance.h"
 
 struct mn_control_sockets;
+struct mn_gate;
 
 #define MN_CHILDREN_MAX (MN_ROLE_SLOTS - 1)
 #define MN_DEATHS_KEPT  16
@@ -66,6 +67,7 @@ struct mn_supervisor {
     uint64_t acked_seq; /* of the instance before, in this boot; 0 = not known */
     struct mn_stats_page *stats;
     void *zmq;
+    struct mn_gate *gate;
     struct mn_control_sockets *sockets;
     int lock_fd, signal_fd;
     int pipe_fds[2]; /* children inherit [0]; nobody writes: its end tells them that the supervisor is gone */

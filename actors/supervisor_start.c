@@ -18,6 +18,7 @@
 
 #include "actors/actor.h"
 #include "actors/supervisor.h"
+#include "actors/tcp.h"
 #include "engine/fault.h"
 #include "shm/process.h"
 
@@ -91,8 +92,9 @@ static gid_t access_gid;
 
 static int give_to_group(const char *path, const struct stat *st, int kind, struct FTW *ftw)
 {
-    /* Not the locks: whoever may read one may hold it. */
-    if (kind == FTW_SL || strcmp(path + ftw->base, "LOCK") == 0)
+    /* Not the locks: whoever may read one may hold it. Nor the key: whoever has it is this server. */
+    const char *name = path + ftw->base;
+    if (kind == FTW_SL || strcmp(name, "LOCK") == 0 || strcmp(name, MN_TCP_KEY_FILE) == 0)
         return 0;
     if (st->st_gid != access_gid && chown(path, (uid_t)-1, access_gid) != 0)
         return -1;
@@ -238,6 +240,7 @@ enum mn_status mn_supervisor_open(struct mn_supervisor *s)
     MN_TRY(set_access(s));
     MN_TRY(outlive_orphans(s));
     mn_instance_sweep(s->store.uuid);
+    MN_TRY(mn_tcp_check(&s->settings, s->store.dir));
     MN_TRY(mn_settings_write_file(&s->settings, mn_supervisor_settings_path(s, path)));
     MN_TRY(make_instance(s));
     if (pipe2(s->pipe_fds, O_CLOEXEC) != 0)

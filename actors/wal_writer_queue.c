@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 
+#include "actors/gate.h"
 #include "engine/fault.h"
 #include "shm/process.h"
 
@@ -61,6 +62,16 @@ static void refuse_held(struct mn_wal_writer *w, struct mn_held *held, enum mn_s
     mn_wal_writer_refuse(w, &held->peer, rid_of(held), status, text);
 }
 
+/* A request that may not be made takes no room. What does not open is refused when its turn comes. */
+static enum mn_status may_enter(struct mn_wal_writer *w, struct mn_held *held)
+{
+    struct mn_request request = {0};
+    if (mn_peer_is_local(&held->peer) || held->malformed ||
+        mn_wire_open(&request, zmq_msg_data(&held->body), held->bytes, MN_SERVICE_WRITE) != MN_OK)
+        return MN_OK;
+    return mn_gate_allow(w->actor->gate, &held->peer, &request);
+}
+
 static bool has_room(const struct mn_wal_writer *w)
 {
     return w->queue_count < w->queue_max && w->queue_bytes < MN_WAL_WRITER_QUEUE_BYTES;
@@ -79,6 +90,7 @@ uint32_t mn_wal_writer_receive(struct mn_wal_writer *w)
 {
     struct mn_held came;
     uint32_t count = 0;
+    enum mn_status status;
     uint64_t now = mn_clock_ns();
     while (count < RECEIVE_MAX && mn_router_receive(&w->public, &came.peer, &came.body, &came.malformed) == MN_OK) {
         count++;
@@ -86,6 +98,8 @@ uint32_t mn_wal_writer_receive(struct mn_wal_writer *w)
         came.bytes = zmq_msg_size(&came.body);
         if (w->closing)
             refuse_held(w, &came, MN_UNAVAILABLE, "the store is stopping; try again when it is back");
+        else if ((status = may_enter(w, &came)) != MN_OK)
+            refuse_held(w, &came, status, mn_error_text());
         else if (!has_room(w))
             refuse_held(w, &came, MN_BUSY, "too many writes wait for the log (write.queue_max); try again");
         else

@@ -5,6 +5,7 @@
  * While the log syncs, the next batch gathers in ZeroMQ; there is no timer. Fatal is a failed append or sync: nobody
  * knows then what is on disk, so everything in flight hears `unknown`, the process ends, and recovery finds out.
  */
+#include "actors/gate.h"
 #include "actors/wal_writer.h"
 
 #include <stdio.h>
@@ -19,15 +20,13 @@
 static enum mn_status bind_sockets(struct mn_wal_writer *w)
 {
     struct mn_actor *actor = w->actor;
-    char endpoint[MN_ENDPOINT_MAX];
     /* Replies are small; a client may have as many on their way as the queue takes, and hear `busy` about more. */
     uint64_t most = actor->settings.write_queue_max * 4;
     int high_water = (int)(most > actor->settings.recall_high_water ? most : actor->settings.recall_high_water);
-    MN_TRY(mn_router_bind(&w->public, actor->zmq, mn_actor_endpoint(&actor->store, endpoint, "write"), high_water));
+    MN_TRY(mn_gate_serve(actor->gate, &w->public, "write", true, high_water));
     mn_actor_poll(actor, w->public.socket);
     mode_t mask = umask(0077); /* for the store's own processes: not for security.group either */
-    enum mn_status status = mn_router_bind(&w->internal, actor->zmq,
-                                           mn_actor_endpoint(&actor->store, endpoint, "role.wal-writer"), high_water);
+    enum mn_status status = mn_gate_serve(actor->gate, &w->internal, "role.wal-writer", false, high_water);
     umask(mask);
     MN_TRY(status);
     mn_actor_poll(actor, w->internal.socket);

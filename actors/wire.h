@@ -4,6 +4,8 @@
 #ifndef MN_ACTORS_WIRE_H
 #define MN_ACTORS_WIRE_H
 
+#include "config/clients.h"
+
 #define MN_PROTOCOL_VERSION 1
 
 /* Which socket answers an operation. */
@@ -11,24 +13,30 @@ enum mn_service { MN_SERVICE_CONTROL, MN_SERVICE_WRITE, MN_SERVICE_RECALL, MN_SE
 /* Between the roles, over run/role.<name>; never on a public socket. */
 enum mn_internal_service { MN_SERVICE_WRITER = 8, MN_SERVICE_COMPACTOR = 9 };
 
-/* name on the wire, the service that answers it, what it does */
-#define MN_OP_TABLE(X)                                                                                                 \
-    X(MN_OP_INFO, "info", MN_SERVICE_CONTROL, "what this cluster is and where its endpoints are")                      \
-    X(MN_OP_PING, "ping", MN_SERVICE_CONTROL, "an empty reply")                                                        \
-    X(MN_OP_CONSOLIDATE, "consolidate", MN_SERVICE_CONTROL, "compact now")                                             \
-    X(MN_OP_SNAPSHOT, "snapshot", MN_SERVICE_CONTROL, "a consistent copy while writes go on")                          \
-    X(MN_OP_VERIFY, "verify", MN_SERVICE_CONTROL, "check every checksum")                                              \
-    X(MN_OP_RELOAD, "reload", MN_SERVICE_CONTROL, "take the settings marked reloadable")                               \
-    X(MN_OP_DRAIN, "drain", MN_SERVICE_CONTROL, "finish what was admitted, then stop")                                 \
-    X(MN_OP_REMEMBER, "remember", MN_SERVICE_WRITE, "write memories, all or none")                                     \
-    X(MN_OP_REVISE, "revise", MN_SERVICE_WRITE, "a new version with the same embedding")                               \
-    X(MN_OP_FORGET, "forget", MN_SERVICE_WRITE, "hide, restore or remove memories")                                    \
-    X(MN_OP_RECALL, "recall", MN_SERVICE_RECALL, "the nearest memories")                                               \
-    X(MN_OP_GET, "get", MN_SERVICE_RECALL, "memories by id")                                                           \
-    X(MN_OP_LIST, "list", MN_SERVICE_RECALL, "memories in time order, page by page")                                   \
-    X(MN_OP_COUNT, "count", MN_SERVICE_RECALL, "how many memories match")                                              \
-    X(MN_OP_SPACES, "spaces", MN_SERVICE_RECALL, "spaces with a visible memory")                                       \
-    X(MN_OP_STATS, "stats", MN_SERVICE_STATS, "every statistic")
+/* Which spaces an operation reaches: none, those in its `space` (one, several, or all), or all of them at once. */
+enum mn_reach { MN_REACH_NONE, MN_REACH_SPACE, MN_REACH_ALL };
+
+/* name on the wire, the service that answers it, the right that a client over TCP needs, the spaces it reaches, what it
+ * does */
+/* clang-format off */
+#define MN_OP_TABLE(X) \
+    X(MN_OP_INFO, "info", MN_SERVICE_CONTROL, MN_RIGHT_ANY, MN_REACH_NONE, "what this cluster is and where its endpoints are") \
+    X(MN_OP_PING, "ping", MN_SERVICE_CONTROL, MN_RIGHT_ANY, MN_REACH_NONE, "an empty reply") \
+    X(MN_OP_CONSOLIDATE, "consolidate", MN_SERVICE_CONTROL, MN_RIGHT_ADMIN, MN_REACH_NONE, "compact now") \
+    X(MN_OP_SNAPSHOT, "snapshot", MN_SERVICE_CONTROL, MN_RIGHT_ADMIN, MN_REACH_NONE, "a consistent copy while writes go on") \
+    X(MN_OP_VERIFY, "verify", MN_SERVICE_CONTROL, MN_RIGHT_ADMIN, MN_REACH_NONE, "check every checksum") \
+    X(MN_OP_RELOAD, "reload", MN_SERVICE_CONTROL, MN_RIGHT_ADMIN, MN_REACH_NONE, "take the settings marked reloadable") \
+    X(MN_OP_DRAIN, "drain", MN_SERVICE_CONTROL, MN_RIGHT_ADMIN, MN_REACH_NONE, "finish what was admitted, then stop") \
+    X(MN_OP_REMEMBER, "remember", MN_SERVICE_WRITE, MN_RIGHT_WRITE, MN_REACH_SPACE, "write memories, all or none") \
+    X(MN_OP_REVISE, "revise", MN_SERVICE_WRITE, MN_RIGHT_WRITE, MN_REACH_SPACE, "a new version with the same embedding") \
+    X(MN_OP_FORGET, "forget", MN_SERVICE_WRITE, MN_RIGHT_WRITE, MN_REACH_SPACE, "hide, restore or remove memories") \
+    X(MN_OP_RECALL, "recall", MN_SERVICE_RECALL, MN_RIGHT_READ, MN_REACH_SPACE, "the nearest memories") \
+    X(MN_OP_GET, "get", MN_SERVICE_RECALL, MN_RIGHT_READ, MN_REACH_SPACE, "memories by id") \
+    X(MN_OP_LIST, "list", MN_SERVICE_RECALL, MN_RIGHT_READ, MN_REACH_SPACE, "memories in time order, page by page") \
+    X(MN_OP_COUNT, "count", MN_SERVICE_RECALL, MN_RIGHT_READ, MN_REACH_SPACE, "how many memories match") \
+    X(MN_OP_SPACES, "spaces", MN_SERVICE_RECALL, MN_RIGHT_READ, MN_REACH_ALL, "spaces with a visible memory") \
+    X(MN_OP_STATS, "stats", MN_SERVICE_STATS, MN_RIGHT_READ, MN_REACH_NONE, "every statistic")
+/* clang-format on */
 
 /* Between the roles: {op, ...} -> {ok, ...} in the form of the public protocol. */
 #define MN_INTERNAL_OP_TABLE(X)                                                                                        \
@@ -36,7 +44,7 @@ enum mn_internal_service { MN_SERVICE_WRITER = 8, MN_SERVICE_COMPACTOR = 9 };
     X(MN_OP_PUBLISH, "publish", MN_SERVICE_WRITER, "{name} -> {}: make the proposal in that file the manifest")        \
     X(MN_OP_WAKE, "wake", MN_SERVICE_COMPACTOR, "{}: a purge waits")
 
-#define X(name, word, service, help) name,
+#define X(name, ...) name,
 enum mn_op { MN_OP_TABLE(X) MN_INTERNAL_OP_TABLE(X) MN_OPS };
 #undef X
 

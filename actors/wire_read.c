@@ -238,7 +238,7 @@ static const struct {
     const char *word;
     unsigned service;
 } ops[MN_OPS] = {
-#define X(name, word, service, help) [name] = {word, service},
+#define X(name, word, service, ...) [name] = {word, service},
     MN_OP_TABLE(X) MN_INTERNAL_OP_TABLE(X)
 #undef X
 };

@@ -98,8 +98,8 @@ enum mn_status mn_store_open(struct mn_store *store, const struct mn_io *io, con
 
 static enum mn_status refuse_foreign(void *context, const char *name)
 {
-    static const char *const ours[] = {"LOCK",      "run",        "wal",       "columns",
-                                       "codebooks", "quarantine", "STORE.tmp", "lost+found"};
+    static const char *const ours[] = {"LOCK",       "run",       "wal",        "columns",    "codebooks",
+                                       "quarantine", "STORE.tmp", "lost+found", "server.key", "clients"};
     for (size_t i = 0; i < MN_ARRAY_LEN(ours); i++)
         if (strcmp(name, ours[i]) == 0)
             return MN_OK;

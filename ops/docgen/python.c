@@ -32,7 +32,7 @@ void docgen_python_errors(FILE *out)
 void docgen_python_operations(FILE *out)
 {
     fputs("OPERATIONS = {\n", out);
-#define X(name, word, service, help) fprintf(out, "    \"%s\": \"%s\",\n", word, service_word(service));
+#define X(name, word, service, ...) fprintf(out, "    \"%s\": \"%s\",\n", word, service_word(service));
     MN_OP_TABLE(X)
 #undef X
     fputs("}\n", out);

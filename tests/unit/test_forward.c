@@ -19,6 +19,8 @@
 
 static char dir[64];
 static struct mn_store store;
+static const struct mn_router_limits limits = {
+    .sends = 100, .receives = 100, .peer_bytes = UINT64_C(256) << 20, .all_bytes = UINT64_C(1) << 30};
 static void *zmq, *client;
 static struct mn_router control, compactor;
 static struct mn_reply reply;
@@ -39,8 +41,8 @@ static int set_up(void **state)
     zmq_setsockopt(client, ZMQ_RCVTIMEO, &patience, sizeof patience);
     zmq_setsockopt(client, ZMQ_LINGER, &none, sizeof none);
     mn_reply_init(&reply);
-    return mn_router_bind(&control, zmq, mn_actor_endpoint(&store, endpoint, "control"), 100) != MN_OK ||
-           mn_router_bind(&compactor, zmq, mn_actor_endpoint(&store, endpoint, "role.compactor"), 100) != MN_OK ||
+    return mn_router_bind(&control, zmq, mn_actor_endpoint(&store, endpoint, "control"), &limits) != MN_OK ||
+           mn_router_bind(&compactor, zmq, mn_actor_endpoint(&store, endpoint, "role.compactor"), &limits) != MN_OK ||
            zmq_connect(client, mn_actor_endpoint(&store, endpoint, "control")) != 0 ||
            mn_forward_open(&forward, zmq, &store, &control, &reply) != MN_OK;
 }

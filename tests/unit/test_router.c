@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+static const struct mn_router_limits limits = {
+    .sends = 100, .receives = 100, .peer_bytes = UINT64_C(256) << 20, .all_bytes = UINT64_C(1) << 30};
 static void *zmq;
 static struct mn_router router;
 static char folder[] = "/tmp/mn-router-XXXXXX", endpoint[64];
@@ -126,7 +128,7 @@ static void a_peer_that_does_not_read_blocks_nobody(void **state)
 static void a_path_has_one_server(void **state)
 {
     struct mn_router second;
-    assert_int_equal(mn_router_bind(&second, zmq, endpoint, 10), MN_BUSY);
+    assert_int_equal(mn_router_bind(&second, zmq, endpoint, &limits), MN_BUSY);
     assert_null(second.socket);
     mn_router_close(&second);
 }
@@ -137,7 +139,7 @@ static int set_up(void **state)
     if (!mkdtemp(folder))
         return -1;
     snprintf(endpoint, sizeof endpoint, "ipc://%s/s", folder);
-    return mn_router_bind(&router, zmq, endpoint, 100) == MN_OK ? 0 : -1;
+    return mn_router_bind(&router, zmq, endpoint, &limits) == MN_OK ? 0 : -1;
 }
 
 static int tear_down(void **state)
