@@ -18,7 +18,6 @@
 
 #include "engine/kmeans.h"
 #include "tests/unit/fail_once.h"
-#include "tests/unit/lossy_disk.h"
 
 #define assert_ok(call)                                                                                                \
     do {                                                                                                               \
@@ -798,40 +797,6 @@ static void disk_fails_once(void **state)
     remove_place(&p);
 }
 
-/* The power goes at any operation, and what was not synced is lost in part: a codebook is whole or missing; once
- * training has said that it is there, it is. */
-static void power_goes(void **state)
-{
-    (void)state;
-    struct rows r = mixture(300, 20, 5);
-    char trash[] = "/tmp/mn-codebook-trash-XXXXXX";
-    assert_non_null(mkdtemp(trash));
-    uint32_t whole = 0, missing = 0;
-    struct place p = new_place(20, MN_METRIC_L2);
-    char folder[MN_PATH_MAX];
-    mn_store_path(&p.store, folder, "codebooks");
-    for (uint64_t fuse = 1; fuse < 60; fuse++) {
-        struct mn_store store = p.store;
-        const struct mn_codebook *codebook;
-        assert_ok(mn_io_remove_tree(&mn_io_posix, folder));
-        store.io = lossy_disk_open(trash, fuse);
-        lossy_disk_fuse(fuse / 2);
-        enum mn_status trained = train(&store, 1, 16, &r, 1);
-        assert_int_equal(trained == MN_OK, !lossy_disk_dead());
-        lossy_disk_cut();
-        lossy_disk_close();
-        enum mn_status opened = mn_codebook_open(&codebook, &p.store, 1);
-        if (opened == MN_OK)
-            mn_codebook_close(codebook);
-        assert_true(opened == MN_OK || (opened == MN_NOT_FOUND && trained != MN_OK));
-        *(opened == MN_OK ? &whole : &missing) += 1;
-    }
-    assert_true(whole > 5 && missing > 5);
-    remove_place(&p);
-    assert_ok(mn_io_remove_tree(&mn_io_posix, trash));
-    free(r.at);
-}
-
 /* ---- damage ---- */
 
 static void put_file(const char *path, const uint8_t *data, size_t bytes)
@@ -949,7 +914,6 @@ int main(void)
         cmocka_unit_test(stops_when_told),
         cmocka_unit_test(folder_is_made),
         cmocka_unit_test(disk_fails_once),
-        cmocka_unit_test(power_goes),
         cmocka_unit_test(damage_is_seen),
         cmocka_unit_test(lies_are_seen),
     };
