@@ -2,6 +2,7 @@
  * seeds.c - stories on a simulated disk, each told by its number.
  *
  *     seeds [--first N = 1] [--count N = 1000] [--seconds S] [--jobs J = one a CPU] [--keep]
+ *           [--until-broken]
  *
  * A seed is one store on a disk that forgets, tears, fails, lies or fills up (tests/faults/disk/disk.h), several lives
  * long, against a plain model. Each process tells seeds until one of them ends it: what is wrong, a crash or a hang is
@@ -29,7 +30,7 @@
 struct options {
     uint64_t first, count;
     uint32_t seconds, jobs;
-    bool keep;
+    bool keep, until_broken;
 };
 
 struct shared {
@@ -50,12 +51,21 @@ static double now_s(void)
 
 static double deadline_s;
 
+static uint64_t broken(void)
+{
+    uint64_t sum = shared->tally.crashes;
+    for (int v = 0; v < WORLD_VERDICTS; v++)
+        sum += shared->tally.bad[v];
+    return sum;
+}
+
 static void tell_seeds(struct world_slot *slot)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (;;) {
         uint64_t n = atomic_fetch_add(&shared->next, 1);
-        if (n >= options.count || (options.seconds > 0 && now_s() > deadline_s))
+        if (n >= options.count || (options.seconds > 0 && now_s() > deadline_s) ||
+            (options.until_broken && broken() > 0))
             _exit(0);
         atomic_store(&slot->seed, options.first + n + 1);
         alarm(HANG_S);
@@ -139,13 +149,18 @@ static int report(double seconds)
            "recoveries=%llu seconds=%.0f\n",
            PART(tried), lost, risen, wrong, undetected, crashes, refused, PART(recoveries), seconds);
 #undef PART
-    return lost + risen + wrong + undetected + refused + crashes > 0;
+    return broken() > 0;
 }
 
 static bool parse(int argc, char **argv)
 {
-    static const struct option names[] = {{"first", 1, 0, 'f'}, {"count", 1, 0, 'c'}, {"seconds", 1, 0, 's'},
-                                          {"jobs", 1, 0, 'j'},  {"keep", 0, 0, 'k'},  {0}};
+    static const struct option names[] = {{"first", 1, 0, 'f'},
+                                          {"count", 1, 0, 'c'},
+                                          {"seconds", 1, 0, 's'},
+                                          {"jobs", 1, 0, 'j'},
+                                          {"keep", 0, 0, 'k'},
+                                          {"until-broken", 0, 0, 'u'},
+                                          {0}};
     bool counted = false;
     options.jobs = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
     for (int o; (o = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -160,6 +175,8 @@ static bool parse(int argc, char **argv)
             options.jobs = (uint32_t)value;
         else if (o == 'k')
             options.keep = true;
+        else if (o == 'u')
+            options.until_broken = true;
         else
             return false;
     }
@@ -171,7 +188,7 @@ static bool parse(int argc, char **argv)
 int main(int argc, char **argv)
 {
     if (!parse(argc, argv)) {
-        fprintf(stderr, "usage: seeds [--first N] [--count N] [--seconds S] [--jobs J] [--keep]\n");
+        fprintf(stderr, "usage: seeds [--first N] [--count N] [--seconds S] [--jobs J] [--keep] [--until-broken]\n");
         return 2;
     }
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -507,6 +507,11 @@ static void live(struct story *s)
     for (uint32_t i = 0; i < STEPS; i++)
         if (!step(s->w))
             return;
+    /* The end of the log is where only the mark can tell that something is missing. */
+    disk_lie(s->theme == LIES && world_draw(s->w, 2) ? 100 : 0);
+    for (uint32_t i = 0; i < 3 && s->theme == LIES; i++)
+        if (!write_one(s->w) || !commit(s->w))
+            return;
 }
 
 static void purge_all(struct world *w)

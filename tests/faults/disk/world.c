@@ -188,17 +188,18 @@ void world_differs(struct world *w, const struct mn_snapshot *snapshot, const st
     for (uint32_t s = 0; s < MODEL_SPACES; s++)
         for (uint32_t id = 1; id < MODEL_IDS; id++) {
             enum difference d = look_at(snapshot, state, s, id);
+            if (d == SAME)
+                continue;
             struct mn_row_ref ref = model_find(snapshot, s, id);
             bool genuine = d == MISSING || was_written(w, &snapshot->parts[ref.part], ref.row, s, id);
-            if (d != SAME)
-                world_broken(w,
-                             !genuine     ? WORLD_WRONG
-                             : d == EXTRA ? WORLD_RISEN
-                                          : WORLD_LOST,
-                             "%s: memory %u of space %u is %s", when, id, s,
-                             d == MISSING ? "missing"
-                             : d == EXTRA ? "there"
-                                          : "another");
+            world_broken(w,
+                         !genuine     ? WORLD_WRONG
+                         : d == EXTRA ? WORLD_RISEN
+                                      : WORLD_LOST,
+                         "%s: memory %u of space %u is %s", when, id, s,
+                         d == MISSING ? "missing"
+                         : d == EXTRA ? "there"
+                                      : "another");
         }
     world_broken(w, WORLD_RISEN, "%s: %llu memories are visible, more than there are ids of", when,
                  (unsigned long long)count_visible(snapshot));
@@ -264,9 +265,6 @@ void world_judge(struct world *w, bool *landed)
 {
     struct mn_snapshot snapshot;
     w->forgiven |= disk_lied() || disk_soiled();
-    if (!w->forgiven && (w->report.lost || w->report.quarantined > 0))
-        world_broken(w, WORLD_REFUSED, "recovery tells of damage that is none: lost %d, quarantined %llu",
-                     w->report.lost, (unsigned long long)w->report.quarantined);
     must_work(w, mn_reader_pin(w->reader, 0, &snapshot), "pin");
     if (!w->forgiven && snapshot.uncoded > 0)
         world_broken(w, WORLD_WRONG, "the manifest names an inverted file that is not there");
@@ -277,6 +275,9 @@ void world_judge(struct world *w, bool *landed)
             world_differs(w, &snapshot, state, *landed ? "recovered with the batch in flight" : "recovered");
         judge_forgiven(w, &snapshot);
     }
+    if (!w->forgiven && (w->report.lost || w->report.quarantined > 0))
+        world_broken(w, WORLD_REFUSED, "recovery tells of damage that is none: lost %d, quarantined %llu",
+                     w->report.lost, (unsigned long long)w->report.quarantined);
     if (*landed)
         w->acked = w->now;
     mn_reader_unpin(w->reader);
