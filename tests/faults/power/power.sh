@@ -6,6 +6,17 @@
 here=$repository/tests/faults/power
 build=${BUILD:-$repository/build/release}
 export POWER_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/mneme-power
+scratch=$(mktemp -d /tmp/mp.XXXX)
+inner=
+
+leave() {
+    [ -z "$inner" ] || kill -KILL "$inner" 2>/dev/null || true
+    [ -z "$inner" ] || wait "$inner" 2>/dev/null || true
+    rm -rf "$scratch"
+}
+trap leave EXIT
+trap 'exit 143' TERM HUP
+trap 'exit 130' INT
 
 # skip SENTENCE: this machine cannot.
 skip() {
@@ -37,8 +48,9 @@ programs() {
 # own, and $POWER_WORK to work in. When it ends, or this command does, however that may be, nothing of them is left.
 in_private() {
     local status=0
-    POWER_WORK=$(mktemp -d /tmp/mp.XXXX)
-    export POWER_WORK MNEME_TEST_DIR=$POWER_WORK PYTHONDONTWRITEBYTECODE=1
+    export POWER_WORK=$scratch/w
+    mkdir "$POWER_WORK"
+    export MNEME_TEST_DIR=$POWER_WORK PYTHONDONTWRITEBYTECODE=1
     export PYTHONPATH=$here:$repository/tests/system
     # shellcheck disable=SC2016
     unshare --mount --pid --fork --kill-child --mount-proc bash -c '
@@ -49,9 +61,6 @@ in_private() {
         "$@" # this shell stays: orphans are its children
         exit $?' bash "$@" &
     inner=$!
-    trap 'kill -KILL "$inner" 2>/dev/null || true; wait "$inner" 2>/dev/null || true; rmdir "$POWER_WORK"' EXIT
-    trap 'exit 143' TERM
-    trap 'exit 130' INT
     wait "$inner" || status=$?
     return "$status"
 }
