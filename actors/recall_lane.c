@@ -6,10 +6,12 @@
  */
 #include "actors/recall_lane.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "actors/wire_cursor.h"
 #include "actors/wire_encode.h"
+#include "engine/guard.h"
 #include "shm/process.h"
 
 #define GET_FAST_MAX     256 /* ids; more is work for the slow lane */
@@ -243,17 +245,16 @@ static enum mn_status search_again(struct recall *r, const struct mn_shadow_answ
     return MN_OK;
 }
 
-void mn_recall_lane_check(struct mn_recall_lane *lane, const struct mn_request *request,
-                          const struct mn_shadow_answer *answer)
+static enum mn_status check(struct mn_recall_lane *lane, const struct mn_request *request,
+                            const struct mn_shadow_answer *answer)
 {
     struct recall r = {.lane = lane, .request = request};
     struct mn_moment moment = {.has_as_of = true, .as_of = answer->seq};
-    if (answer->seq == 0 || mn_decode_recall(&lane->decoder, request, answer->now, &r.asked) != MN_OK ||
-        pin(lane, &moment, &r.snapshot) != MN_OK)
-        return;
-    enum mn_status ignored = search_again(&r, answer);
-    (void)ignored; /* the client has its answer; what is damaged is told where it is asked for */
+    MN_TRY(mn_decode_recall(&lane->decoder, request, answer->now, &r.asked));
+    MN_TRY(pin(lane, &moment, &r.snapshot));
+    enum mn_status status = search_again(&r, answer);
     mn_reader_unpin(lane->reader);
+    return status;
 }
 
 /* ---- get */
@@ -408,14 +409,66 @@ static enum mn_status dispatch(struct mn_recall_lane *lane, const struct mn_requ
     }
 }
 
+/* ---- under a guard */
+
+struct guarded {
+    struct mn_recall_lane *lane;
+    const struct mn_request *request;
+    uint64_t received_ns;
+    const struct mn_shadow_answer *shadow;
+};
+
+static enum mn_status dispatch_guarded(void *context)
+{
+    const struct guarded *g = context;
+    return dispatch(g->lane, g->request, g->received_ns);
+}
+
+/* A page could not be read in the middle of a request: what it used is let go of, and made anew. */
+static void clear_up(struct mn_recall_lane *lane, const void *fault)
+{
+    struct mn_search search;
+    mn_reader_blame(lane->reader, fault);
+    mn_stat_add(lane->stats, MN_STAT_recall_faults, 1);
+    if (mn_search_init(&search, lane->store.metric, lane->store.dim) != MN_OK)
+        return; /* the old scratch is usable too: what it had begun counts for nothing */
+    mn_search_free(&lane->search);
+    lane->search = search;
+}
+
 void mn_recall_lane_answer(struct mn_recall_lane *lane, const struct mn_request *request, uint64_t received_ns)
 {
-    enum mn_status status = dispatch(lane, request, received_ns);
+    struct guarded g = {.lane = lane, .request = request, .received_ns = received_ns};
+    const void *fault;
+    char text[512];
+    enum mn_status status = mn_guarded(dispatch_guarded, &g, &fault);
+    snprintf(text, sizeof text, "%s", status == MN_OK ? "" : mn_error_text());
+    if (fault)
+        clear_up(lane, fault);
     tell_damage(lane, status == MN_CORRUPT);
     if (status != MN_OK)
-        mn_recall_lane_refuse(lane, request->rid, status, mn_error_text());
+        mn_recall_lane_refuse(lane, request->rid, status, text);
     else if (request->op != MN_OP_RECALL)
         mn_stat_add(lane->stats, MN_STAT_recall_reads, 1);
+}
+
+static enum mn_status check_guarded(void *context)
+{
+    const struct guarded *g = context;
+    return check(g->lane, g->request, g->shadow);
+}
+
+void mn_recall_lane_check(struct mn_recall_lane *lane, const struct mn_request *request,
+                          const struct mn_shadow_answer *answer)
+{
+    struct guarded g = {.lane = lane, .request = request, .shadow = answer};
+    const void *fault = NULL;
+    if (answer->seq == 0)
+        return;
+    enum mn_status ignored = mn_guarded(check_guarded, &g, &fault);
+    (void)ignored; /* the client has its answer; what is damaged is told where it is asked for */
+    if (fault)
+        clear_up(lane, fault);
 }
 
 void mn_recall_lane_refuse(struct mn_recall_lane *lane, struct mn_str rid, enum mn_status status, const char *text)

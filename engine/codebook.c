@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/guard.h"
 #include "engine/kmeans.h"
 
 /* An open codebook, and what the registry knows it by. */
@@ -102,6 +103,19 @@ static enum mn_status use_file(struct entry *entry, const struct mn_store *store
     return MN_OK;
 }
 
+struct opening {
+    struct entry *entry;
+    const struct mn_store *store;
+    uint64_t gen;
+    const char *path;
+};
+
+static enum mn_status use_it(void *context)
+{
+    const struct opening *o = context;
+    return use_file(o->entry, o->store, o->gen, o->path);
+}
+
 static void forget(struct entry *entry)
 {
     mn_column_file_unmap(&entry->file);
@@ -126,7 +140,7 @@ static enum mn_status make_entry(struct entry **made, const struct mn_store *sto
     }
     mn_codebook_path(store, path, gen);
     MN_TRY_OUT(mn_column_file_map(&entry->file, store, gen, MN_COLUMN_CODEBOOK, path));
-    MN_TRY_OUT(use_file(entry, store, gen, path));
+    MN_TRY_OUT(mn_guarded(use_it, &(struct opening){entry, store, gen, path}, NULL));
 out:
     if (status != MN_OK)
         forget(entry);

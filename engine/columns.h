@@ -59,10 +59,21 @@ enum mn_columns_check {
     MN_COLUMNS_TRUST = 2  /* no data: somebody has checked the small columns in this instance (mn_live.checked) */
 };
 
-/* Maps a segment. MN_CORRUPT names the file that is damaged or missing. */
+/* Maps a segment. Small columns that are damaged are made again in memory where parity.col has what it takes, and
+ * indexes that are lost are done without: mn_columns_mended tells. MN_CORRUPT, beyond that (DEEP: of any damage), names
+ * the file that is damaged or missing. */
 enum mn_status mn_columns_open(struct mn_columns **columns, const struct mn_store *store, uint64_t segment,
                                enum mn_columns_check check) MN_MUST_USE;
 void mn_columns_close(struct mn_columns *columns);
+
+/* True when files of the segment are damaged and others who open it must look for themselves (no MN_COLUMNS_TRUST). */
+bool mn_columns_mended(const struct mn_columns *columns);
+
+/* A page of the segment could not be read (engine/guard.h). `covers`: whether an address lies in its files. `fail`: who
+ * opens it from now on in this process gets a new mapping, checked anew; those who have it open see `failed`. */
+bool mn_columns_covers(const struct mn_columns *columns, const void *address);
+void mn_columns_fail(struct mn_columns *columns);
+bool mn_columns_failed(const struct mn_columns *columns);
 
 /* True when more embeddings are mapped by this process than memory holds: then mn_part_ahead asks the disk for rows,
  * all at once, without waiting; else it does nothing. */

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "engine/crc.h"
+#include "engine/guard.h"
 
 #define X(name, number, file, element, whole) {number, file, element, whole},
 const struct mn_column_info mn_column_info[MN_COLUMN_KINDS] = {MN_COLUMN_TABLE(X) MN_COLUMN_DERIVED_TABLE(X)};
@@ -17,19 +18,14 @@ const struct mn_column_info mn_column_info[MN_COLUMN_KINDS] = {MN_COLUMN_TABLE(X
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "column files are mapped as they are: little-endian");
 
-static uint32_t column_seed(const struct mn_store *store, uint64_t segment, uint32_t number)
+uint32_t mn_column_seed(const struct mn_store *store, uint64_t segment, enum mn_column column)
 {
     struct {
         uint8_t uuid[16];
         uint64_t segment, number;
-    } place = {.segment = segment, .number = number};
+    } place = {.segment = segment, .number = mn_column_info[column].number};
     memcpy(place.uuid, store->uuid, sizeof place.uuid);
     return mn_crc32c(0, &place, sizeof place);
-}
-
-static uint32_t block_seed(uint32_t seed, uint64_t block)
-{
-    return seed ^ ((uint32_t)block * 2654435761u);
 }
 
 static uint32_t header_checksum(const struct mn_column_header *header)
@@ -58,7 +54,7 @@ enum mn_status mn_column_sink_open(struct mn_column_sink *sink, const struct mn_
                                              .dim = store->dim,
                                              .block_bytes = MN_COLUMN_BLOCK};
     memcpy(sink->header.uuid, store->uuid, sizeof sink->header.uuid);
-    sink->seed = column_seed(store, segment, sink->header.column);
+    sink->seed = mn_column_seed(store, segment, column);
     sink->buffer = malloc(MN_SINK_BYTES);
     if (!sink->buffer)
         return MN_FAIL(MN_SYSTEM, "no memory for a buffer to write %s", path);
@@ -84,7 +80,8 @@ static enum mn_status note_checksums(struct mn_column_sink *sink)
     }
     for (uint32_t at = 0; at < sink->buffered; at += MN_COLUMN_BLOCK) {
         uint32_t bytes = sink->buffered - at < MN_COLUMN_BLOCK ? sink->buffered - at : MN_COLUMN_BLOCK;
-        sink->checksums[sink->blocks] = mn_crc32c(block_seed(sink->seed, sink->blocks), sink->buffer + at, bytes);
+        sink->checksums[sink->blocks] =
+            mn_crc32c(mn_column_block_seed(sink->seed, sink->blocks), sink->buffer + at, bytes);
         sink->blocks++;
     }
     return MN_OK;
@@ -245,9 +242,26 @@ static enum mn_status check_table(struct mn_column_file *file, const char *path)
     return MN_OK;
 }
 
+/* What is checked of a file when it is mapped. */
+struct opening {
+    struct mn_column_file *file;
+    const struct mn_store *store;
+    uint64_t segment;
+    enum mn_column column;
+    const char *path;
+};
+
+static enum mn_status check_frame(void *context)
+{
+    const struct opening *o = context;
+    MN_TRY(check_header(o->file, o->store, o->segment, o->column, o->path));
+    return check_table(o->file, o->path);
+}
+
 enum mn_status mn_column_file_map(struct mn_column_file *file, const struct mn_store *store, uint64_t segment,
                                   enum mn_column column, const char *path)
 {
+    struct opening opening = {file, store, segment, column, path};
     *file = (struct mn_column_file){.io = store->io};
     int fd;
     MN_TRY(store->io->open(path, MN_IO_READ, &fd));
@@ -261,9 +275,8 @@ enum mn_status mn_column_file_map(struct mn_column_file *file, const struct mn_s
     MN_TRY_OUT(store->io->map(fd, file->file_bytes, &base));
     file->base = base;
     file->header = base;
-    file->seed = column_seed(store, segment, mn_column_info[column].number);
-    MN_TRY_OUT(check_header(file, store, segment, column, path));
-    MN_TRY_OUT(check_table(file, path));
+    file->seed = mn_column_seed(store, segment, column);
+    MN_TRY_OUT(mn_guarded(check_frame, &opening, NULL));
 out:
     store->io->close(fd);
     if (status != MN_OK)
@@ -276,6 +289,8 @@ void mn_column_file_unmap(struct mn_column_file *file)
     if (file->base)
         file->io->unmap(file->base, file->file_bytes);
     file->base = NULL;
+    free(file->image);
+    file->image = NULL;
     atomic_store_explicit(&file->scattered, false, memory_order_relaxed);
 }
 
@@ -300,13 +315,29 @@ void mn_column_file_ahead(const struct mn_column_file *file, uint64_t at, uint64
         advise(file, at, bytes < file->data_bytes - at ? bytes : file->data_bytes - at, MADV_WILLNEED);
 }
 
-bool mn_column_file_intact(const struct mn_column_file *file, uint64_t block)
+struct block_check {
+    const struct mn_column_file *file;
+    uint64_t block;
+    bool intact;
+};
+
+static enum mn_status check_block(void *context)
 {
+    struct block_check *check = context;
+    const struct mn_column_file *file = check->file;
     uint64_t stored = mn_round_up(file->data_bytes, 64);
-    uint64_t at = block * MN_COLUMN_BLOCK;
+    uint64_t at = check->block * MN_COLUMN_BLOCK;
     uint64_t bytes = stored - at < MN_COLUMN_BLOCK ? stored - at : MN_COLUMN_BLOCK;
     mn_column_file_ahead(file, at, bytes);
-    return mn_crc32c(block_seed(file->seed, block), file->data + at, bytes) == file->checksums[block];
+    check->intact = mn_crc32c(mn_column_block_seed(file->seed, check->block), file->data + at, bytes) ==
+                    file->checksums[check->block];
+    return MN_OK;
+}
+
+bool mn_column_file_intact(const struct mn_column_file *file, uint64_t block)
+{
+    struct block_check check = {file, block, false};
+    return mn_guarded(check_block, &check, NULL) == MN_OK && check.intact;
 }
 
 enum mn_status mn_column_file_check(const struct mn_column_file *file, const char *path)

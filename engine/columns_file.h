@@ -32,11 +32,12 @@
     X(DIED, 15, "died", 8, true)                                                                                       \
     X(METAINDEX, 16, "metaindex", 0, true)
 
-/* Files of the same layout that are no columns of a segment from its birth: what is derived from them, and codebooks
- * (whose `segment` is their generation). */
+/* Files of the same layout that are no columns: what is derived from them, codebooks (whose `segment` is their
+ * generation), and what columns are mended with (columns_parity.h). */
 #define MN_COLUMN_DERIVED_TABLE(X)                                                                                     \
     X(IVF, 32, "ivf", 0, false)                                                                                        \
-    X(CODEBOOK, 33, "codebook", 0, true)
+    X(CODEBOOK, 33, "codebook", 0, true)                                                                               \
+    X(PARITY, 34, "parity", 0, false)
 
 #define X(name, number, file, element, whole) MN_COLUMN_##name,
 enum mn_column { MN_COLUMN_TABLE(X) MN_COLUMN_DERIVED_TABLE(X) MN_COLUMN_KINDS, MN_COLUMN_COUNT = MN_COLUMN_IVF };
@@ -138,6 +139,7 @@ uint64_t mn_column_sink_file_bytes(const struct mn_column_sink *sink);
 struct mn_column_file {
     const struct mn_io *io;
     const uint8_t *base; /* NULL: not mapped */
+    void *image; /* bytes made again from parity, owned: header, data and table lie there; NULL: they are mapped */
     uint64_t file_bytes;
     const struct mn_column_header *header;
     const uint8_t *data;
@@ -152,7 +154,13 @@ struct mn_column_file {
 enum mn_status mn_column_file_map(struct mn_column_file *file, const struct mn_store *store, uint64_t segment,
                                   enum mn_column column, const char *path) MN_MUST_USE;
 void mn_column_file_unmap(struct mn_column_file *file);
-/* True when the block's bytes are what was written. */
+/* The seeds of a file's checksums, and of one of its blocks. */
+uint32_t mn_column_seed(const struct mn_store *store, uint64_t segment, enum mn_column column);
+static inline uint32_t mn_column_block_seed(uint32_t seed, uint64_t block)
+{
+    return seed ^ ((uint32_t)block * 2654435761u);
+}
+/* True when the block's bytes are what was written; false too when the disk does not give them. */
 bool mn_column_file_intact(const struct mn_column_file *file, uint64_t block);
 /* For files that do not all stay in memory: from `from` on (a place in the data) a page that is touched is read alone,
  * not with its neighbours; and whoever knows that more will be touched says so with mn_column_file_ahead, which asks

@@ -66,6 +66,7 @@ enum mn_status mn_columns_verify(const struct mn_store *store, uint64_t segment,
     char dir[MN_PATH_MAX];
     for (uint32_t column = 0; column < MN_COLUMN_COUNT; column++)
         check_file(&survey, column, mn_column_info[column].name, false);
+    check_file(&survey, MN_COLUMN_PARITY, mn_column_info[MN_COLUMN_PARITY].name, false);
     enum mn_status status = store->io->list(mn_store_columns_dir(store, dir, segment), check_later_died, &survey);
     return status == MN_NOT_FOUND ? MN_OK : status;
 }

@@ -13,7 +13,7 @@
 #include <roaring/roaring.h>
 
 #include "engine/columns.h"
-#include "engine/columns_file.h"
+#include "engine/columns_parity.h"
 #include "engine/fault.h"
 #include "engine/meta_index.h"
 
@@ -419,8 +419,8 @@ enum mn_status mn_columns_finish(struct mn_columns_writer *w, uint64_t *bytes)
     MN_TRY_OUT(write_idhash(w));
     MN_TRY_OUT(write_postings(w));
     MN_TRY_OUT(write_meta_index(w));
+    MN_TRY_OUT(mn_columns_parity_write(&w->store, w->segment, w->dir, bytes));
     MN_TRY_OUT(make_durable(w));
-    *bytes = 0;
     for (uint32_t c = 0; c < MN_COLUMN_COUNT; c++)
         *bytes += mn_column_sink_file_bytes(&w->sinks[c]);
 out:

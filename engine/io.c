@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "engine/fault.h"
+#include "engine/guard.h"
 
 static int open_whole(const char *path, int mode)
 {
@@ -111,12 +112,14 @@ static enum mn_status posix_map(int fd, uint64_t bytes, const void **base)
     void *p = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED)
         return MN_FAIL_ERRNO("cannot map %llu bytes", (unsigned long long)bytes);
+    mn_guard_note(p, bytes, fd);
     *base = p;
     return MN_OK;
 }
 
 static void posix_unmap(const void *base, uint64_t bytes)
 {
+    mn_guard_forget(base);
     munmap((void *)(uintptr_t)base, bytes);
 }
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "engine/columns_file.h"
+#include "engine/guard.h"
 #include "engine/hot.h"
 
 /* What was found out about the blocks of 8-bit codes; relaxed: two threads may check the same block at once, and both
@@ -91,6 +92,17 @@ bool mn_ivf_check_slot(const struct mn_ivf *ivf, uint32_t slot)
 bool mn_ivf_damaged(const struct mn_ivf_file *file)
 {
     return atomic_load_explicit(&file->any_damaged, memory_order_relaxed);
+}
+
+bool mn_ivf_covers(const struct mn_ivf_file *file, const void *address)
+{
+    uintptr_t begin = (uintptr_t)file->file.base, at = (uintptr_t)address;
+    return file->file.base && at >= begin && at - begin < mn_round_up(file->file.file_bytes, 4096);
+}
+
+void mn_ivf_fail(struct mn_ivf_file *file)
+{
+    atomic_store_explicit(&file->any_damaged, true, memory_order_relaxed);
 }
 
 /* Every slot in one cluster, every cluster in its blocks. */
@@ -215,6 +227,19 @@ static void forget(struct mn_ivf_file *f)
     free(f);
 }
 
+struct opening {
+    struct mn_ivf_file *file;
+    const struct mn_store *store;
+    struct mn_instance *hot;
+    uint64_t segment, codebook;
+};
+
+static enum mn_status map_it(void *context)
+{
+    const struct opening *o = context;
+    return map_file(o->file, o->store, o->hot, o->segment, o->codebook);
+}
+
 /* hot: NULL when the file itself is wanted, or there is no copy. */
 static enum mn_status open_locked(struct mn_ivf_file **file, const struct mn_store *store, struct mn_instance *hot,
                                   uint64_t segment, uint64_t codebook)
@@ -232,7 +257,8 @@ static enum mn_status open_locked(struct mn_ivf_file **file, const struct mn_sto
     if (!f)
         return MN_FAIL(MN_SYSTEM, "no memory to open %s", path);
     memcpy(f->path, path, sizeof f->path);
-    enum mn_status status = map_file(f, store, hot, segment, codebook);
+    struct opening o = {f, store, hot, segment, codebook};
+    enum mn_status status = mn_guarded(map_it, &o, NULL);
     if (status != MN_OK) {
         forget(f);
         return mn_error_pass(status, __FILE__, __LINE__);

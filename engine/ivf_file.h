@@ -70,6 +70,11 @@ const struct mn_ivf *mn_ivf_of(const struct mn_ivf_file *file);
  * anew then maps what lies there now. */
 bool mn_ivf_damaged(const struct mn_ivf_file *file);
 
+/* A page of the file could not be read (engine/guard.h): whether the address lies in it, and that it counts as damaged
+ * from now on. */
+bool mn_ivf_covers(const struct mn_ivf_file *file, const void *address);
+void mn_ivf_fail(struct mn_ivf_file *file);
+
 /* The cluster of each row, into clusters[rows]: what mn_ivf_write takes as `assigned` for a merge. */
 void mn_ivf_clusters(const struct mn_ivf *ivf, uint32_t *clusters);
 

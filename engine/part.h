@@ -35,6 +35,7 @@ struct mn_part {
     const _Atomic uint64_t *dead; /* how many of those are not MN_ALIVE; NULL: not known */
     uint64_t born_max;            /* newest and soonest of all rows: with them and no dead row nobody need be asked */
     int64_t expires_min;          /* (columns only) */
+    float scale_max;              /* largest of all rows (columns only) */
     const int64_t *at;
     const int64_t *expires;
     const float *confidence;

@@ -26,6 +26,7 @@ struct mapped {
     uint64_t codebook;       /* of the inverted file that the view names; 0 = none */
     struct mn_ivf_file *ivf; /* NULL: it cannot be used */
     bool reopened;           /* once already, since the view was taken over */
+    bool failed;             /* a page of its log segment could not be read */
 };
 
 struct mn_reader {
@@ -40,6 +41,7 @@ struct mn_reader {
     uint32_t count;
     uint32_t missing;               /* column segments of the view that could not be opened */
     uint32_t uncoded;               /* and inverted files */
+    uint64_t mended;                /* control.mended when it was looked at */
     uint64_t hot_gen;               /* what it was when hot copies were looked for */
     uint64_t codes_gen, codes_view; /* what both were when codes of tail chunks were looked for */
     struct mn_codes_list codes_list;
@@ -58,6 +60,7 @@ enum mn_status mn_reader_open(struct mn_reader **reader, const struct mn_store *
         return status;
     }
     r->owner = atomic_load(&instance->epoch.slots[r->slot].owner);
+    r->mended = atomic_load_explicit(&instance->control->mended, memory_order_acquire);
     *reader = r;
     return MN_OK;
 }
@@ -109,13 +112,19 @@ static enum mn_status map_wal(const struct mn_store *store, struct mapped *m)
     return status;
 }
 
+/* Mapped, and not to be used any more: what lies there now may be whole. */
+static bool given_up(const struct mapped *m)
+{
+    return m->failed || (m->columns && mn_columns_failed(m->columns));
+}
+
 /* The same file of the same generation is mapped once, however many views list it. An inverted file that could not be
  * used may have been written anew: it is tried again with each view. */
 static const struct mapped *find_mapped(const struct mapped *list, uint32_t count, const struct mapped *wanted)
 {
     for (uint32_t i = 0; i < count; i++)
         if (list[i].tail == wanted->tail && list[i].number == wanted->number && list[i].gen == wanted->gen &&
-            list[i].codebook == wanted->codebook && (list[i].codebook == 0 || list[i].ivf))
+            list[i].codebook == wanted->codebook && (list[i].codebook == 0 || list[i].ivf) && !given_up(&list[i]))
             return &list[i];
     return NULL;
 }
@@ -244,6 +253,31 @@ static enum mn_status take_view(struct mn_reader *r, const struct mn_view_list *
     return MN_OK;
 }
 
+/* Column segments that were mended in place are mapped anew, and those that were missing are tried again. Acquire: the
+ * files that the number counts are there. A number passed over: any of them may be it. */
+static void follow_mends(struct mn_reader *r)
+{
+    uint64_t mended = atomic_load_explicit(&r->instance->control->mended, memory_order_acquire);
+    bool one = (mended >> 32) - (r->mended >> 32) == 1;
+    if (mended == r->mended)
+        return;
+    r->mended = mended;
+    for (uint32_t i = 0; i < r->count; i++)
+        if (r->mapped[i].columns && (!one || (uint32_t)r->mapped[i].number == (uint32_t)mended))
+            mn_columns_fail(r->mapped[i].columns);
+    if (r->missing > 0)
+        r->gen = 0;
+}
+
+/* A view with something in it that was given up is taken over anew. */
+static void look_for_trouble(struct mn_reader *r)
+{
+    follow_mends(r);
+    for (uint32_t i = 0; i < r->count; i++)
+        if (given_up(&r->mapped[i]))
+            r->gen = 0;
+}
+
 /* Lets go of inverted files in which damage was found since the last pin: what lies there now may be whole. */
 static void mend_codes(struct mn_reader *r)
 {
@@ -369,6 +403,7 @@ static enum mn_status pin_once(struct mn_reader *r, uint64_t as_of, struct mn_sn
     uint64_t gen = mn_epoch_pin(&r->instance->epoch, r->slot);
     if (gen == 0)
         return MN_FAIL(MN_NOT_READY, "the store is not recovered yet");
+    look_for_trouble(r);
     enum mn_status status = follow_view(r, gen);
     /* Acquire: rows and marks up to this seq were published before it. */
     snapshot->seq = atomic_load_explicit(&control->visible_seq, memory_order_acquire);
@@ -414,4 +449,21 @@ void mn_reader_unpin(struct mn_reader *reader)
     if (reader->pinned)
         mn_epoch_unpin(&reader->instance->epoch, reader->slot);
     reader->pinned = false;
+}
+
+/* Whatever the call had reached of its pin. */
+void mn_reader_blame(struct mn_reader *reader, const void *fault)
+{
+    uintptr_t at = (uintptr_t)fault;
+    reader->pinned = false;
+    mn_epoch_unpin(&reader->instance->epoch, reader->slot);
+    for (uint32_t i = 0; i < reader->count; i++) {
+        struct mapped *m = &reader->mapped[i];
+        if (m->ivf && mn_ivf_covers(m->ivf, fault))
+            mn_ivf_fail(m->ivf);
+        if (m->columns && mn_columns_covers(m->columns, fault))
+            mn_columns_fail(m->columns);
+        if (m->wal && at >= (uintptr_t)m->wal && at - (uintptr_t)m->wal < m->wal_bytes)
+            m->failed = true;
+    }
 }

@@ -38,4 +38,9 @@ void mn_reader_close(struct mn_reader *reader);
 enum mn_status mn_reader_pin(struct mn_reader *reader, uint64_t as_of, struct mn_snapshot *snapshot) MN_MUST_USE;
 void mn_reader_unpin(struct mn_reader *reader);
 
+/* After mn_guarded has ended a call that used the snapshot: lets go of the pin, and of the file that `fault` lies in. A
+ * column segment is missing from the next snapshots of this process, unless it can be opened and checked anew; an
+ * inverted file is done without. */
+void mn_reader_blame(struct mn_reader *reader, const void *fault);
+
 #endif

@@ -393,8 +393,8 @@ static enum mn_status select_rows(const struct mn_recall *r, struct source *s, u
  * (The writer refuses rows that are too long.) */
 static bool has_short_row(const struct mn_part *p, uint32_t rows)
 {
-    bool found = false;
-    for (uint32_t i = 0; i < rows; i++)
+    bool found = !p->tail && p->scale_max > SCALE_MAX;
+    for (uint32_t i = 0; p->tail && i < rows; i++)
         found |= mn_part_scale(p, i) > SCALE_MAX;
     return found;
 }

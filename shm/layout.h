@@ -70,7 +70,9 @@
       "writer: how recall keeps its targets, from the manifest: floats as bits, see engine/tune.h; 0 = untuned")       \
     L(23680, _Atomic uint64_t, codes_gen, ,                                                                            \
       "compactor: counts the files with codes of tail chunks that were published, see engine/tail_codes.h")            \
-    F(23688, _Atomic uint64_t, hot_gen, , "compactor: counts the times that hot copies came or went, see engine/hot.h")
+    F(23688, _Atomic uint64_t, hot_gen, , "compactor: counts the times that hot copies came or went, see engine/hot.h") \
+    F(23696, _Atomic uint64_t, mended, ,                                                                               \
+      "compactor: upper half: counts the column segments mended in place; lower half: of the id of the last one")
 
 /* A reader's lease, alone on its line. Cleared by the supervisor alone (or by its owner on a clean end). */
 #define MN_READER_SLOT_FIELDS(F, L)                                                                                    \

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "actors/wire.h"
+#include "engine/guard.h"
 #include "shm/process.h"
 
 #define POOL_BYTES   (64u << 10)
@@ -174,6 +175,35 @@ static enum mn_status await_seq(struct mneme_attached *a, const uint64_t *min_se
     return MN_OK;
 }
 
+/* ---- pages that cannot be read ---- */
+
+/* After a call that was ended in the middle: what it used is let go of, and made anew. */
+static void clear_up(struct mneme_attached *a, const void *fault)
+{
+    struct mn_search search;
+    if (!fault)
+        return;
+    if (a->reader)
+        mn_reader_blame(a->reader, fault);
+    if (mn_search_init(&search, a->store.metric, a->store.dim) != MN_OK)
+        return; /* the old scratch is usable too: what it had begun counts for nothing */
+    mn_search_free(&a->search);
+    a->search = search;
+}
+
+/* Runs a call under a guard (engine/guard.h). */
+static enum mn_status run_guarded(struct mneme_attached *a, enum mn_status (*call)(void *context), void *context)
+{
+    char text[MN_CLIENT_ERROR_SIZE];
+    const void *fault;
+    enum mn_status status = mn_guarded(call, context, &fault);
+    if (!fault)
+        return status;
+    snprintf(text, sizeof text, "%s", mn_error_text());
+    clear_up(a, fault);
+    return MN_FAIL(MN_CORRUPT, "%s; the rest of the store is there at the next call", text);
+}
+
 /* ---- recall ---- */
 
 struct asked {
@@ -238,11 +268,23 @@ static enum mn_status recall(struct mneme_attached *a, const struct mneme_query 
     return status;
 }
 
+struct recall_call {
+    struct mneme_attached *a;
+    const struct mneme_query *query;
+    struct mneme_answer *answer;
+};
+
+static enum mn_status call_recall(void *context)
+{
+    const struct recall_call *c = context;
+    return recall(c->a, c->query, c->answer);
+}
+
 enum mneme_code mneme_attached_recall(struct mneme_attached *a, const struct mneme_query *query,
                                       struct mneme_answer *answer)
 {
     uint64_t begun_ns = mn_clock_ns();
-    enum mn_status status = recall(a, query, answer);
+    enum mn_status status = run_guarded(a, call_recall, &(struct recall_call){a, query, answer});
     if (status == MN_OK)
         answer->us = (mn_clock_ns() - begun_ns) / 1000;
     else
@@ -289,6 +331,21 @@ static enum mn_status get(struct mneme_attached *a, const char *space, const str
     return status;
 }
 
+struct get_call {
+    struct mneme_attached *a;
+    const char *space;
+    const struct mneme_id *ids;
+    const struct mn_attach_want *want;
+    const uint64_t *as_of;
+    struct mneme_memories *out;
+};
+
+static enum mn_status call_get(void *context)
+{
+    const struct get_call *c = context;
+    return get(c->a, c->space, c->ids, c->want, c->as_of, c->out);
+}
+
 enum mneme_code mneme_attached_get(struct mneme_attached *a, const char *space, const struct mneme_id *ids,
                                    size_t count, const char *const *fields, size_t field_count, const uint64_t *as_of,
                                    struct mneme_memories *memories)
@@ -298,7 +355,7 @@ enum mneme_code mneme_attached_get(struct mneme_attached *a, const char *space, 
     msgpack_zone_clear(&a->pool);
     enum mn_status status = mn_attach_fields(fields, field_count, &want);
     if (status == MN_OK)
-        status = get(a, space, ids, &want, as_of, memories);
+        status = run_guarded(a, call_get, &(struct get_call){a, space, ids, &want, as_of, memories});
     if (status != MN_OK)
         *memories = (struct mneme_memories){0};
     return conclude(a, status);

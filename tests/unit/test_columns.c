@@ -18,9 +18,9 @@
 
 #define DIM 24u
 
-static const char *const columns[] = {"ids",    "spaces",     "born", "times",    "expires", "confidence",
-                                      "scale",  "embeddings", "tags", "meta",     "content", "strings",
-                                      "idhash", "postings",   "died", "metaindex"};
+static const char *const columns[] = {"ids",    "spaces",     "born", "times",     "expires", "confidence",
+                                      "scale",  "embeddings", "tags", "meta",      "content", "strings",
+                                      "idhash", "postings",   "died", "metaindex", "parity"};
 
 struct fixture {
     struct mn_store store;
@@ -412,6 +412,7 @@ static void foreign_files(void **state)
     assert_int_equal(
         rename(mn_store_column_path(&f->store, path, 60, "times"), mn_store_column_path(&f->store, other, 61, "times")),
         0);
+    assert_int_equal(unlink(mn_store_column_path(&f->store, path, 61, "parity")), 0);
     assert_int_equal(mn_columns_open(&c, &f->store, 61, MN_COLUMNS_CHECK), MN_CORRUPT);
     assert_non_null(strstr(mn_error_text(), "misplaced"));
 }
@@ -420,11 +421,16 @@ static void foreign_files(void **state)
 static void trust_and_check(void **state)
 {
     struct fixture *f = *state;
-    char path[MN_PATH_MAX];
+    char path[MN_PATH_MAX], other[MN_PATH_MAX], aside[MN_PATH_MAX + 8];
     struct mn_columns *trusted, *checked;
+    snprintf(aside, sizeof aside, "%s/aside", f->dir);
     write_segment(f, 63, 100);
     flip(mn_store_column_path(&f->store, path, 63, "born"), 300, 1);
     assert_ok(mn_columns_open(&trusted, &f->store, 63, MN_COLUMNS_TRUST));
+    assert_ok(mn_columns_open(&checked, &f->store, 63, MN_COLUMNS_CHECK));
+    assert_true(mn_columns_mended(checked) && !mn_columns_mended(trusted) && mn_columns_failed(trusted));
+    mn_columns_close(checked);
+    assert_int_equal(rename(mn_store_column_path(&f->store, other, 63, "parity"), aside), 0);
     assert_int_equal(mn_columns_open(&checked, &f->store, 63, MN_COLUMNS_CHECK), MN_CORRUPT);
     assert_int_equal(mn_columns_open(&checked, &f->store, 63, MN_COLUMNS_DEEP), MN_CORRUPT);
     assert_non_null(mn_columns_vector(trusted, 99));
@@ -435,6 +441,107 @@ static void trust_and_check(void **state)
     mn_columns_close(trusted);
     flip(path, 16, 1); /* headers are always looked at */
     assert_int_equal(mn_columns_open(&trusted, &f->store, 63, MN_COLUMNS_TRUST), MN_CORRUPT);
+}
+
+static void expect_rows(const struct mn_columns *c, uint32_t rows)
+{
+    struct mn_part part;
+    struct sample *s = malloc(sizeof *s);
+    mn_columns_part(c, &part);
+    assert_int_equal(part.rows, rows);
+    for (uint32_t n = 0; n < rows; n++) {
+        make_sample(s, n);
+        expect_row(&part, n, &s->row);
+        struct mn_part_find find = {.hash = mn_id_hash(mn_str_hash(mn_columns_string(c, s->row.space)), &s->row.id),
+                                    .id = s->row.id,
+                                    .space = s->row.space};
+        assert_int_not_equal(mn_columns_find_first(c, &find), MN_NONE);
+    }
+    free(s);
+}
+
+/* Whatever one flipped bit, cut, missing or foreign small file there is: every row is there, bit for bit. */
+static void small_files_are_mended(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_columns *c;
+    const uint32_t rows = 300;
+    uint64_t segment = 100;
+    for (size_t column = 0; column < MN_ARRAY_LEN(columns); column++) {
+        char path[MN_PATH_MAX];
+        bool large = strchr("emc", columns[column][0]) && strlen(columns[column]) > 3 &&
+                     (strcmp(columns[column], "embeddings") == 0 || strcmp(columns[column], "meta") == 0 ||
+                      strcmp(columns[column], "content") == 0);
+        write_segment(f, ++segment, rows);
+        mn_store_column_path(&f->store, path, segment, columns[column]);
+        for (off_t at = 0; at < length_of(path); at += 1 + length_of(path) / 101) {
+            bool data = at >= 256 && at < length_of(path) - 12;
+            if (large && data)
+                continue;
+            flip(path, at, 1);
+            assert_ok(mn_columns_open(&c, &f->store, segment, MN_COLUMNS_CHECK));
+            expect_rows(c, rows);
+            mn_columns_close(c);
+            flip(path, at, 1);
+        }
+        if (large)
+            continue;
+        assert_int_equal(truncate(path, length_of(path) / 2), 0);
+        assert_ok(mn_columns_open(&c, &f->store, segment, MN_COLUMNS_CHECK));
+        expect_rows(c, rows);
+        mn_columns_close(c);
+        assert_int_equal(unlink(path), 0);
+        assert_ok(mn_columns_open(&c, &f->store, segment, MN_COLUMNS_CHECK));
+        expect_rows(c, rows);
+        mn_columns_close(c);
+    }
+}
+
+/* Of a large file that is gone or cut only its own rows' bytes are. */
+static void large_files_may_be_missing(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_columns *c;
+    struct mn_str bytes;
+    bool bin;
+    char path[MN_PATH_MAX];
+    write_segment(f, 140, 500);
+    assert_int_equal(unlink(mn_store_column_path(&f->store, path, 140, "content")), 0);
+    assert_ok(mn_columns_open(&c, &f->store, 140, MN_COLUMNS_CHECK));
+    assert_true(mn_columns_mended(c) && mn_columns_damaged(c));
+    for (uint32_t row = 0; row < 500; row++) {
+        assert_non_null(mn_columns_vector(c, row));
+        assert_int_equal(mn_columns_content(c, row, &bytes, &bin), MN_CORRUPT);
+    }
+    mn_columns_close(c);
+    write_segment(f, 141, 5000);
+    mn_store_column_path(&f->store, path, 141, "embeddings");
+    assert_int_equal(truncate(path, 256 + 3 * 65536), 0);
+    assert_ok(mn_columns_open(&c, &f->store, 141, MN_COLUMNS_CHECK));
+    for (uint32_t row = 0; row < 5000; row++) {
+        assert_int_equal(mn_columns_vector(c, row) != NULL, (row + 1) * DIM * 4 <= 3 * 65536);
+        assert_ok(mn_columns_content(c, row, &bytes, &bin));
+    }
+    mn_columns_close(c);
+}
+
+/* What follows from other columns is done without when it cannot be made again. */
+static void indexes_are_done_without(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_columns *c;
+    char path[MN_PATH_MAX];
+    write_segment(f, 150, 300);
+    assert_int_equal(unlink(mn_store_column_path(&f->store, path, 150, "parity")), 0);
+    assert_int_equal(unlink(mn_store_column_path(&f->store, path, 150, "idhash")), 0);
+    assert_int_equal(truncate(mn_store_column_path(&f->store, path, 150, "postings"), 0), 0);
+    flip(mn_store_column_path(&f->store, path, 150, "metaindex"), 260, 1);
+    assert_ok(mn_columns_open(&c, &f->store, 150, MN_COLUMNS_CHECK));
+    assert_true(mn_columns_mended(c));
+    expect_rows(c, 300);
+    assert_null(mn_columns_postings(c, MN_POSTING_SPACE, 2));
+    assert_true(mn_columns_posting_rows(c, MN_POSTING_SPACE, 2) > 0);
+    mn_columns_close(c);
 }
 
 /* A block of one column put in the place of another of the same file does not pass. */
@@ -477,12 +584,21 @@ static void abandoned_leaves_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_come_back),        cmocka_unit_test(ids_are_found),
-        cmocka_unit_test(versions_are_found),    cmocka_unit_test(strings_and_postings),
-        cmocka_unit_test(later_liveness),        cmocka_unit_test(every_flip_is_seen),
-        cmocka_unit_test(cut_and_missing_files), cmocka_unit_test(damage_stays_local),
-        cmocka_unit_test(foreign_files),         cmocka_unit_test(swapped_blocks),
-        cmocka_unit_test(trust_and_check),       cmocka_unit_test(abandoned_leaves_nothing),
+        cmocka_unit_test(rows_come_back),
+        cmocka_unit_test(ids_are_found),
+        cmocka_unit_test(versions_are_found),
+        cmocka_unit_test(strings_and_postings),
+        cmocka_unit_test(later_liveness),
+        cmocka_unit_test(every_flip_is_seen),
+        cmocka_unit_test(cut_and_missing_files),
+        cmocka_unit_test(damage_stays_local),
+        cmocka_unit_test(foreign_files),
+        cmocka_unit_test(swapped_blocks),
+        cmocka_unit_test(trust_and_check),
+        cmocka_unit_test(abandoned_leaves_nothing),
+        cmocka_unit_test(small_files_are_mended),
+        cmocka_unit_test(large_files_may_be_missing),
+        cmocka_unit_test(indexes_are_done_without),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -562,6 +562,7 @@ static void lost_segments_hold_nothing_up(void **state)
     assert_int_equal(m.segment_count, 2);
     uint64_t bad = m.segments[0].id < m.segments[1].id ? m.segments[0].id : m.segments[1].id;
     mn_manifest_free(&m);
+    damage(mn_store_column_path(&s->store, path, bad, "parity"), 300);
     damage(mn_store_column_path(&s->store, path, bad, "ids"), 300);
     s->damaged = true;
     live_store_restart(s);

@@ -83,6 +83,8 @@ static void every_row_once_and_rightly(void **state)
         char path[MN_PATH_MAX];
         bytes += length_of(mn_store_column_path(&c->live->store, path, c->segment, mn_column_info[column].name));
     }
+    char path[MN_PATH_MAX];
+    bytes += length_of(mn_store_column_path(&c->live->store, path, c->segment, "parity"));
     assert_int_equal(manifest.segments[0].bytes, bytes + length_of(c->path));
     mn_manifest_free(&manifest);
     live_check(c->live);
