@@ -18,7 +18,7 @@
 #define NAME           "stats.pub"
 #define LINGER_MS      100
 #define WAITING        4   /* messages for one subscriber */
-#define PREFIX_MAX     256 /* bytes; a longer one drops its connection */
+#define PREFIX_MAX     512 /* bytes; a longer one drops its connection. The handshake with keys must fit */
 #define PREFIXES_QUEUE 16  /* of one subscriber; more wait on its side */
 
 static enum mn_status set_int(void *socket, int option, int value)
