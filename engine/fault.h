@@ -75,6 +75,7 @@ enum mn_fault { MN_FAULT_TABLE(X) MN_FAULT_COUNT };
     X(unlink_before_pin_check, "a pinned snapshot keeps its files")                                                    \
     X(purge_leaves_log, "no file holds what was purged")                                                               \
     X(no_crc_in_recovery, "no byte is served that nobody wrote")                                                       \
+    X(recovery_believes_cache, "what was recovered stays, though a sync of it had failed")                             \
     X(mark_not_written, "what a disk that lies has lost is reported")                                                  \
     X(seq_given_twice, "a seq belongs to one write")                                                                   \
     X(id_given_twice, "an id that the engine gives is new")                                                            \

@@ -63,6 +63,10 @@ void mn_recovery_progress(const struct mn_recovery *r, uint32_t percent);
 enum mn_status mn_recovery_read(struct mn_recovery *r) MN_MUST_USE;
 void mn_recovery_free_job(struct mn_recovery_job *job);
 
+/* ---- recovery_settle.c: the disk has what the page cache shows ---- */
+
+enum mn_status mn_recovery_settle(struct mn_recovery *r, const struct mn_recovery_job *job) MN_MUST_USE;
+
 /* ---- recovery_judge.c: what to make of damage ---- */
 
 /* MN_CORRUPT when MANIFEST is lost; then segments that are missing, and the damages inside the others. */

@@ -113,6 +113,7 @@ static enum mn_status scan_segment(struct mn_recovery *r, struct mn_recovery_job
                           job->segment.number));
     struct mn_wal_visitor visitor = {job, take_record, take_lost, take_damage};
     MN_TRY(mn_wal_scan(&job->segment, &visitor, &job->extent));
+    MN_TRY(mn_recovery_settle(r, job));
     mn_tail_publish(&job->tail, job->extent.last_seq);
     atomic_store(&job->tail.header->sealed, 1);
     return MN_OK;

@@ -24,11 +24,13 @@ static struct {
     uint64_t struck;
     uint32_t nag, lie;
     char path[FDS_MAX][DISK_PATH_MAX]; /* of descriptors on the disk; "" for all others */
+    bool past_cache[FDS_MAX];
 } calls;
 
 int __wrap_open(const char *path, int flags, ...);
 int __wrap_openat(int folder, const char *path, int flags, ...);
 int __wrap_close(int fd);
+int __wrap_fcntl(int fd, int command, ...);
 ssize_t __wrap_pread(int fd, void *data, size_t bytes, off_t offset);
 ssize_t __wrap_pwrite(int fd, const void *data, size_t bytes, off_t offset);
 int __wrap_fdatasync(int fd);
@@ -115,6 +117,8 @@ static void name_fd(int fd, const char *path)
 {
     if (fd >= 0 && fd < FDS_MAX)
         snprintf(calls.path[fd], sizeof calls.path[fd], "%s", path);
+    if (fd >= 0 && fd < FDS_MAX)
+        calls.past_cache[fd] = false;
 }
 
 /* ---- descriptors ---- */
@@ -166,6 +170,19 @@ int __wrap_close(int fd)
     return __real_close(fd);
 }
 
+/* The real files stand in shared memory, which has no O_DIRECT. */
+int __wrap_fcntl(int fd, int command, ...)
+{
+    va_list more;
+    va_start(more, command);
+    void *argument = va_arg(more, void *);
+    va_end(more);
+    if (!path_of(fd) || command != F_SETFL)
+        return __real_fcntl(fd, command, argument);
+    calls.past_cache[fd] = (intptr_t)argument & O_DIRECT;
+    return 0;
+}
+
 /* ---- bytes ---- */
 
 ssize_t __wrap_pread(int fd, void *data, size_t bytes, off_t offset)
@@ -174,7 +191,10 @@ ssize_t __wrap_pread(int fd, void *data, size_t bytes, off_t offset)
         return __real_pread(fd, data, bytes, offset);
     if (strikes(DISK_READ) || interrupted())
         return -1;
-    return __real_pread(fd, data, shortened(bytes, 1), offset);
+    ssize_t n = __real_pread(fd, data, shortened(bytes, calls.past_cache[fd] ? DISK_SECTOR : 1), offset);
+    if (n > 0 && calls.past_cache[fd])
+        disk_read_past_cache(fd, data, (uint64_t)offset, (uint64_t)n);
+    return n;
 }
 
 ssize_t __wrap_pwrite(int fd, const void *data, size_t bytes, off_t offset)

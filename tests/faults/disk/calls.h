@@ -10,6 +10,7 @@
 int __real_open(const char *path, int flags, ...);
 int __real_openat(int folder, const char *path, int flags, ...);
 int __real_close(int fd);
+int __real_fcntl(int fd, int command, ...);
 ssize_t __real_pread(int fd, void *data, size_t bytes, off_t offset);
 ssize_t __real_pwrite(int fd, const void *data, size_t bytes, off_t offset);
 int __real_fdatasync(int fd);

@@ -211,6 +211,17 @@ void disk_note_failed_sync(int fd)
         w->doomed = true;
 }
 
+void disk_read_past_cache(int fd, uint8_t *data, uint64_t offset, uint64_t bytes)
+{
+    const struct undo_file *f = find_file(fd);
+    for (const struct undo_write *w = f ? f->writes : NULL; w; w = w->older)
+        for (uint64_t at = 0; w->doomed && at < w->bytes; at += SECTOR) {
+            uint64_t place = w->offset + at;
+            if (!(w->stays && w->stays[at / SECTOR]) && place >= offset && place + SECTOR <= offset + bytes)
+                memcpy(data + (place - offset), w->before + at, SECTOR);
+        }
+}
+
 /* Of the writes since the last sync, newest first, some sectors were not there yet. */
 static void lose_sector(struct undo_file *f, const struct undo_write *w, uint64_t at, uint32_t garbage)
 {

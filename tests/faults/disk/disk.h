@@ -82,6 +82,8 @@ void disk_note_write(int fd, uint64_t offset, uint64_t bytes);
 void disk_note_length(int fd);
 void disk_note_sync(int fd, bool lie);
 void disk_note_failed_sync(int fd);
+/* Bytes as read through the cache become what the disk holds, as far as failed syncs have set the two apart. */
+void disk_read_past_cache(int fd, uint8_t *data, uint64_t offset, uint64_t bytes);
 enum disk_change { DISK_MADE_FILE, DISK_MADE_FOLDER, DISK_RENAMED, DISK_REMOVED_FILE, DISK_REMOVED_FOLDER };
 /* Before the call; taken back when the call has failed. `from`: of a rename. */
 void disk_note_name(enum disk_change change, const char *path, const char *from);
