@@ -269,6 +269,14 @@ bool model_is(const struct mn_part *part, uint32_t row, uint32_t space, uint32_t
            texts_match(part, row, space, id, m);
 }
 
+bool model_reads(const struct mn_part *part, uint32_t row)
+{
+    struct mn_str content, meta;
+    bool bin;
+    return mn_part_vector(part, row) && mn_part_content(part, row, &content, &bin) == MN_OK &&
+           mn_part_meta(part, row, &meta) == MN_OK;
+}
+
 struct mn_row_ref model_find(const struct mn_snapshot *snapshot, uint32_t space, uint32_t id)
 {
     struct mn_id key = model_id(id);

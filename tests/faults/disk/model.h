@@ -71,6 +71,8 @@ void model_apply(struct model_state *state, const struct model_request *request)
 
 /* True when the row is this memory, bit for bit; a field that cannot be read is no match. */
 bool model_is(const struct mn_part *part, uint32_t row, uint32_t space, uint32_t id, const struct model_memory *memory);
+/* False when a checksum says that a part of the row is damaged: then it is not served. */
+bool model_reads(const struct mn_part *part, uint32_t row);
 /* The visible row of an id: part->part is MN_NONE when there is none. */
 struct mn_row_ref model_find(const struct mn_snapshot *snapshot, uint32_t space, uint32_t id);
 

@@ -423,8 +423,12 @@ static void arm_trouble(struct story *s)
                                    .calls = s->theme == FULL ? writes : writes | DISK_OPEN | DISK_READ | DISK_REMOVE,
                                    .after = world_draw(w, world_draw(w, 4) ? 120 : 1200),
                                    .count = spans[world_draw(w, MN_ARRAY_LEN(spans))]};
-    if (world_draw(w, 3) == 0) /* of one kind only */
+    uint32_t kind = world_draw(w, 6);
+    if (kind < 2) /* of one kind only */
         trouble.calls = 1u << world_draw(w, 10);
+    if (kind == 2) /* one sync, and no other */
+        trouble =
+            (struct disk_trouble){.error = trouble.error, .calls = DISK_SYNC, .after = world_draw(w, 40), .count = 1};
     disk_trouble(trouble);
 }
 

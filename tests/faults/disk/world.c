@@ -253,7 +253,8 @@ static void judge_forgiven(struct world *w, const struct mn_snapshot *snapshot)
     for (uint32_t s = 0; s < MODEL_SPACES; s++)
         for (uint32_t id = 1; id < MODEL_IDS; id++) {
             struct mn_row_ref ref = model_find(snapshot, s, id);
-            if (ref.part != MN_NONE && !was_written(w, &snapshot->parts[ref.part], ref.row, s, id))
+            const struct mn_part *part = &snapshot->parts[ref.part == MN_NONE ? 0 : ref.part];
+            if (ref.part != MN_NONE && model_reads(part, ref.row) && !was_written(w, part, ref.row, s, id))
                 world_broken(w, WORLD_WRONG, "memory %u of space %u was never written so", id, s);
             if (!disk_lied() && !excused(w, snapshot, s, id))
                 world_broken(w, WORLD_LOST, "memory %u of space %u is gone beside garbage", id, s);
