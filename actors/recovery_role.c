@@ -16,6 +16,7 @@ static void note_stats(struct mn_actor *actor, const struct mn_recovery_report *
     mn_stat_add(actor->stats, MN_STAT_recovery_bytes, report->log_bytes);
     mn_stat_add(actor->stats, MN_STAT_recovery_rows, report->rows);
     mn_stat_add(actor->stats, MN_STAT_recovery_quarantined, report->quarantined);
+    mn_stat_add(actor->stats, MN_STAT_recovery_healed, report->healed);
 }
 
 static void tell(const struct mn_actor *actor, const struct mn_recovery_report *report, uint64_t took_ns)
@@ -27,6 +28,9 @@ static void tell(const struct mn_actor *actor, const struct mn_recovery_report *
     if (report->torn_bytes > 0)
         mn_log(actor, "passed over %llu bytes of batches that were never finished and never acknowledged",
                (unsigned long long)report->torn_bytes);
+    if (report->healed > 0)
+        mn_log(actor, "healed %llu log segments from the second copy of the log; notes are in %s/quarantine",
+               (unsigned long long)report->healed, actor->store.dir);
     if (report->quarantined > 0)
         mn_log(actor, "DAMAGE: %llu pieces of the log were damaged; copies with notes are in %s/quarantine",
                (unsigned long long)report->quarantined, actor->store.dir);

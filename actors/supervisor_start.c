@@ -20,6 +20,7 @@
 #include "actors/supervisor.h"
 #include "actors/tcp.h"
 #include "engine/fault.h"
+#include "engine/wal_copy.h"
 #include "shm/process.h"
 
 #define LONGEST_SOCKET  "run/role.wal-writer"
@@ -84,6 +85,16 @@ static enum mn_status open_store(struct mn_supervisor *s, const char *dir)
         return MN_FAIL(MN_BAD_REQUEST, "the store %s has metric %s, not %s: leave --metric out, or give another folder",
                        dir, mn_metric_word(s->store.metric), mn_metric_word((unsigned)o->metric));
     return MN_OK;
+}
+
+/* The log's second copy is recovery's and the writer's; that it is given up should not go unnoticed. */
+static enum mn_status look_at_copy(const struct mn_supervisor *s)
+{
+    struct mn_copy_folder noted;
+    if (s->settings.store_copies < 2 && mn_copy_folder_noted(&noted, &s->store) == MN_OK)
+        mn_log(NULL, "store.copies is 1: the log was kept in %s too, and is kept once from now on; that copy is removed",
+               noted.copy.dir);
+    return mn_copy_folder_check(&s->store, &s->settings);
 }
 
 /* ---- access ---- */
@@ -237,6 +248,7 @@ enum mn_status mn_supervisor_open(struct mn_supervisor *s)
     MN_TRY(make_absolute(s->options->dir, dir, sizeof dir));
     MN_TRY(lock_folder(s, dir));
     MN_TRY(open_store(s, dir));
+    MN_TRY(look_at_copy(s));
     MN_TRY(set_access(s));
     MN_TRY(outlive_orphans(s));
     mn_instance_sweep(s->store.uuid);

@@ -150,6 +150,9 @@ static void drain(struct mn_wal_writer *w)
 static void show_gauges(struct mn_wal_writer *w)
 {
     struct mn_stats_page *stats = w->actor->stats;
+    char text[512];
+    if (mn_writer_news(w->writer, text, sizeof text))
+        mn_log(w->actor, "%s", text);
     mn_stat_set(stats, MN_STAT_write_queue, w->queue_count + w->ack_count);
     if (w->public.lost > w->lost_told)
         mn_stat_add(stats, MN_STAT_write_lost_replies, w->public.lost - w->lost_told);

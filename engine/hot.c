@@ -320,7 +320,7 @@ static enum mn_status make_one(struct making *m)
     m->bytes = HUGE_BYTES + data_room(m->file->data_bytes);
     m->base = NULL;
     unlinkat(m->instance->dir_fd, m->name, 0); /* what a compactor that died has left */
-    MN_TRY(mn_segment_create(&m->front, m->instance->dir_fd, m->name, m->bytes, &identity, 0600));
+    MN_TRY(mn_segment_create_sparse(&m->front, m->instance->dir_fd, m->name, m->bytes, 4096, &identity, 0600));
     enum mn_status status = reserve(m);
     if (status == MN_OK)
         status = fill(m);

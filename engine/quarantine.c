@@ -10,6 +10,7 @@
 #include "engine/fault.h"
 
 #define NOTE_BYTES_MAX (256u << 10)
+#define HEALED         "healed-"
 
 static enum mn_status exists(const struct mn_store *store, const char *path, bool *there)
 {
@@ -144,10 +145,23 @@ enum mn_status mn_quarantine_ledger(const struct mn_store *store, uint64_t seq, 
     return write_plain_note(store, name, status == MN_OK ? strrchr(to, '/') + 1 : "", told);
 }
 
+enum mn_status mn_quarantine_healed(const struct mn_store *store, const char *kind, uint64_t number, uint64_t offset,
+                                    const void *before, uint64_t bytes, const char *reason)
+{
+    char name[96], base[MN_PATH_MAX], path[MN_PATH_MAX + 16];
+    struct mn_quarantine_note note = {.wal_number = number, .offset = offset, .bytes = bytes, .reason = reason};
+    snprintf(name, sizeof name, "quarantine/" HEALED "%s-%08" PRIu64 "-%" PRIu64, kind, number, offset);
+    snprintf(path, sizeof path, "%s.bin", mn_store_path(store, base, name));
+    if (bytes > 0)
+        MN_TRY(mn_io_replace(store->io, path, before, bytes));
+    return write_note(store, base, NULL, &note);
+}
+
 static enum mn_status note_any(void *context, const char *name)
 {
     size_t length = strlen(name);
-    *(bool *)context |= length > 5 && strcmp(name + length - 5, ".json") == 0;
+    bool healed = strncmp(name, HEALED, sizeof HEALED - 1) == 0;
+    *(bool *)context |= !healed && length > 5 && strcmp(name + length - 5, ".json") == 0;
     return MN_OK;
 }
 

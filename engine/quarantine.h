@@ -21,10 +21,15 @@ enum mn_status mn_quarantine_wal(const struct mn_store *store, const struct mn_w
                                  const struct mn_quarantine_note *note) MN_MUST_USE;
 /* Copies ledger.<seq> aside, if it is there, with a note (quarantine/ledger.<seq>.bin and .json). */
 enum mn_status mn_quarantine_ledger(const struct mn_store *store, uint64_t seq, const char *reason) MN_MUST_USE;
+/* A piece of a log segment that was damaged and is whole again: `bytes` (0: none) of it as they were, with a note
+ * (quarantine/healed-<kind>-<number>-<offset>.bin and .json). It takes nothing from the store: mn_quarantine_holds does
+ * not count it. Any later purge removes it. */
+enum mn_status mn_quarantine_healed(const struct mn_store *store, const char *kind, uint64_t number, uint64_t offset,
+                                    const void *before, uint64_t bytes, const char *reason) MN_MUST_USE;
 /* A note on a column segment, which stays where it is. */
 enum mn_status mn_quarantine_note_columns(const struct mn_store *store, uint64_t segment,
                                           const char *reason) MN_MUST_USE;
-/* True when anything is in quarantine. */
+/* True when anything is in quarantine that is not healed. */
 bool mn_quarantine_holds(const struct mn_store *store);
 
 #endif

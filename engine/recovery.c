@@ -69,7 +69,10 @@ static enum mn_status hand_over(struct mn_recovery *r)
     atomic_store(&control->tail_rows, r->report->rows);
     uint32_t reasons =
         (r->report->lost ? MN_DEGRADED_LOST : 0) | (mn_quarantine_holds(&r->store) ? MN_DEGRADED_QUARANTINE : 0);
-    atomic_fetch_or(&control->reasons, reasons);
+    if (!r->heal.uncertain)
+        atomic_fetch_and(&control->reasons, ~(uint32_t)MN_DEGRADED_COPY); /* the writer looks what is missing there */
+    atomic_fetch_or(&control->reasons, reasons | (r->heal.uncertain ? MN_DEGRADED_COPY : 0));
+    r->report->healed = r->heal.healed;
     MN_FAULT_POINT(recovery_built);
     atomic_store(&control->instance_gen, r->instance_gen);
     return mn_parts_publish(&r->parts, &r->manifest, atomic_load(&control->view_gen) + 1);
@@ -115,12 +118,14 @@ enum mn_status mn_recover(const struct mn_store *store, struct mn_instance *inst
     uint64_t gen = atomic_fetch_add(&control->recovery_gen, 1) + 1;
     struct mn_recovery r = {
         .store = *store, .instance = instance, .progress = progress, .report = report, .instance_gen = gen};
+    r.heal.folder.lock_fd = -1;
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     r.threads = threads > 0 ? threads : cpus > 0 ? (uint32_t)cpus : 1;
     enum mn_status status = recover_locked(&r);
     for (uint32_t i = 0; i < r.job_count; i++)
         mn_recovery_free_job(&r.jobs[i]);
     free(r.jobs);
+    mn_copy_heal_end(&r.heal);
     if (r.parts.index)
         mn_parts_free(&r.parts);
     mn_ledger_free(r.ledger);

@@ -15,6 +15,7 @@
 struct mn_recovery_report {
     uint64_t log_bytes, log_segments, batches, rows, last_seq;
     uint64_t quarantined; /* pieces */
+    uint64_t healed;      /* log segments that got bytes back from their second copy */
     uint64_t torn_bytes;  /* of unfinished, never acknowledged batches at the end */
     bool lost;            /* acknowledged data is damaged: degraded, and loud */
     uint64_t scan_ns, build_ns;

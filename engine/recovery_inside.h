@@ -8,6 +8,7 @@
 #include "engine/parts.h"
 #include "engine/recovery.h"
 #include "engine/wal.h"
+#include "engine/wal_copy.h"
 
 /* A forget, an id that is suspect, or an assigned id, with its place among the rows. */
 struct mn_recovery_event {
@@ -45,6 +46,7 @@ struct mn_recovery {
     struct mn_manifest manifest;
     struct mn_parts parts;
     struct mn_ledger *ledger;
+    struct mn_copy_heal heal;
     struct mn_recovery_job *jobs;
     uint32_t job_count, threads;
     enum mn_status (*step)(struct mn_recovery *r, struct mn_recovery_job *job); /* what the threads do to each job */

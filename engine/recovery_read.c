@@ -99,6 +99,7 @@ static enum mn_status sync_segment(const struct mn_store *store, uint64_t number
 static enum mn_status open_segment(struct mn_recovery *r, struct mn_recovery_job *job)
 {
     uint64_t number = job->segment.number;
+    MN_TRY(mn_copy_heal_segment(&r->heal, number));
     MN_TRY(sync_segment(&r->store, number));
     enum mn_status status = mn_wal_map(&job->segment, &r->store, number);
     job->header_lost = status == MN_CORRUPT;
@@ -186,6 +187,7 @@ static void tell_durable(struct mn_recovery *r)
 
 enum mn_status mn_recovery_read(struct mn_recovery *r)
 {
+    MN_TRY(mn_copy_heal_begin(&r->heal, &r->store, r->manifest.wal_first));
     MN_TRY(list_log(r));
     MN_TRY(run_step(r, open_segment));
     tell_durable(r);

@@ -4,12 +4,14 @@
 #include "engine/tail.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #include "engine/record.h"
 
 /* A request may intern at most this many bytes of strings and tag lists, so a chunk's arena has at least so much. */
 #define ARENA_BYTES_MIN (64u << 20)
 #define BUCKETS_MIN     1024u
+#define PIECE_BYTES     (256u << 10) /* pages are taken in pieces of this */
 
 static struct mn_segment_identity identity_of(const struct mn_instance *instance, uint64_t magic)
 {
@@ -41,7 +43,7 @@ static struct mn_tail_header plan_chunk(uint32_t dim, uint64_t wal_bytes, uint64
     return h;
 }
 
-static void adopt(struct mn_tail *tail, uint64_t instance_gen)
+static void adopt(struct mn_tail *tail, const struct mn_instance *instance, uint64_t instance_gen)
 {
     uint8_t *base = tail->segment.base;
     tail->header = tail->segment.base;
@@ -52,6 +54,7 @@ static void adopt(struct mn_tail *tail, uint64_t instance_gen)
     tail->arena_used = sizeof(struct mn_tail_string); /* string number 0 is never given out */
     tail->filled = atomic_load(&tail->header->rows);
     tail->instance_gen = instance_gen;
+    tail->dir_fd = instance->dir_fd;
 }
 
 enum mn_status mn_tail_create(struct mn_tail *tail, struct mn_instance *instance, uint32_t dim, uint64_t wal_bytes,
@@ -63,12 +66,28 @@ enum mn_status mn_tail_create(struct mn_tail *tail, struct mn_instance *instance
     struct mn_segment_identity identity = identity_of(instance, MN_MAGIC_TAIL);
     mn_tail_name(name, instance_gen, wal_number);
     *tail = (struct mn_tail){0};
-    MN_TRY(mn_segment_create(&tail->segment, instance->dir_fd, name, bytes, &identity, 0600));
+    MN_TRY(mn_segment_create_sparse(&tail->segment, instance->dir_fd, name, bytes, plan.rows_at, &identity, 0600));
     plan.header = *tail->segment.header;
     memcpy(tail->segment.base, &plan, sizeof plan);
-    adopt(tail, instance_gen);
+    adopt(tail, instance, instance_gen);
+    enum mn_status status =
+        mn_segment_reserve(instance->dir_fd, name, plan.id_buckets_at, plan.arena_at - plan.id_buckets_at);
+    if (status == MN_OK)
+        status = mn_tail_reserve(tail, 1, 1);
+    if (status != MN_OK) {
+        mn_tail_unmap(tail);
+        mn_tail_remove(instance, instance_gen, wal_number);
+        return mn_error_pass(status, __FILE__, __LINE__);
+    }
     mn_segment_publish(&tail->segment);
     return MN_OK;
+}
+
+void mn_tail_remove(struct mn_instance *instance, uint64_t instance_gen, uint64_t wal_number)
+{
+    char name[64];
+    mn_tail_name(name, instance_gen, wal_number);
+    unlinkat(instance->dir_fd, name, 0);
 }
 
 enum mn_status mn_tail_map(struct mn_tail *tail, struct mn_instance *instance, uint64_t instance_gen,
@@ -89,7 +108,7 @@ enum mn_status mn_tail_map(struct mn_tail *tail, struct mn_instance *instance, u
         mn_segment_unmap(&tail->segment);
         return MN_FAIL(MN_CORRUPT, "tail chunk %s is not laid out as it should be", name);
     }
-    adopt(tail, instance_gen);
+    adopt(tail, instance, instance_gen);
     return MN_OK;
 }
 
@@ -104,11 +123,40 @@ uint64_t mn_tail_arena_left(const struct mn_tail *tail)
     return tail->header->arena_max - tail->arena_used;
 }
 
+static enum mn_status reserve(const struct mn_tail *tail, uint64_t offset, uint64_t bytes)
+{
+    char name[64];
+    mn_tail_name(name, tail->instance_gen, tail->header->wal_number);
+    return mn_segment_reserve(tail->dir_fd, name, offset, bytes);
+}
+
+enum mn_status mn_tail_reserve(struct mn_tail *tail, uint32_t rows, uint64_t arena)
+{
+    const struct mn_tail_header *h = tail->header;
+    uint64_t rows_end = (uint64_t)tail->filled + rows, arena_end = tail->arena_used + arena;
+    if (rows_end > tail->rows_reserved) {
+        rows_end += PIECE_BYTES / sizeof(struct mn_tail_row);
+        rows_end = rows_end < h->rows_max ? rows_end : h->rows_max;
+        uint64_t from = tail->rows_reserved;
+        MN_TRY(reserve(tail, h->rows_at + from * sizeof(struct mn_tail_row),
+                       (rows_end - from) * sizeof(struct mn_tail_row)));
+        tail->rows_reserved = (uint32_t)rows_end;
+    }
+    if (arena_end > tail->arena_reserved) {
+        arena_end += PIECE_BYTES;
+        arena_end = arena_end < h->arena_max ? arena_end : h->arena_max;
+        MN_TRY(reserve(tail, h->arena_at + tail->arena_reserved, arena_end - tail->arena_reserved));
+        tail->arena_reserved = arena_end;
+    }
+    return MN_OK;
+}
+
 static enum mn_status take_arena(struct mn_tail *tail, uint64_t bytes, uint64_t *at)
 {
     if (mn_tail_arena_left(tail) < bytes)
         return MN_FAIL(MN_TOO_LARGE, "the dictionary of a tail chunk is full (%llu bytes)",
                        (unsigned long long)tail->header->arena_max);
+    MN_TRY(mn_tail_reserve(tail, 0, bytes));
     *at = tail->arena_used;
     tail->arena_used += mn_round_up(bytes, 8);
     return MN_OK;
@@ -147,6 +195,7 @@ enum mn_status mn_tail_fill(struct mn_tail *tail, const struct mn_tail_row *valu
     uint64_t tags_at = 0;
     if (tail->filled >= tail->header->rows_max)
         return MN_FAIL(MN_TOO_LARGE, "a tail chunk is full (%u rows)", tail->header->rows_max);
+    MN_TRY(mn_tail_reserve(tail, 1, 0));
     if (tag_count > 0)
         MN_TRY(take_arena(tail, (uint64_t)tag_count * sizeof *tags, &tags_at));
     uint32_t n = tail->filled++;

@@ -21,18 +21,26 @@ struct mn_tail {
     uint64_t arena_used;
     uint32_t filled; /* rows filled; header->rows of them are published */
     uint64_t instance_gen;
+    int dir_fd;              /* the instance's, for more pages */
+    uint32_t rows_reserved;  /* those that have their pages */
+    uint64_t arena_reserved; /* bytes of the arena that have */
 };
 
-/* Makes tail.<instance_gen>.<wal_number> with room for every row that a log segment of wal_bytes can hold. Sparse:
- * pages cost memory only once they are touched. */
+/* Makes tail.<instance_gen>.<wal_number> with room for every row that a log segment of wal_bytes can hold. Rows and
+ * arena get their pages piece by piece, as they are filled; MN_READ_ONLY when /dev/shm is full. */
 enum mn_status mn_tail_create(struct mn_tail *tail, struct mn_instance *instance, uint32_t dim, uint64_t wal_bytes,
                               uint64_t instance_gen, uint64_t wal_number) MN_MUST_USE;
 /* Maps an existing one. */
 enum mn_status mn_tail_map(struct mn_tail *tail, struct mn_instance *instance, uint64_t instance_gen,
                            uint64_t wal_number, bool writable) MN_MUST_USE;
 void mn_tail_unmap(struct mn_tail *tail);
+/* Unlinks a chunk that was made and is not going to be published. */
+void mn_tail_remove(struct mn_instance *instance, uint64_t instance_gen, uint64_t wal_number);
 void mn_tail_name(char name[64], uint64_t instance_gen, uint64_t wal_number);
 
+/* Makes sure that so many more rows, and bytes of the arena, have their pages: what fits fills without a failure then.
+ * MN_READ_ONLY when /dev/shm is full. */
+enum mn_status mn_tail_reserve(struct mn_tail *tail, uint32_t rows, uint64_t arena) MN_MUST_USE;
 /* The number of a string, entered when new. MN_TOO_LARGE when the arena is full (cannot happen for strings of the log
  * segment). */
 enum mn_status mn_tail_intern(struct mn_tail *tail, struct mn_str s, uint32_t *number) MN_MUST_USE;

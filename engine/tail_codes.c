@@ -216,7 +216,8 @@ enum mn_status mn_tail_codes_create(struct mn_tail_codes *codes, struct mn_insta
     plan(&h, &bytes);
     mn_codes_name_text(text, name);
     *codes = (struct mn_tail_codes){.name = *name, .codebook = codebook};
-    enum mn_status status = mn_segment_create(&codes->segment, instance->dir_fd, text, bytes, &identity, 0600);
+    enum mn_status status =
+        mn_segment_create_sparse(&codes->segment, instance->dir_fd, text, bytes, 4096, &identity, 0600);
     if (status != MN_OK) {
         mn_tail_codes_unmap(codes);
         return mn_error_pass(status, __FILE__, __LINE__);

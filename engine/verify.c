@@ -14,6 +14,7 @@
 #include "engine/ledger.h"
 #include "engine/manifest.h"
 #include "engine/wal.h"
+#include "engine/wal_copy.h"
 
 #define SETTLE_TRIES 5
 #define SETTLE_NS    20000000
@@ -318,6 +319,7 @@ static enum mn_status verify_log(struct verify *v, uint64_t number)
         note(v, mn_store_wal_path(v->store, path, number), "the log segment is missing");
     else
         MN_TRY(status);
+    MN_TRY(mn_copy_folder_verify(v->store, number, v->durable_seq, &bytes, note, v));
     MN_TRY(verify_chain(v, number));
     v->result->files += status == MN_OK;
     v->result->bytes += bytes;

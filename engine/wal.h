@@ -93,32 +93,41 @@ struct mn_wal {
     uint64_t offset; /* where the next batch goes */
     uint32_t salt;
     uint64_t chain, last_seq, durable_seq;
+    struct mn_wal_copy *copy; /* the second copy of the log; NULL = it is kept once */
+    int twin_fd;              /* of this segment there; -1 = this segment is written once */
 };
 
-/* Begins a prepared (zero) segment: writes both headers; the first sync makes them durable. prev: the segment before,
- * or a zeroed struct. */
+/* Begins a prepared (zero) segment, and its twin when the log is kept twice (prev->copy): writes both headers; the
+ * first sync makes them durable. prev: the segment before, or a zeroed struct. */
 enum mn_status mn_wal_begin(struct mn_wal *wal, const struct mn_store *store, uint64_t number,
                             const struct mn_wal *prev) MN_MUST_USE;
 void mn_wal_end(struct mn_wal *wal);
 /* Bytes that a batch may still have. */
 uint64_t mn_wal_room(const struct mn_wal *wal);
-/* Finishes and writes the batch; then makes it durable. Neither is ever tried again after a failure. */
+/* Finishes and writes the batch; then makes it durable, in the copy too as long as that can be written. Neither is ever
+ * tried again after a failure. batch->data must stay as it is until the sync, or mn_wal_end. */
 enum mn_status mn_wal_append(struct mn_wal *wal, struct mn_batch *batch, int64_t wall_ns) MN_MUST_USE;
 enum mn_status mn_wal_sync(struct mn_wal *wal) MN_MUST_USE;
 
 /* ---- preparing, removing, and the high-water mark ---- */
 
-/* A thread that keeps one zero-filled, synced segment ready, up to `ahead` while they are taken fast, and writes the
+struct mn_wal_copy;
+
+/* A thread that keeps one zero-filled, synced segment ready, up to `ahead` while they are taken fast, each with its
+ * twin when the log is kept twice (copy may be NULL and must outlive the keeper), and writes the
  * acknowledged seq to wal/MARK each 100 ms when it has moved, so that a loss after a power cut shows. It watches the
  * free space, and removes retired files: all that would make a commit wait for the disk. */
 struct mn_wal_keeper;
-enum mn_status mn_wal_keeper_start(struct mn_wal_keeper **keeper, const struct mn_store *store, uint64_t segment_bytes,
-                                   uint32_t ahead, uint64_t reserve_bytes, uint64_t next_number,
+enum mn_status mn_wal_keeper_start(struct mn_wal_keeper **keeper, const struct mn_store *store,
+                                   struct mn_wal_copy *copy, uint64_t segment_bytes, uint32_t ahead,
+                                   uint64_t reserve_bytes, uint64_t next_number,
                                    const _Atomic uint64_t *acked_seq) MN_MUST_USE;
 void mn_wal_keeper_stop(struct mn_wal_keeper *keeper);
 /* The number of the next prepared segment. Waits up to wait_ms for one. MN_READ_ONLY while the disk is full, MN_BUSY
  * when none got ready in time. */
 enum mn_status mn_wal_keeper_take(struct mn_wal_keeper *keeper, uint32_t wait_ms, uint64_t *number) MN_MUST_USE;
+/* The number that was taken last, not begun, is the next again. */
+void mn_wal_keeper_give_back(struct mn_wal_keeper *keeper, uint64_t number);
 uint32_t mn_wal_keeper_ready(struct mn_wal_keeper *keeper);
 /* Has the thread remove a file or a folder (absolute path); nothing there is not an error. */
 enum mn_status mn_wal_keeper_remove(struct mn_wal_keeper *keeper, const char *path) MN_MUST_USE;

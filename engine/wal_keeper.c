@@ -15,9 +15,10 @@
 #include "engine/crc.h"
 #include "engine/fault.h"
 #include "engine/wal.h"
+#include "engine/wal_copy.h"
 #include "shm/process.h"
 
-#define READY_MAX      16u
+#define READY_MAX      17u /* wal.prepared, and one that was given back */
 #define PIECE_BYTES    (256u << 10) /* with time to spare, */
 #define HASTE_BYTES    (1u << 20)   /* and with none */
 #define PIECE_PAUSE_US 500
@@ -36,6 +37,8 @@ _Static_assert(sizeof(struct mark) == 512, "a sector");
 
 struct mn_wal_keeper {
     struct mn_store store;
+    struct mn_wal_copy *copy; /* NULL = the log is kept once */
+    uint64_t twins_entered;   /* the copy's folder as it was when each ready segment had its twin */
     uint64_t segment_bytes;
     _Atomic uint64_t reserve_bytes;
     uint32_t ahead, ahead_max; /* segments to keep ready: one, and more while they are taken fast */
@@ -64,8 +67,11 @@ static bool remove_next(struct mn_wal_keeper *k)
     char *path = k->removals[0];
     pthread_mutex_unlock(&k->lock);
     /* What cannot be removed now is found again when the next writer opens: it costs disk, nothing else. */
-    if (k->store.io->unlink(path) != MN_OK && mn_io_remove_tree(k->store.io, path) != MN_OK)
+    if (k->store.io->unlink(path) != MN_OK && mn_io_remove_tree(k->store.io, path) != MN_OK) {
+        if (mn_wal_copy_owns(k->copy, path))
+            mn_wal_copy_fail(k->copy, mn_error_text());
         atomic_fetch_add(&k->not_removed, 1);
+    }
     MN_FAULT_POINT(limbo_mid_unlink);
     free(path);
     pthread_mutex_lock(&k->lock);
@@ -105,39 +111,117 @@ static enum mn_status fill_zeros(struct mn_wal_keeper *k, int fd)
 
 /* A segment that recovery found prepared and unused is taken as it is. All of it must be zero: in a power cut a first
  * batch may have landed without the headers, and a torn batch is told by the zeros that it did not overwrite. */
-static bool is_prepared(struct mn_wal_keeper *k, uint64_t number)
+static bool is_prepared(const struct mn_wal_keeper *k, const struct mn_store *in, uint64_t number)
 {
     struct mn_wal_segment segment;
-    bool unused = mn_wal_map(&segment, &k->store, number) == MN_OK && segment.unused &&
-                  segment.bytes == k->segment_bytes && memcmp(segment.base, segment.base + 1, segment.bytes - 1) == 0;
+    bool unused = mn_wal_map(&segment, in, number) == MN_OK && segment.unused && segment.bytes == k->segment_bytes &&
+                  memcmp(segment.base, segment.base + 1, segment.bytes - 1) == 0;
     mn_wal_unmap(&segment);
     return unused;
 }
 
-static enum mn_status prepare(struct mn_wal_keeper *k, uint64_t number)
+static char *temporary_of(const struct mn_store *in, char temporary[MN_PATH_MAX], uint64_t number)
 {
-    char path[MN_PATH_MAX], temporary[MN_PATH_MAX + 8], folder[MN_PATH_MAX];
-    const struct mn_io *io = k->store.io;
+    strcat(mn_store_wal_path(in, temporary, number), ".tmp"); /* a folder's path has half of it at most */
+    return temporary;
+}
+
+/* Gives the space of a failed try back, and leaves its sentence. */
+static enum mn_status take_back(const struct mn_store *in, uint64_t number, enum mn_status status)
+{
+    char temporary[MN_PATH_MAX], why[512];
+    snprintf(why, sizeof why, "%s", mn_error_text());
+    enum mn_status removed = in->io->unlink(temporary_of(in, temporary, number));
+    return MN_FAIL(status, "%s%s", why, removed == MN_OK ? "" : " (and its file could not be removed)");
+}
+
+/* Zeros under a temporary name. */
+static enum mn_status fill(struct mn_wal_keeper *k, const struct mn_store *in, uint64_t number)
+{
+    char temporary[MN_PATH_MAX];
     int fd = -1;
-    if (is_prepared(k, number))
-        return MN_OK;
-    mn_store_wal_path(&k->store, path, number);
-    snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    enum mn_status status = io->unlink(temporary);
+    enum mn_status status = in->io->unlink(temporary_of(in, temporary, number));
     if (status != MN_OK && status != MN_NOT_FOUND)
         return status;
-    MN_TRY(io->open(temporary, MN_IO_WRITE | MN_IO_CREATE | MN_IO_DIRECT, &fd));
+    MN_TRY(in->io->open(temporary, MN_IO_WRITE | MN_IO_CREATE | MN_IO_DIRECT, &fd));
     MN_FAULT_POINT(wal_prepare_created);
     status = fill_zeros(k, fd);
-    io->close(fd);
-    if (status == MN_OK)
-        status = io->rename(temporary, path);
-    if (status != MN_OK) {
-        enum mn_status removed = io->unlink(temporary); /* gives the space of a failed try back */
-        return removed == MN_OK ? status : mn_error_pass(status, __FILE__, __LINE__);
-    }
+    in->io->close(fd);
+    return status == MN_OK ? MN_OK : take_back(in, number, status);
+}
+
+static enum mn_status give_name(const struct mn_store *in, uint64_t number)
+{
+    char path[MN_PATH_MAX], temporary[MN_PATH_MAX];
+    enum mn_status status = in->io->rename(temporary_of(in, temporary, number), mn_store_wal_path(in, path, number));
+    return status == MN_OK ? MN_OK : take_back(in, number, status);
+}
+
+static enum mn_status prepare_in(struct mn_wal_keeper *k, const struct mn_store *in, uint64_t number)
+{
+    char folder[MN_PATH_MAX];
+    if (is_prepared(k, in, number))
+        return MN_OK;
+    MN_TRY(fill(k, in, number));
+    MN_TRY(give_name(in, number));
     MN_FAULT_POINT(wal_prepare_renamed);
-    return io->sync_dir(mn_store_path(&k->store, folder, "wal"));
+    return in->io->sync_dir(mn_store_path(in, folder, "wal"));
+}
+
+/* A segment, and its twin. That the copy cannot be written is no reason to have no segment. */
+static enum mn_status prepare(struct mn_wal_keeper *k, uint64_t number)
+{
+    uint64_t entered;
+    MN_TRY(prepare_in(k, &k->store, number));
+    const struct mn_store *twin = mn_wal_copy_store(k->copy, &entered);
+    if (twin && prepare_in(k, twin, number) != MN_OK)
+        mn_wal_copy_fail(k->copy, mn_error_text());
+    return MN_OK;
+}
+
+static bool is_ready(const struct mn_wal_keeper *k, uint64_t number)
+{
+    bool ready = false;
+    for (uint32_t i = 0; i < k->ready_count; i++)
+        ready |= k->ready[i] == number;
+    return ready;
+}
+
+/* A twin for a segment that was prepared while the copy could not be written. It gets its name only while nobody has
+ * taken the segment: a twin that is written to is not replaced. */
+static enum mn_status prepare_late(struct mn_wal_keeper *k, const struct mn_store *twin, uint64_t number)
+{
+    char path[MN_PATH_MAX];
+    if (mn_io_file_bytes(twin->io, mn_store_wal_path(twin, path, number)) == k->segment_bytes)
+        return MN_OK;
+    MN_TRY(fill(k, twin, number));
+    pthread_mutex_lock(&k->lock);
+    bool ready = is_ready(k, number);
+    enum mn_status status = ready ? give_name(twin, number) : MN_OK;
+    pthread_mutex_unlock(&k->lock);
+    if (!ready)
+        return twin->io->unlink(temporary_of(twin, path, number));
+    MN_TRY(status);
+    return twin->io->sync_dir(mn_store_path(twin, path, "wal"));
+}
+
+static void prepare_twins(struct mn_wal_keeper *k)
+{
+    uint64_t entered = 0, numbers[READY_MAX];
+    const struct mn_store *twin = mn_wal_copy_store(k->copy, &entered);
+    if (!twin || entered == k->twins_entered)
+        return;
+    pthread_mutex_lock(&k->lock);
+    uint32_t count = k->ready_count;
+    memcpy(numbers, k->ready, count * sizeof numbers[0]);
+    pthread_mutex_unlock(&k->lock);
+    k->twins_entered = entered;
+    for (uint32_t i = 0; i < count; i++)
+        if (prepare_late(k, twin, numbers[i]) != MN_OK) {
+            mn_wal_copy_fail(k->copy, mn_error_text());
+            return;
+        }
+    mn_wal_copy_prepared(k->copy, entered);
 }
 
 static enum mn_status open_mark(struct mn_wal_keeper *k)
@@ -226,6 +310,7 @@ static void *keep(void *context)
         pthread_mutex_unlock(&k->lock);
         write_mark(k, now);
         watch_space(k, now);
+        prepare_twins(k);
         bool full = atomic_load(&k->full);
         enum mn_status status = wanted && !full ? prepare(k, number) : MN_BUSY;
         if (wanted && !full && status != MN_OK)
@@ -243,18 +328,19 @@ static void *keep(void *context)
     return NULL;
 }
 
-enum mn_status mn_wal_keeper_start(struct mn_wal_keeper **keeper, const struct mn_store *store, uint64_t segment_bytes,
-                                   uint32_t ahead, uint64_t reserve_bytes, uint64_t next_number,
-                                   const _Atomic uint64_t *acked_seq)
+enum mn_status mn_wal_keeper_start(struct mn_wal_keeper **keeper, const struct mn_store *store,
+                                   struct mn_wal_copy *copy, uint64_t segment_bytes, uint32_t ahead,
+                                   uint64_t reserve_bytes, uint64_t next_number, const _Atomic uint64_t *acked_seq)
 {
     struct mn_wal_keeper *k = calloc(1, sizeof *k);
     if (!k)
         return MN_FAIL(MN_INTERNAL, "no memory for the log keeper");
     k->store = *store;
+    k->copy = copy;
     k->segment_bytes = segment_bytes;
     k->reserve_bytes = reserve_bytes;
     k->ahead = 1;
-    k->ahead_max = ahead < READY_MAX ? ahead : READY_MAX;
+    k->ahead_max = ahead < READY_MAX - 1 ? ahead : READY_MAX - 1;
     k->next_number = next_number;
     k->acked_seq = acked_seq;
     k->mark_fd = -1;
@@ -327,6 +413,15 @@ enum mn_status mn_wal_keeper_take(struct mn_wal_keeper *keeper, uint32_t wait_ms
     }
     pthread_mutex_unlock(&keeper->lock);
     return status;
+}
+
+void mn_wal_keeper_give_back(struct mn_wal_keeper *keeper, uint64_t number)
+{
+    pthread_mutex_lock(&keeper->lock);
+    MN_ASSERT(keeper->ready_count < READY_MAX);
+    memmove(keeper->ready + 1, keeper->ready, keeper->ready_count++ * sizeof keeper->ready[0]);
+    keeper->ready[0] = number;
+    pthread_mutex_unlock(&keeper->lock);
 }
 
 enum mn_status mn_wal_keeper_remove(struct mn_wal_keeper *keeper, const char *path)

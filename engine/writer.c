@@ -8,6 +8,7 @@
 
 #include "engine/fault.h"
 #include "engine/view.h"
+#include "engine/wal_copy.h"
 #include "engine/writer_state.h"
 #include "shm/process.h"
 
@@ -109,11 +110,13 @@ static enum mn_status open_writer(struct mn_writer *w)
     MN_TRY(next_wal_number(w, &next));
     MN_TRY(make_buffer(w));
     w->seq = atomic_load(&w->control->durable_seq);
-    w->wal = (struct mn_wal){.number = next - 1, .last_seq = w->seq, .durable_seq = w->seq, .fd = -1};
+    w->wal = (struct mn_wal){.number = next - 1, .last_seq = w->seq, .durable_seq = w->seq, .fd = -1, .twin_fd = -1};
+    MN_TRY(mn_wal_copy_open(&w->wal.copy, &w->store, &w->settings, &w->control->reasons, w->manifest.wal_first));
     if (MN_BUG(seq_given_twice) && w->seq > 0)
         w->seq--;
-    MN_TRY(mn_wal_keeper_start(&w->keeper, &w->store, w->settings.wal_segment_bytes, (uint32_t)w->settings.wal_prepared,
-                               w->settings.disk_reserve, next, &w->control->acked_seq));
+    MN_TRY(mn_wal_keeper_start(&w->keeper, &w->store, w->wal.copy, w->settings.wal_segment_bytes,
+                               (uint32_t)w->settings.wal_prepared, w->settings.disk_reserve, next,
+                               &w->control->acked_seq));
     w->purge_rewritten = w->manifest.log_seq; /* by the writer before this one; what it left is being swept */
     w->purge_gen = atomic_load(&w->control->view_gen);
     return mn_writer_sweep(w);
@@ -149,6 +152,7 @@ void mn_writer_close(struct mn_writer *w)
         return;
     mn_wal_keeper_stop(w->keeper);
     mn_wal_end(&w->wal);
+    mn_wal_copy_close(w->wal.copy);
     if (w->parts.index)
         mn_parts_free(&w->parts);
     mn_ledger_free(w->ledger);

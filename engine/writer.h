@@ -88,6 +88,8 @@ enum mn_status mn_writer_commit_proposal(struct mn_writer *writer,
 /* Bounded housekeeping, each turn: retired files, the index after a compaction, idem keys, history, a new try after a
  * full disk. Returns how much it did (0: nothing waits). Also refreshes gauges. */
 uint32_t mn_writer_tend(struct mn_writer *writer, int64_t wall_ns);
+/* What a person should read in the log: one sentence since the last call, or false. */
+bool mn_writer_news(struct mn_writer *writer, char *text, size_t size);
 /* Takes the reloadable settings. */
 void mn_writer_reload(struct mn_writer *writer, const struct mn_settings *settings);
 

@@ -54,13 +54,13 @@ static void seal_active(struct mn_writer *w)
     w->active = MN_NONE;
 }
 
-/* The chunk of a log segment that was just begun, in a view of its own: nothing is admitted to rows that no reader will
- * see. */
-static enum mn_status begin_chunk(struct mn_writer *w, const struct mn_wal *wal, uint32_t *part)
+/* The chunk of a log segment that is about to be begun, in a view of its own: nothing is admitted to rows that no
+ * reader will see. */
+static enum mn_status begin_chunk(struct mn_writer *w, uint64_t number, uint32_t *part)
 {
     struct mn_tail tail;
     uint32_t count = w->parts.count;
-    MN_TRY(mn_tail_create(&tail, w->instance, w->store.dim, wal->bytes, w->instance_gen, wal->number));
+    MN_TRY(mn_tail_create(&tail, w->instance, w->store.dim, w->settings.wal_segment_bytes, w->instance_gen, number));
     enum mn_status status = mn_parts_add_chunk(&w->parts, &tail, part);
     if (status == MN_OK)
         status = mn_writer_new_view(w);
@@ -68,21 +68,27 @@ static enum mn_status begin_chunk(struct mn_writer *w, const struct mn_wal *wal,
         mn_parts_retire(&w->parts, count);
     else if (status != MN_OK)
         mn_tail_unmap(&tail);
+    if (status != MN_OK)
+        mn_tail_remove(w->instance, w->instance_gen, number);
     return status;
 }
 
 /* Begins the next log segment with its chunk, then seals the active one, if there is one. A failure leaves that one
- * active. */
+ * active. The chunk comes first: a full /dev/shm costs no log segment. */
 static enum mn_status rotate(struct mn_writer *w)
 {
     uint64_t number;
     struct mn_wal next;
     uint32_t part = MN_NONE;
     MN_TRY(mn_wal_keeper_take(w->keeper, SEGMENT_WAIT_MS, &number));
-    MN_TRY(mn_wal_begin(&next, &w->store, number, &w->wal));
-    enum mn_status status = begin_chunk(w, &next, &part);
+    enum mn_status status = begin_chunk(w, number, &part);
     if (status != MN_OK) {
-        mn_wal_end(&next);
+        mn_wal_keeper_give_back(w->keeper, number);
+        return mn_error_pass(status, __FILE__, __LINE__);
+    }
+    status = mn_wal_begin(&next, &w->store, number, &w->wal);
+    if (status != MN_OK) {
+        mn_parts_retire(&w->parts, part);
         return mn_error_pass(status, __FILE__, __LINE__);
     }
     seal_active(w);
@@ -135,6 +141,7 @@ enum mn_status mn_writer_make_room(struct mn_writer *w, const struct mn_room *ro
                            "for: send less at once");
     }
     MN_TRY(grow_batch(w, room));
+    MN_TRY(mn_tail_reserve(&w->parts.own[w->active]->tail, room->rows, room->arena));
     if (!pending)
         begin_batch(w);
     return MN_OK;

@@ -8,6 +8,7 @@
 #include "engine/fault.h"
 #include "engine/hot.h"
 #include "engine/view.h"
+#include "engine/wal_copy.h"
 #include "engine/writer_state.h"
 #include "shm/process.h"
 
@@ -43,6 +44,15 @@ static enum mn_status remove_hot(void *context, const char *name)
     return remove_shared(context, name);
 }
 
+static enum mn_status remove_twin(struct mn_writer *w, uint64_t number)
+{
+    char path[MN_PATH_MAX];
+    uint64_t entered;
+    const struct mn_store *twin = mn_wal_copy_store(w->wal.copy, &entered);
+    /* One that cannot be removed now goes when the copy is brought up to date. */
+    return twin ? mn_wal_keeper_remove(w->keeper, mn_store_wal_path(twin, path, number)) : MN_OK;
+}
+
 /* Hands the files of an entry to the keeper, which unlinks them. */
 static enum mn_status let_go(struct mn_writer *w, const struct mn_limbo *entry)
 {
@@ -58,6 +68,7 @@ static enum mn_status let_go(struct mn_writer *w, const struct mn_limbo *entry)
     case MN_LIMBO_WAL:
         if (MN_BUG(purge_leaves_log))
             return MN_OK;
+        MN_TRY(remove_twin(w, entry->number));
         return mn_wal_keeper_remove(w->keeper, mn_store_wal_path(&w->store, path, entry->number));
     case MN_LIMBO_COLUMNS:
         snprintf(name, sizeof name, "live.%" PRIu64 ".%" PRIu64, entry->file_gen, entry->number);
@@ -99,6 +110,8 @@ static void finish_purges(struct mn_writer *w)
 {
     if (w->purge_rewritten <= w->purge_done || mn_wal_keeper_removals(w->keeper) > 0)
         return;
+    if (!mn_wal_copy_current(w->wal.copy))
+        return; /* it may hold the bytes still */
     for (uint32_t i = 0; i < w->limbo_count; i++)
         if (w->limbo[i].gen <= w->purge_gen)
             return;
@@ -217,6 +230,8 @@ static void set_gauges(struct mn_writer *w)
         chunks += !w->parts.own[i]->retired && w->parts.own[i]->part.tail;
     mn_stat_set(w->stats, MN_STAT_wal_segments, chunks);
     mn_stat_set(w->stats, MN_STAT_wal_prepared, mn_wal_keeper_ready(w->keeper));
+    mn_stat_set(w->stats, MN_STAT_wal_copies, w->wal.copy && mn_wal_copy_current(w->wal.copy) ? 2 : 1);
+    mn_stat_set(w->stats, MN_STAT_wal_copy_mended, mn_wal_copy_mended(w->wal.copy));
     mn_stat_set(w->stats, MN_STAT_tail_rows, w->tail_rows);
     mn_stat_set(w->stats, MN_STAT_index_entries, mn_index_entries(w->parts.index));
     mn_stat_set(w->stats, MN_STAT_idem_entries, mn_ledger_entries(w->ledger));
@@ -231,6 +246,20 @@ static void set_gauges(struct mn_writer *w)
         atomic_fetch_and(&w->control->reasons, ~(uint32_t)MN_DEGRADED_READ_ONLY);
 }
 
+/* The copy of the log waits for the end of a segment that is not written there. */
+static void tend_copy(struct mn_writer *w)
+{
+    uint64_t sealed;
+    mn_wal_copy_first(w->wal.copy, w->manifest.wal_first);
+    if (mn_wal_copy_wants_seal(w->wal.copy) && !mn_writer_pending(w))
+        w->broken |= mn_writer_seal(w, &sealed) != MN_OK;
+}
+
+bool mn_writer_news(struct mn_writer *w, char *text, size_t size)
+{
+    return mn_wal_copy_news(w->wal.copy, text, size);
+}
+
 uint32_t mn_writer_tend(struct mn_writer *w, int64_t wall_ns)
 {
     uint64_t now = mn_clock_ns();
@@ -243,6 +272,7 @@ uint32_t mn_writer_tend(struct mn_writer *w, int64_t wall_ns)
     mn_ledger_expire(w->ledger, wall_ns - (int64_t)w->settings.write_idem_window, EXPIRE_AT_ONCE);
     if (now - w->gauges_ns >= GAUGES_EVERY_NS) {
         w->gauges_ns = now;
+        tend_copy(w);
         keep_history(w, wall_ns);
         set_gauges(w);
     }

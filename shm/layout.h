@@ -151,7 +151,8 @@ MN_LAYOUT_TABLE(MN_CHECK_STRUCT)
     X(MN_DEGRADED_COLUMN, 4, "a column file is damaged")                                                               \
     X(MN_DEGRADED_READ_ONLY, 8, "writes are refused: the disk is full or read-only")                                   \
     X(MN_DEGRADED_ROLE, 16, "a role keeps dying")                                                                      \
-    X(MN_DEGRADED_INDEX, 32, "an index file is damaged: recall is slower until it is rebuilt")
+    X(MN_DEGRADED_INDEX, 32, "an index file is damaged: recall is slower until it is rebuilt")                         \
+    X(MN_DEGRADED_COPY, 64, "the second copy of the log is not up to date: writes are kept once (store.copy_dir)")
 
 #define MN_METRIC_TABLE(X)                                                                                             \
     X(MN_METRIC_COSINE, "cosine")                                                                                      \

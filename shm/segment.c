@@ -28,29 +28,49 @@ static unsigned shared_mode(int dir_fd, unsigned mode)
     return shared ? mode | 0040 : mode;
 }
 
-static enum mn_status size_fd(int fd, const char *name, uint64_t bytes, unsigned mode)
+/* A page that is a hole raises SIGBUS when it is written and /dev/shm is full: here it is a sentence. */
+static enum mn_status reserve_fd(int fd, const char *name, uint64_t offset, uint64_t bytes)
 {
-    /* ftruncate leaves holes: a full /dev/shm shows when a page is touched. The front page is made real here, so that a
-     * segment at least gets its header or fails with a sentence instead of a signal. */
+    do
+        errno = posix_fallocate(fd, (off_t)offset, (off_t)bytes);
+    while (errno == EINTR);
+    return errno == 0 ? MN_OK
+                      : MN_FAIL_ERRNO("no shared memory for %llu bytes of %s (is /dev/shm full?)",
+                                      (unsigned long long)bytes, name);
+}
+
+static enum mn_status size_fd(int fd, const char *name, uint64_t bytes, uint64_t front_bytes, unsigned mode)
+{
     if (ftruncate(fd, (off_t)bytes) != 0 || fchmod(fd, mode) != 0)
         return MN_FAIL_ERRNO("cannot size shared segment %s to %llu bytes", name, (unsigned long long)bytes);
-    int error = posix_fallocate(fd, 0, bytes < 4096 ? (off_t)bytes : 4096);
-    if (error != 0) {
-        errno = error;
-        return MN_FAIL_ERRNO("cannot allocate shared segment %s (is /dev/shm full?)", name);
-    }
-    return MN_OK;
+    return reserve_fd(fd, name, 0, front_bytes);
+}
+
+enum mn_status mn_segment_reserve(int dir_fd, const char *name, uint64_t offset, uint64_t bytes)
+{
+    int fd = openat(dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return MN_FAIL_ERRNO("cannot open shared segment %s", name);
+    enum mn_status status = reserve_fd(fd, name, offset, bytes);
+    close(fd);
+    return status;
 }
 
 enum mn_status mn_segment_create(struct mn_segment *segment, int dir_fd, const char *name, uint64_t bytes,
                                  const struct mn_segment_identity *identity, unsigned mode)
+{
+    return mn_segment_create_sparse(segment, dir_fd, name, bytes, bytes, identity, mode);
+}
+
+enum mn_status mn_segment_create_sparse(struct mn_segment *segment, int dir_fd, const char *name, uint64_t bytes,
+                                        uint64_t front_bytes, const struct mn_segment_identity *identity, unsigned mode)
 {
     *segment = (struct mn_segment){0};
     int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return MN_FAIL_ERRNO("cannot create shared segment %s", name);
     enum mn_status status = MN_OK;
-    MN_TRY_OUT(size_fd(fd, name, bytes, shared_mode(dir_fd, mode)));
+    MN_TRY_OUT(size_fd(fd, name, bytes, front_bytes, shared_mode(dir_fd, mode)));
     MN_TRY_OUT(map_fd(segment, fd, name, bytes, true));
     struct mn_segment_header *header = segment->header;
     header->magic = identity->magic;

@@ -29,9 +29,17 @@ struct mn_segment_identity {
 
 /* Creates `name` in the folder `dir_fd` with `bytes` zero bytes, maps it read-write and fills all of the header but
  * `ready`. The file must not exist. mode: 0600, 0640 or 0660; in a folder that is shared with a group (set-group-ID)
- * the group may read it in any case. MN_SYSTEM, or MN_READ_ONLY when /dev/shm is full. */
+ * the group may read it in any case. MN_SYSTEM, or MN_READ_ONLY when /dev/shm is full: all of its pages are there when
+ * it is made, so that writing to it never raises a signal. */
 enum mn_status mn_segment_create(struct mn_segment *segment, int dir_fd, const char *name, uint64_t bytes,
                                  const struct mn_segment_identity *identity, unsigned mode) MN_MUST_USE;
+
+/* The same with pages for its first `front_bytes` alone: those behind must not be touched before they are reserved. */
+enum mn_status mn_segment_create_sparse(struct mn_segment *segment, int dir_fd, const char *name, uint64_t bytes,
+                                        uint64_t front_bytes, const struct mn_segment_identity *identity,
+                                        unsigned mode) MN_MUST_USE;
+/* Gives a stretch of a segment its pages. MN_READ_ONLY when /dev/shm is full. */
+enum mn_status mn_segment_reserve(int dir_fd, const char *name, uint64_t offset, uint64_t bytes) MN_MUST_USE;
 
 /* Stores `ready` with release: from here on others may map it. */
 void mn_segment_publish(struct mn_segment *segment);

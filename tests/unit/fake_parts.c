@@ -147,6 +147,8 @@ static struct mn_tail plan_tail(struct fake_part *made, uint32_t rows_max)
     tail.string_buckets = (_Atomic uint32_t *)(void *)(base + strings_at);
     tail.arena = base + arena_at;
     tail.arena_used = sizeof(struct mn_tail_string);
+    tail.rows_reserved = rows_max; /* memory of our own */
+    tail.arena_reserved = ARENA_BYTES;
     return tail;
 }
 

@@ -24,7 +24,7 @@ static enum mn_status reserve_if_room(int fd, uint64_t bytes)
 static struct mn_wal_keeper *start(struct fixture *f, uint32_t ahead, uint64_t next)
 {
     struct mn_wal_keeper *keeper;
-    ok(mn_wal_keeper_start(&keeper, &f->store, SEGMENT_BYTES, ahead, 0, next, &acked));
+    ok(mn_wal_keeper_start(&keeper, &f->store, NULL, SEGMENT_BYTES, ahead, 0, next, &acked));
     return keeper;
 }
 
