@@ -255,6 +255,7 @@ enum mn_status mn_supervisor_open(struct mn_supervisor *s)
     MN_TRY(mn_tcp_check(&s->settings, s->store.dir));
     MN_TRY(mn_settings_write_file(&s->settings, mn_supervisor_settings_path(s, path)));
     MN_TRY(make_instance(s));
+    MN_FAULT_POINT(instance_noted);
     if (pipe2(s->pipe_fds, O_CLOEXEC) != 0)
         return MN_FAIL_ERRNO("pipe2");
     mn_children_lay_out(s);

@@ -263,6 +263,7 @@ static enum mn_status remove_below(const struct mn_store *store, const char *dir
         status = store->io->unlink(path);
         if (status == MN_NOT_FOUND)
             status = MN_OK;
+        MN_FAULT_POINT(compact_mid_tidy);
     }
     free(tidy->doomed.ids);
     return status;

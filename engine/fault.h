@@ -28,10 +28,12 @@
     X(writer_mid_acks, "the second acknowledgement of a batch")                                                        \
     X(wal_rotate_begin, "header of the next log segment")                                                              \
     X(wal_rotate_end, "first batch of the next log segment")                                                           \
+    X(writer_chunk_made, "the view that lists a new tail chunk")                                                       \
     X(wal_prepare_created, "zero-filling a prepared segment")                                                          \
     X(wal_prepare_renamed, "folder sync after a prepared segment")                                                     \
     X(recovery_scanned, "building the new tail")                                                                       \
     X(recovery_built, "publishing the new tail")                                                                       \
+    X(recovery_handed_over, "the view of the new tail")                                                                \
     X(recovery_quarantine_copied, "the note of a quarantined piece")                                                   \
     X(columns_written, "sync of the column files")                                                                     \
     X(columns_synced, "rename of the column folder")                                                                   \
@@ -45,6 +47,9 @@
     X(codes_made, "publication of the codes of a tail chunk")                                                          \
     X(codes_published, "unlink of the codes that they replace")                                                        \
     X(compact_proposed, "the writer's commit")                                                                         \
+    X(compact_mid_tidy, "unlink of the next file that a manifest has made obsolete")                                   \
+    X(purge_piece_removed, "unlink of the note on a quarantined piece that was purged")                                \
+    X(hot_filled, "publication of a hot copy")                                                                         \
     X(manifest_before_append, "append of a manifest edit")                                                             \
     X(manifest_after_append, "sync of a manifest edit")                                                                \
     X(manifest_after_sync, "the new view")                                                                             \
@@ -54,9 +59,15 @@
     X(limbo_mid_unlink, "the rest of the retired files")                                                               \
     X(snapshot_mid_copy, "the rest of the snapshot")                                                                   \
     X(snapshot_before_rename, "rename of the snapshot")                                                                \
+    X(snapshot_renamed, "folder sync after the rename of the snapshot")                                                \
+    X(replace_written, "sync of a small file that is written anew")                                                    \
     X(replace_synced, "rename of a small file that is written anew")                                                   \
     X(replace_renamed, "folder sync after that rename")                                                                \
-    X(instance_created, "the note of the instance in run/")
+    X(reader_claimed, "the first pin of a reader")                                                                     \
+    X(reader_pinned, "a reader's look whether the view that it pinned is still the newest")                            \
+    X(store_folders_made, "STORE, of a new store")                                                                     \
+    X(instance_created, "the note of the instance in run/")                                                            \
+    X(instance_noted, "the first child of the supervisor")
 
 #define X(name, next) MN_FAULT_##name,
 enum mn_fault { MN_FAULT_TABLE(X) MN_FAULT_COUNT };

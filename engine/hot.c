@@ -17,6 +17,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "engine/fault.h"
 #include "engine/ivf_file.h"
 #include "shm/numa.h"
 #include "shm/process.h"
@@ -325,6 +326,7 @@ static enum mn_status make_one(struct making *m)
     if (status == MN_OK)
         status = fill(m);
     if (status == MN_OK) {
+        MN_FAULT_POINT(hot_filled);
         struct mn_hot_header *own = m->front.base;
         own->segment = m->segment;
         own->codebook = m->codebook;

@@ -286,6 +286,7 @@ enum mn_status mn_io_replace(const struct mn_io *io, const char *path, const voi
         return status;
     MN_TRY_OUT(io->open(temporary, MN_IO_WRITE | MN_IO_CREATE, &fd));
     MN_TRY_OUT(io->write(fd, data, bytes, 0));
+    MN_FAULT_POINT(replace_written);
     if (!MN_BUG(rename_before_sync))
         MN_TRY_OUT(io->datasync(fd));
     MN_FAULT_POINT(replace_synced);

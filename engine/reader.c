@@ -59,6 +59,7 @@ enum mn_status mn_reader_open(struct mn_reader **reader, const struct mn_store *
         free(r);
         return status;
     }
+    MN_FAULT_POINT(reader_claimed);
     r->owner = atomic_load(&instance->epoch.slots[r->slot].owner);
     r->mended = atomic_load_explicit(&instance->control->mended, memory_order_acquire);
     *reader = r;
@@ -404,6 +405,7 @@ static enum mn_status pin_once(struct mn_reader *r, uint64_t as_of, struct mn_sn
     if (gen == 0)
         return MN_FAIL(MN_NOT_READY, "the store is not recovered yet");
     look_for_trouble(r);
+    MN_FAULT_POINT(reader_pinned);
     enum mn_status status = follow_view(r, gen);
     /* Acquire: rows and marks up to this seq were published before it. */
     snapshot->seq = atomic_load_explicit(&control->visible_seq, memory_order_acquire);

@@ -75,6 +75,7 @@ static enum mn_status hand_over(struct mn_recovery *r)
     r->report->healed = r->heal.healed;
     MN_FAULT_POINT(recovery_built);
     atomic_store(&control->instance_gen, r->instance_gen);
+    MN_FAULT_POINT(recovery_handed_over);
     return mn_parts_publish(&r->parts, &r->manifest, atomic_load(&control->view_gen) + 1);
 }
 

@@ -97,6 +97,7 @@ static enum mn_status give_name(const struct mn_store *copy, const char *path)
     MN_TRY(sync_folders(copy));
     MN_FAULT_POINT(snapshot_before_rename);
     MN_TRY(copy->io->rename(copy->dir, path));
+    MN_FAULT_POINT(snapshot_renamed);
     parent_of(path, parent);
     return copy->io->sync_dir(parent);
 }

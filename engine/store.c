@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "engine/crc.h"
+#include "engine/fault.h"
 #include "shm/process.h"
 
 #define STORE_BYTES_MAX 4096
@@ -126,6 +127,7 @@ enum mn_status mn_store_create(struct mn_store *store, const struct mn_io *io, c
     MN_TRY(io->list(dir, refuse_foreign, store->dir));
     for (size_t i = 0; i < MN_ARRAY_LEN(folders); i++)
         MN_TRY(make_folder(io, mn_store_path(store, path, folders[i])));
+    MN_FAULT_POINT(store_folders_made);
     MN_TRY(mn_uuid_make(store->uuid));
     store->dim = dim;
     store->metric = metric;

@@ -61,6 +61,7 @@ static enum mn_status begin_chunk(struct mn_writer *w, uint64_t number, uint32_t
     struct mn_tail tail;
     uint32_t count = w->parts.count;
     MN_TRY(mn_tail_create(&tail, w->instance, w->store.dim, w->settings.wal_segment_bytes, w->instance_gen, number));
+    MN_FAULT_POINT(writer_chunk_made);
     enum mn_status status = mn_parts_add_chunk(&w->parts, &tail, part);
     if (status == MN_OK)
         status = mn_writer_new_view(w);

@@ -14,7 +14,7 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from cluster import PATIENCE, READY_S, SHM, Cluster, Peer, poll_until, program, scaled
+from cluster import PATIENCE, READY_S, SHM, Cluster, Peer, f32, poll_until, program, scaled
 from fault_load import Load, Request
 
 SETTINGS = {
@@ -29,9 +29,9 @@ ROLES = {
     "wal_": "wal-writer", "writer_": "wal-writer", "manifest_": "wal-writer", "publish_": "wal-writer",
     "limbo_": "wal-writer", "columns_": "compactor", "died_": "compactor", "compact_": "compactor",
     "codebook_": "compactor", "ivf_": "compactor", "codes_": "compactor",
-    "snapshot_": "compactor", "recovery_": "recovery"
+    "hot_": "compactor", "purge_": "compactor", "snapshot_": "compactor", "reader_": "recall", "recovery_": "recovery"
 }
-ONCE_A_LIFE = ("recovery_", "instance_")  # points that a process passes once
+ONCE_A_LIFE = ("recovery_", "instance_", "store_")  # points that a process passes once
 
 
 def points():
@@ -77,9 +77,11 @@ class FaultCluster(Cluster):
 
     def recover(self, state="ready"):
         """Waits until every role plays again; returns the one that the fault has killed."""
+        states = (state, ) if isinstance(state, str) else state
+
         def recovered():
             info = self.info_or_none()
-            if not info or info["state"] != state or not self.victim(info):
+            if not info or info["state"] not in states or not self.victim(info):
                 return None
             playing = {row["role"] for row in info["roles"]}
             return playing >= {"wal-writer", "compactor", "recall"} and self.victim(info)
@@ -140,8 +142,8 @@ class Trial:
         cluster.start()
         self.prepare()
         return {"start": self.die_at_start, "damage": self.die_over_damage,
-                "running": self.die_under_load,
-                "purge": self.die_under_load}[self.stage]()
+                "purge_damage": self.die_purging_damage, "running": self.die_under_load,
+                "purge": self.die_under_load, "recall": self.die_under_load}[self.stage]()
 
     def prepare(self):
         """Something in columns, and more behind it in the log."""
@@ -183,6 +185,8 @@ class Trial:
             poll_until("the fault in the recovery", self.cluster.fired)
         elif self.stage == "purge":
             (self.load.burst, self.load.purge)[step % 2]()
+        elif self.stage == "recall":
+            (self.load.burst, self.recall, self.replace_worker)[step % 3]()
         else:
             moves = (self.load.burst, self.load.fill, self.consolidate, self.load.burst, self.load.purge)
             moves[step % len(moves)]()
@@ -199,6 +203,26 @@ class Trial:
     def consolidate(self):
         self.beside_writes("consolidate", wait=True)
 
+    def recall(self):
+        """A recall that its worker may not live to answer."""
+        endpoint = self.cluster.info()["endpoints"]["recall"][0]
+        with Peer(endpoint) as peer:
+            peer.send({"op": "recall", "space": "a", "embedding": f32(self.load.memories.vector()), "k": 3})
+            give_up = time.monotonic() + READY_S
+            while not self.cluster.fired() and peer.receive_frames(0) is None:
+                assert time.monotonic() < give_up, f"{self}: a recall was not answered\n{self.cluster.log_tail()}"
+                time.sleep(0.001)
+
+    def replace_worker(self):
+        """A worker that begins claims a reader's slot."""
+        pid = self.cluster.kill_role("recall")
+
+        def replaced():
+            row = self.cluster.role("recall")
+            return self.cluster.fired() or (row and row["pid"] != pid and row["state"] == "ready")
+
+        poll_until("another recall worker", replaced)
+
     def snapshot_path(self):
         return self.cluster.base / f"s{self.snapshots}"
 
@@ -206,8 +230,8 @@ class Trial:
         self.snapshots += 1
         self.beside_writes("snapshot", path=str(self.snapshot_path()))
 
-    def die_over_damage(self):
-        """A recovery that meets rot: one memory is lost and told of, all others are there, its old version is not."""
+    def damage(self):
+        """Rot in the log of a stopped store, in one memory of three. Returns its id."""
         for _ in ("the old version", "the new one"):
             victims = [self.load.memory("a", id=i) for i in (30001, 30002, 30003)]
             self.load.send([Request("remember", self.load.idem(), space="a", memories=victims)])
@@ -215,20 +239,39 @@ class Trial:
         self.load.burst()
         self.cluster.kill_everything()
         flip_byte(self.cluster.dir / "wal", victims[1]["content"].encode())
+        self.load.model.spaces["a"].pop(30002)
+        self.load.answered = []
+        return 30002
+
+    def die_over_damage(self):
+        """A recovery that meets rot: one memory is lost and told of, all others are there, its old version is not."""
+        self.damage()
         self.cluster.arm()
         self.cluster.start(wait=False)
         self.cluster.recover("degraded")
         assert self.cluster.fired(), f"{self} was not reached\n{self.cluster.log_tail()}"
-        self.load.model.spaces["a"].pop(30002)
-        self.load.answered = []
         notes = [path.read_text() for path in (self.cluster.dir / "quarantine").glob("*.json")]
         assert any("/30002" in note for note in notes), f"no note tells of the memory that is lost: {notes}"
+        return True
+
+    def die_purging_damage(self):
+        """The piece of a damaged memory lies in quarantine/; a purge of the memory takes it from there too."""
+        lost = self.damage()
+        self.cluster.start(wait=False).await_state("degraded")
+        self.cluster.note_instance()
+        assert list((self.cluster.dir / "quarantine").glob("wal-*.bin")), "there is no quarantined piece"
+        self.cluster.arm()
+        self.load.send([Request("forget", self.load.idem(), space="a", mode="purge", ids=[lost])])
+        poll_until("the fault in the purge", self.cluster.fired)
+        self.cluster.recover(("ready", "degraded"))
+        self.load.settle()
+        poll_until("the note is gone", lambda: not list((self.cluster.dir / "quarantine").glob("wal-*")))
         return True
 
     # ---- what must hold afterwards
 
     def come_back(self):
-        whole = self.stage != "damage"
+        whole = not self.stage.endswith("damage")
         self.load.settle()
         self.load.check()
         self.verify(whole)
@@ -240,7 +283,7 @@ class Trial:
             self.cluster.restart()
         else:
             self.cluster.check_stop(self.cluster.terminate())
-            self.cluster.start(wait=False).await_state("degraded")
+            self.cluster.start(wait=False).await_state("ready" if self.stage == "purge_damage" else "degraded")
             self.cluster.note_instance()
         self.load.check()
         self.load.check_purged()
@@ -254,7 +297,12 @@ class Trial:
     def try_snapshot(self):
         """The path of the snapshot that died takes a new one, and that is the store."""
         path = self.snapshot_path()
-        assert not path.exists(), f"{path} has its name, but its maker was killed before that"
+        named = self.point == "snapshot_renamed"
+        assert path.exists() == named, f"{path}: there {path.exists()}, its maker was killed at {self.point}"
+        if named:  # it is whole, but older than the model
+            Cluster(settings=SETTINGS, dir=path).start().finish()
+            self.snapshots += 1
+            path = self.snapshot_path()
         self.cluster.ok("snapshot", path=str(path), timeout_s=60 * PATIENCE)
         copy = Cluster(settings=SETTINGS, dir=path)
         try:
@@ -282,9 +330,15 @@ def trials():
         if point.startswith("recovery_quarantine"):
             yield Trial(point, stage="damage", settings={"compact.enabled": "no"})
             continue
+        if point.startswith("purge_piece"):
+            yield Trial(point, stage="purge_damage")
+            continue
+        if point.startswith("reader_"):
+            yield Trial(point, seed=number, stage="recall", settings={"compact.enabled": "no"})
+            continue
         merging = STAYING if point.startswith("died_") else {}
-        stages = ["start"] if point.startswith("instance_") else ["running"]
-        if point.startswith(("instance_", "replace_")):
+        stages = ["start"] if point.startswith("instance_") else [] if point.startswith("store_") else ["running"]
+        if point.startswith(("instance_", "replace_", "store_")):
             stages.append("birth")
         if point.startswith(("manifest_", "publish_", "limbo_")):
             yield Trial(point, seed=number, stage="purge", settings={"compact.enabled": "no"})
@@ -314,7 +368,8 @@ class RandomTrial(Trial):
     """A store that lives on through one random kill after the other."""
     def __init__(self, seed):
         super().__init__("none", seed=seed)
-        self.points = [p for p in points() if not p.startswith("recovery_quarantine")]
+        rare = ("recovery_quarantine", "purge_piece", "store_")  # not reached by these moves
+        self.points = [p for p in points() if not p.startswith(rare)]
         self.kills = 0
 
     def live(self, rounds):
