@@ -20,6 +20,7 @@
 
 #define HIGH_WATER    1000
 #define TURN_REQUESTS 64
+#define TURN_BYTES    (1u << 20) /* of requests: the one that passes it is the last of its turn */
 
 struct mn_control_sockets {
     struct mn_supervisor *s;
@@ -177,12 +178,15 @@ static enum mn_status answer(struct mn_control_sockets *c, unsigned service, con
 static uint32_t serve(struct mn_control_sockets *c, struct mn_router *router, unsigned service)
 {
     uint32_t served = 0;
+    size_t bytes = 0;
     struct mn_peer peer;
     zmq_msg_t body;
     bool malformed;
-    while (served < TURN_REQUESTS && mn_router_receive(router, &peer, &body, &malformed) == MN_OK) {
+    while (served < TURN_REQUESTS && bytes < TURN_BYTES &&
+           mn_router_receive(router, &peer, &body, &malformed) == MN_OK) {
         struct mn_request request = {0};
         bool answered = true;
+        bytes += zmq_msg_size(&body);
         enum mn_status status = answer(c, service, &peer, &body, malformed, &request, &answered);
         if (status != MN_OK)
             mn_reply_error(&c->reply, request.rid, status, mn_error_text());

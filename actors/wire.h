@@ -70,6 +70,7 @@ enum mn_field { MN_FIELD_TABLE(X) MN_FIELDS };
 #define MN_REPLY_BYTES_MAX  (16u << 20)
 #define MN_WIRE_RID_MAX     (64u << 10)
 #define MN_WIRE_DEPTH_MAX   16      /* of arrays and maps in each other */
+#define MN_WIRE_VALUES_MAX  8000000 /* of any kind in one frame: twice what the largest write has as numbers */
 #define MN_WIRE_IDS_MAX     1000000 /* ids in one list */
 #define MN_WIRE_ENTRIES_MAX 2000000 /* ids, tags, conditions and values in one request, in all */
 #define MN_WIRE_TERMS_MAX   10000   /* tags, conditions, values or spaces in one list of a query */

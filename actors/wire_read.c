@@ -203,6 +203,7 @@ enum mn_status mn_wire_check(const void *data, size_t bytes, struct mn_wire *val
     const uint8_t *at = data, *end = at + bytes;
     uint64_t left[MN_WIRE_DEPTH_MAX + 1] = {1}; /* values still to come at each depth */
     unsigned depth = 0;
+    uint32_t values = 0;
     bool first = true;
     if (bytes == 0)
         return MN_FAIL(MN_BAD_REQUEST, "the request is empty; it must be a MessagePack map");
@@ -212,6 +213,8 @@ enum mn_status mn_wire_check(const void *data, size_t bytes, struct mn_wire *val
             continue;
         }
         left[depth]--;
+        if (values++ == MN_WIRE_VALUES_MAX)
+            return MN_FAIL(MN_TOO_LARGE, "the request holds more than %d values", MN_WIRE_VALUES_MAX);
         struct mn_wire v;
         const uint8_t *from = at;
         at = head(at, end, &v);
