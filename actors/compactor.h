@@ -4,7 +4,8 @@
  *   compactor_work.c   a compaction: plan, build, propose, and what the writer makes of it
  *   compactor_care.c   codebooks and inverted files, looked after when there is nothing to compact
  *   compactor_hot.c    hot copies of codes in shared memory
- *   compactor_watch.c  what the columns look like: residency, the scrubber, verify
+ *   compactor_watch.c  what the columns look like: residency, verify
+ *   compactor_scrub.c  the scrubber: looks for rot, and mends it
  *   compactor_load.c   how busy recall is
  *   compactor_codes.c  the thread that codes the tail
  */
@@ -18,7 +19,7 @@
 #include "actors/router.h"
 #include "actors/wire_read.h"
 #include "actors/wire_reply.h"
-#include "engine/columns.h"
+#include "engine/columns_repair.h"
 #include "engine/compact.h"
 #include "engine/manifest.h"
 
@@ -47,6 +48,15 @@ struct mn_watched {
     bool seen; /* the newest manifest names it */
 };
 
+/* A walk of the scrubber through all segments. */
+struct mn_scrub_round {
+    bool under_way;
+    struct mn_columns_scrub at; /* in the order of ids; UINT64_MAX: at the end */
+    uint64_t began_ns, ended_ns;
+    uint64_t segments; /* walked through */
+    uint64_t lost;     /* files that are damaged and stay so */
+};
+
 struct mn_compactor_role {
     struct mn_actor *actor;
     struct mn_compactor *engine;
@@ -67,7 +77,7 @@ struct mn_compactor_role {
     uint64_t care_waits_ns; /* since when recall has been busy at every look; 0 = it was not at the last */
     uint32_t care_failures; /* in a row */
     bool doubting;          /* inverted files are being checked because somebody found damage */
-    uint64_t scrubbed;      /* id of the segment that was checked last */
+    struct mn_scrub_round round;
     struct mn_watched *watched;
     uint32_t watched_count;
 };
@@ -119,10 +129,17 @@ void mn_compactor_hot_census(struct mn_compactor_role *c, const struct mn_manife
 /* Gauges of the columns. */
 void mn_compactor_census(struct mn_compactor_role *c);
 void mn_compactor_unwatch(struct mn_compactor_role *c);
-/* Checks the segment that is due; sets next_scrub_ns. */
-void mn_compactor_scrub(struct mn_compactor_role *c, uint64_t now_ns);
 /* Every checksum; fills c->reply. */
 enum mn_status mn_compactor_verify(struct mn_compactor_role *c, struct mn_str rid) MN_MUST_USE;
+/* compactor_scrub.c */
+/* At the start of the role. */
+void mn_compactor_scrub_start(struct mn_compactor_role *c);
+/* Whether a slice is due: now, or because somebody has met damage. */
+bool mn_compactor_scrub_due(const struct mn_compactor_role *c, uint64_t now_ns);
+/* A slice; sets next_scrub_ns. */
+void mn_compactor_scrub(struct mn_compactor_role *c, uint64_t now_ns);
+
+/* compactor_watch.c */
 /* Notes in the control segment that a file is damaged; `text` is its path, or a sentence that names it. */
 void mn_compactor_degrade(struct mn_compactor_role *c, const char *text);
 

@@ -268,7 +268,7 @@ static enum mn_status turn(struct mn_actor *actor, void *state, uint32_t *worked
         mn_compactor_census(c);
         mn_actor_pulse_end(actor);
         c->next_census_ns = mn_clock_ns() + CENSUS_NS;
-    } else if (now >= c->next_scrub_ns) {
+    } else if (mn_compactor_scrub_due(c, now)) {
         mn_compactor_scrub(c, now);
     }
     actor->idle_ms = until_next(c, mn_clock_ns());
@@ -284,8 +284,7 @@ static enum mn_status start(struct mn_actor *actor, void **state)
     c->actor = actor;
     c->router.lock_fd = -1;
     mn_reply_init(&c->reply);
-    /* The first segment is checked a whole interval from now at most: a cluster that is often restarted must not scrub
-     * without end. */
+    /* Not at once: a cluster that is often restarted must not scrub without end. */
     c->next_scrub_ns = mn_clock_ns() + actor->settings.scrub_interval / 8;
     MN_TRY(mn_link_open(&c->writer, actor->zmq, &actor->store, "role.wal-writer"));
     /* Between the roles: closed to the members of security.group too. */
@@ -294,6 +293,7 @@ static enum mn_status start(struct mn_actor *actor, void **state)
     umask(mask);
     MN_TRY(status);
     mn_actor_poll(actor, c->router.socket);
+    mn_compactor_scrub_start(c);
     mn_compactor_codes_start(&c->codes, actor);
     return MN_OK;
 }

@@ -10,7 +10,6 @@
 #include "engine/verify.h"
 #include "shm/process.h"
 
-#define SCRUB_LOOK_NS    1000000000u /* when recall is busy, and between two looks at least */
 #define DAMAGED_TOLD_MAX 1000
 
 /* Codes are derived: the compactor makes them anew. */
@@ -120,63 +119,6 @@ void mn_compactor_census(struct mn_compactor_role *c)
     watch_manifest(c, &manifest);
     note_residency(c);
     mn_manifest_free(&manifest);
-}
-
-/* ---- scrub ---- */
-
-static void note_scrub_damage(void *context, const char *path, const char *what)
-{
-    struct mn_compactor_role *c = context;
-    mn_stat_add(c->actor->stats, MN_STAT_scrub_damage, 1);
-    mn_log(c->actor, "DAMAGE: %s: %s", path, what);
-    mn_compactor_degrade(c, path);
-}
-
-/* The segment after the one that was checked last, in the order of ids; round and round. NULL = there are none. */
-static const struct mn_manifest_segment *next_to_scrub(const struct mn_manifest *manifest, uint64_t after)
-{
-    const struct mn_manifest_segment *next = NULL, *first = NULL;
-    for (uint32_t i = 0; i < manifest->segment_count; i++) {
-        const struct mn_manifest_segment *segment = &manifest->segments[i];
-        if (!first || segment->id < first->id)
-            first = segment;
-        if (segment->id > after && (!next || segment->id < next->id))
-            next = segment;
-    }
-    return next ? next : first;
-}
-
-static void scrub_segment(struct mn_compactor_role *c, uint64_t segment, uint64_t codebook)
-{
-    uint64_t files = 0, bytes = 0;
-    mn_actor_pulse_begin(c->actor, true);
-    enum mn_status status = mn_columns_verify(&c->actor->store, segment, &files, &bytes, note_scrub_damage, c);
-    if (codebook != 0) {
-        mn_ivf_verify(&c->actor->store, segment, codebook, &files, &bytes, note_scrub_damage, c);
-        mn_codebook_verify(&c->actor->store, codebook, &files, &bytes, note_scrub_damage, c);
-    }
-    mn_actor_pulse_end(c->actor);
-    c->scrubbed = segment;
-    mn_stat_add(c->actor->stats, MN_STAT_scrub_bytes, bytes);
-    if (status != MN_OK)
-        mn_log(c->actor, "column segment %" PRIu64 " was not checked: %s", segment, mn_error_trail());
-}
-
-void mn_compactor_scrub(struct mn_compactor_role *c, uint64_t now_ns)
-{
-    struct mn_manifest manifest = {0};
-    uint64_t interval = c->actor->settings.scrub_interval;
-    c->next_scrub_ns = now_ns + SCRUB_LOOK_NS;
-    mn_load_look(&c->load, &c->actor->instance.stats, now_ns);
-    if (!mn_load_idle(&c->load, &c->actor->settings) || mn_manifest_read(&manifest, &c->actor->store, NULL) != MN_OK)
-        return;
-    const struct mn_manifest_segment *segment = next_to_scrub(&manifest, c->scrubbed);
-    /* Spread over the interval, one segment at a time. */
-    uint64_t pause = interval / (manifest.segment_count ? manifest.segment_count : 1);
-    if (segment)
-        scrub_segment(c, segment->id, segment->codebook);
-    mn_manifest_free(&manifest);
-    c->next_scrub_ns = now_ns + (pause > SCRUB_LOOK_NS ? pause : SCRUB_LOOK_NS);
 }
 
 /* ---- verify ---- */

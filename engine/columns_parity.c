@@ -100,13 +100,14 @@ static enum mn_status write_all(struct making *m)
     return mn_column_sink_sync(&m->sink);
 }
 
-enum mn_status mn_columns_parity_write(const struct mn_store *store, uint64_t segment, const char *dir, uint64_t *bytes)
+enum mn_status mn_columns_parity_write(const struct mn_store *store, uint64_t segment, const char *dir,
+                                       const char *name, uint64_t *bytes)
 {
     struct making m = {.sink = {.fd = -1}};
     char path[MN_PATH_MAX];
     enum mn_status status = map_columns(&m, store, segment, dir);
     if (status == MN_OK) {
-        dir_path(path, dir, MN_COLUMN_PARITY);
+        snprintf(path, sizeof path, "%.*s/%s", MN_PATH_MAX - 32, dir, name);
         status = mn_column_sink_open(&m.sink, store, segment, MN_COLUMN_PARITY, path);
     }
     if (status == MN_OK)

@@ -20,9 +20,11 @@
 
 #define MN_PARITY_SHARE 16u /* blocks of a stripe, at most */
 
-/* Writes parity.col into `dir` from the files of the segment there, which are whole; synced with *bytes its length. */
+/* Writes the parity of the files of a segment in `dir`, which are whole, as `name` there; synced; *bytes: its length.
+ */
 enum mn_status mn_columns_parity_write(const struct mn_store *store, uint64_t segment, const char *dir,
-                                       uint64_t *bytes) MN_MUST_USE;
+                                       const char *name, uint64_t *bytes) MN_MUST_USE;
+#define MN_PARITY_NAME "parity.col"
 
 /* What a segment's files hold, damaged or not, beside its parity. */
 struct mn_columns_parity {

@@ -89,6 +89,17 @@ static enum mn_status unlink_file(const struct mn_io *io, const char *path)
     return status == MN_NOT_FOUND ? MN_OK : status;
 }
 
+/* A column file that was being written anew when a compactor died. */
+static enum mn_status unlink_unfinished(const struct tidying *t, const char *name)
+{
+    char dir[MN_PATH_MAX], path[MN_PATH_MAX + 256];
+    size_t length = strlen(name);
+    if (length < 8 || length > 200 || strcmp(name + length - 8, ".col.tmp") != 0)
+        return MN_OK;
+    snprintf(path, sizeof path, "%s/%s", mn_store_columns_dir(&t->compactor->store, dir, t->segment), name);
+    return unlink_file(t->compactor->store.io, path);
+}
+
 /* ivf.<n>.col[.tmp] in the folder of a segment, <n>.col[.tmp] in codebooks/. */
 static enum mn_status visit(void *context, const char *name)
 {
@@ -97,7 +108,7 @@ static enum mn_status visit(void *context, const char *name)
     char *end, path[MN_PATH_MAX], made[MN_PATH_MAX];
     if (t->segment != 0) {
         if (strncmp(name, "ivf.", 4) != 0)
-            return MN_OK;
+            return unlink_unfinished(t, name);
         digits = name + 4;
     }
     uint64_t gen = strtoull(digits, &end, 10);

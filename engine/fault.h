@@ -38,6 +38,8 @@
     X(columns_written, "sync of the column files")                                                                     \
     X(columns_synced, "rename of the column folder")                                                                   \
     X(columns_renamed, "sync of the columns folder")                                                                   \
+    X(repair_written, "rename of a column file that is written anew")                                                  \
+    X(repair_renamed, "folder sync after a column file that is written anew")                                          \
     X(died_renamed, "folder sync after the liveness of a segment")                                                     \
     X(codebook_written, "rename of a codebook")                                                                        \
     X(codebook_renamed, "folder sync after a codebook")                                                                \

@@ -91,6 +91,11 @@ static enum mn_status posix_flush(int fd, uint64_t offset, uint64_t bytes)
     return MN_OK;
 }
 
+static void posix_uncache(int fd, uint64_t offset, uint64_t bytes)
+{
+    posix_fadvise(fd, (off_t)offset, (off_t)bytes, POSIX_FADV_DONTNEED);
+}
+
 static enum mn_status posix_datasync(int fd)
 {
     /* Not retried: after a failure the kernel may have dropped the dirty pages and would report success. */
@@ -243,6 +248,7 @@ const struct mn_io mn_io_posix = {
     .read = posix_read,
     .write = posix_write,
     .flush = posix_flush,
+    .uncache = posix_uncache,
     .datasync = posix_datasync,
     .reserve = posix_reserve,
     .map = posix_map,

@@ -29,6 +29,9 @@ struct mn_io {
     /* Writes a range back now and waits for it. Promises nothing (only datasync does); it keeps long work from filling
      * the disk's queue, which the log's next sync would have to wait for. */
     enum mn_status (*flush)(int fd, uint64_t offset, uint64_t bytes);
+    /* Lets go of cached pages of a range that nobody uses: what is read next comes from the disk. A wish, no more; may
+     * be NULL. */
+    void (*uncache)(int fd, uint64_t offset, uint64_t bytes);
     enum mn_status (*datasync)(int fd);                /* fdatasync; never retried by anybody after a failure */
     enum mn_status (*reserve)(int fd, uint64_t bytes); /* fallocate from 0 */
     enum mn_status (*map)(int fd, uint64_t bytes, const void **base); /* shared, read-only */

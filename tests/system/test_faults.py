@@ -28,7 +28,7 @@ STEPS_MAX = 60
 ROLES = {
     "wal_": "wal-writer", "writer_": "wal-writer", "manifest_": "wal-writer", "publish_": "wal-writer",
     "limbo_": "wal-writer", "columns_": "compactor", "died_": "compactor", "compact_": "compactor",
-    "codebook_": "compactor", "ivf_": "compactor", "codes_": "compactor",
+    "codebook_": "compactor", "ivf_": "compactor", "codes_": "compactor", "repair_": "compactor",
     "hot_": "compactor", "purge_": "compactor", "snapshot_": "compactor", "reader_": "recall", "recovery_": "recovery"
 }
 ONCE_A_LIFE = ("recovery_", "instance_", "store_")  # points that a process passes once
@@ -142,7 +142,7 @@ class Trial:
         cluster.start()
         self.prepare()
         return {"start": self.die_at_start, "damage": self.die_over_damage,
-                "purge_damage": self.die_purging_damage, "running": self.die_under_load,
+                "purge_damage": self.die_purging_damage, "rot": self.die_mending, "running": self.die_under_load,
                 "purge": self.die_under_load, "recall": self.die_under_load}[self.stage]()
 
     def prepare(self):
@@ -268,6 +268,22 @@ class Trial:
         poll_until("the note is gone", lambda: not list((self.cluster.dir / "quarantine").glob("wal-*")))
         return True
 
+    def die_mending(self):
+        """Rot in a column file under a running store: it is mended, also by the next compactor."""
+        self.consolidate()
+        path = max((self.cluster.dir / "columns").glob("*/confidence.col"))
+        self.cluster.arm()
+        with open(path, "r+b") as file:
+            file.seek(260)
+            byte = file.read(1)
+            file.seek(260)
+            file.write(bytes([byte[0] ^ 1]))
+        poll_until("the fault in the repair", self.cluster.fired)
+        self.cluster.recover(("ready", "degraded"))
+        poll_until("the file is whole", lambda: not self.cluster.ok("verify", timeout_s=60 * PATIENCE)["damaged"])
+        self.cluster.await_state("ready")
+        return True
+
     # ---- what must hold afterwards
 
     def come_back(self):
@@ -330,6 +346,9 @@ def trials():
         if point.startswith("recovery_quarantine"):
             yield Trial(point, stage="damage", settings={"compact.enabled": "no"})
             continue
+        if point.startswith("repair_"):
+            yield Trial(point, stage="rot", settings={"scrub.interval": "1s", "compact.enabled": "no"})
+            continue
         if point.startswith("purge_piece"):
             yield Trial(point, stage="purge_damage")
             continue
@@ -368,7 +387,7 @@ class RandomTrial(Trial):
     """A store that lives on through one random kill after the other."""
     def __init__(self, seed):
         super().__init__("none", seed=seed)
-        rare = ("recovery_quarantine", "purge_piece", "store_")  # not reached by these moves
+        rare = ("recovery_quarantine", "purge_piece", "store_", "repair_")  # not reached by these moves
         self.points = [p for p in points() if not p.startswith(rare)]
         self.kills = 0
 
