@@ -3,6 +3,21 @@
  */
 #include "engine/crc.h"
 
+/* A bit changes the checksum by what is left of it when all bits behind it have been shifted through; so shift one bit
+ * through until it leaves that. */
+bool mn_crc32c_flipped(uint32_t difference, uint64_t bytes, uint64_t *bit)
+{
+    uint32_t left = 1;
+    for (uint64_t behind = 1; behind <= 8 * bytes; behind++) {
+        left = left >> 1 ^ (left & 1 ? 0x82f63b78u : 0);
+        if (left != difference)
+            continue;
+        *bit = 8 * bytes - behind;
+        return true;
+    }
+    return false;
+}
+
 #ifdef MN_HAVE_ISAL
 #include <isa-l/crc.h>
 

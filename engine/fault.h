@@ -34,6 +34,8 @@
     X(recovery_scanned, "building the new tail")                                                                       \
     X(recovery_built, "publishing the new tail")                                                                       \
     X(recovery_handed_over, "the view of the new tail")                                                                \
+    X(recovery_mended, "rename of a mended log segment")                                                               \
+    X(recovery_mended_renamed, "folder sync after that rename")                                                        \
     X(recovery_quarantine_copied, "the note of a quarantined piece")                                                   \
     X(columns_written, "sync of the column files")                                                                     \
     X(columns_synced, "rename of the column folder")                                                                   \

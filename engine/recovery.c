@@ -67,8 +67,9 @@ static enum mn_status hand_over(struct mn_recovery *r)
     atomic_store_explicit(&control->visible_seq, seq, memory_order_release);
     atomic_store(&control->acked_seq, seq);
     atomic_store(&control->tail_rows, r->report->rows);
-    uint32_t reasons =
-        (r->report->lost ? MN_DEGRADED_LOST : 0) | (mn_quarantine_holds(&r->store) ? MN_DEGRADED_QUARANTINE : 0);
+    bool told = mn_quarantine_holds(&r->store);
+    r->report->lost |= told && r->lost_records > 0; /* until a person has emptied quarantine/, or columns have it all */
+    uint32_t reasons = (r->report->lost ? MN_DEGRADED_LOST : 0) | (told ? MN_DEGRADED_QUARANTINE : 0);
     if (!r->heal.uncertain)
         atomic_fetch_and(&control->reasons, ~(uint32_t)MN_DEGRADED_COPY); /* the writer looks what is missing there */
     atomic_fetch_or(&control->reasons, reasons | (r->heal.uncertain ? MN_DEGRADED_COPY : 0));

@@ -38,6 +38,7 @@ struct mn_recovery_job {
     enum mn_status status;
     char error[256];
     bool header_lost;
+    bool header_damaged; /* one of its two copies */
 };
 
 struct mn_recovery {
@@ -55,6 +56,7 @@ struct mn_recovery {
     uint64_t instance_gen;
     uint64_t mark_seq; /* acknowledged, as far as the mark knows */
     bool ledger_lost;
+    uint32_t lost_records; /* that the log says are lost, now or since an earlier recovery */
     struct mn_recovery_report *report;
 };
 
@@ -63,6 +65,8 @@ struct mn_recovery {
 void mn_recovery_progress(const struct mn_recovery *r, uint32_t percent);
 /* Lists, syncs, maps and scans all log segments that are needed; rows are in each job's tail then. */
 enum mn_status mn_recovery_read(struct mn_recovery *r) MN_MUST_USE;
+/* Reads a segment again that was mended. */
+enum mn_status mn_recovery_read_again(struct mn_recovery *r, struct mn_recovery_job *job) MN_MUST_USE;
 void mn_recovery_free_job(struct mn_recovery_job *job);
 
 /* ---- recovery_settle.c: the disk has what the page cache shows ---- */

@@ -7,6 +7,7 @@
 
 #include "engine/quarantine.h"
 #include "engine/recovery_inside.h"
+#include "engine/wal_mend.h"
 
 static enum mn_status quarantine_stretch(struct mn_recovery *r, const struct mn_recovery_job *job, uint64_t offset,
                                          uint64_t bytes, uint64_t first_seq, uint64_t last_seq, const char *reason)
@@ -34,12 +35,37 @@ static uint64_t next_first_seq(const struct mn_recovery *r, uint32_t job)
 static enum mn_status judge_damage(struct mn_recovery *r, const struct mn_recovery_job *job,
                                    const struct mn_wal_damage *damage)
 {
+    char reason[200];
     if (!damage->salvaged) {
         r->report->torn_bytes += damage->bytes; /* the unfinished end: nobody was told that it is there */
         return MN_OK;
     }
     r->report->lost |= !damage->intact;
-    return quarantine_stretch(r, job, damage->offset, damage->bytes, damage->first_seq, damage->last_seq, damage->what);
+    snprintf(reason, sizeof reason, "%s%s", damage->what,
+             damage->mended   ? ": one bit, mended"
+             : damage->intact ? ": nothing is lost"
+                              : "");
+    return quarantine_stretch(r, job, damage->offset, damage->bytes, damage->first_seq, damage->last_seq, reason);
+}
+
+/* Copies aside what is damaged in a segment, then puts a whole one in its place and reads that. */
+static enum mn_status mend(struct mn_recovery *r, struct mn_recovery_job *job)
+{
+    bool worth = job->header_damaged || job->segment.cut || job->segment.long_by > 0;
+    for (uint32_t d = 0; d < job->damage_count; d++) {
+        MN_TRY(judge_damage(r, job, &job->damages[d]));
+        worth |= job->damages[d].salvaged;
+    }
+    if (job->segment.long_by > 0)
+        MN_TRY(quarantine_stretch(r, job, job->segment.header.bytes, job->segment.long_by, 0, 0,
+                                  "a log segment is longer than it was made: nothing is lost"));
+    if (job->header_damaged)
+        MN_TRY(quarantine_stretch(r, job, 0, sizeof job->segment.header, 0, 0,
+                                  "a copy of a log segment's header is damaged: nothing is lost"));
+    if (!worth)
+        return MN_OK;
+    MN_TRY(mn_wal_mend(&job->segment, job->damages, job->damage_count));
+    return mn_recovery_read_again(r, job);
 }
 
 /* Acknowledged, and no trace of it in the log: a note alone. */
@@ -112,14 +138,14 @@ enum mn_status mn_recovery_judge(struct mn_recovery *r)
         if (!told || job->segment.number != last_number + 1)
             MN_TRY(judge_gap(r, &job->segment, last_number, last_seq));
         told = false;
-        for (uint32_t d = 0; d < job->damage_count; d++)
-            MN_TRY(judge_damage(r, job, &job->damages[d]));
+        MN_TRY(mend(r, job));
         if (job->extent.last_seq > last_seq)
             last_seq = job->extent.last_seq;
         last_number = job->segment.number;
         r->report->log_bytes += job->extent.end;
         r->report->batches += job->extent.batches;
         r->report->rows += job->tail.filled;
+        r->lost_records += job->lost_records;
         r->report->log_segments++;
     }
     r->report->last_seq = last_seq > r->mark_seq ? last_seq : r->mark_seq; /* no seq is given twice */

@@ -115,9 +115,25 @@ static enum mn_status scan_segment(struct mn_recovery *r, struct mn_recovery_job
     struct mn_wal_visitor visitor = {job, take_record, take_lost, take_damage};
     MN_TRY(mn_wal_scan(&job->segment, &visitor, &job->extent));
     MN_TRY(mn_recovery_settle(r, job));
+    job->header_damaged = mn_wal_headers_damaged(&job->segment, &job->extent, NULL, NULL);
     mn_tail_publish(&job->tail, job->extent.last_seq);
     atomic_store(&job->tail.header->sealed, 1);
     return MN_OK;
+}
+
+enum mn_status mn_recovery_read_again(struct mn_recovery *r, struct mn_recovery_job *job)
+{
+    char name[64];
+    struct mn_recovery_job fresh = {.segment = {.store = &r->store, .number = job->segment.number}};
+    uint64_t durable_seq = job->segment.durable_seq;
+    mn_tail_name(name, r->instance_gen, job->segment.number);
+    mn_recovery_free_job(job);
+    if (unlinkat(r->instance->dir_fd, name, 0) != 0)
+        return MN_FAIL_ERRNO("cannot remove %s", name);
+    *job = fresh;
+    MN_TRY(open_segment(r, job));
+    job->segment.durable_seq = durable_seq;
+    return scan_segment(r, job);
 }
 
 /* ---- all of them ---- */

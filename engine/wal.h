@@ -18,6 +18,7 @@ struct mn_wal_segment {
     struct mn_wal_header header; /* of whichever copy is whole */
     bool unused;                 /* zeros where both headers should be: prepared, never begun */
     bool cut;                    /* shorter than its header says: what is left of it is scanned */
+    uint64_t long_by;            /* longer than it was made: what is behind that is no part of it */
     uint64_t durable_seq;        /* known to have been durable, by whoever scans; 0 = only its own bytes say */
 };
 
@@ -36,6 +37,7 @@ struct mn_wal_damage {
     bool complete;          /* it was written to its end: what does not match has changed since */
     bool salvaged;          /* it was durable, so what is whole in it is visited; else it counts as never written */
     bool intact;            /* nothing in it is lost: only what surrounds the records, or what a footer tells again */
+    bool mended;            /* flipped bits explain it, and mn_wal_mend undoes them */
     const struct mn_batch_header *header; /* of the batch that it is, when whole */
     const struct mn_batch_footer *footer; /* the same */
     uint64_t records_end;                 /* in the segment: behind the records of that batch, at most */
@@ -75,6 +77,11 @@ enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, const struct mn
 
 /* True when all bytes are. */
 bool mn_wal_zero(const uint8_t *p, uint64_t bytes);
+
+/* True when a copy of the segment's header is damaged; `tell` (may be NULL) is called for each. A copy that never
+ * landed because the power went before the first sync is none. */
+bool mn_wal_headers_damaged(const struct mn_wal_segment *segment, const struct mn_wal_extent *extent,
+                            void (*tell)(void *context, const char *what), void *context);
 
 /* For `mneme verify`: every checksum of a segment. What lies above durable_seq is still being written and is not
  * judged. */

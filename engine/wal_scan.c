@@ -10,7 +10,7 @@
 
 #include "engine/crc.h"
 #include "engine/fault.h"
-#include "engine/wal.h"
+#include "engine/wal_mend.h"
 
 #define SECTOR 512u /* what a disk writes as a whole */
 
@@ -58,6 +58,10 @@ static enum mn_status find_header(struct mn_wal_segment *segment)
     } else if (mn_wal_header_valid(first, uuid, segment->number, first->bytes) && first->bytes > segment->bytes) {
         segment->header = *first;
         segment->cut = true;
+    } else if (first->bytes < segment->bytes && first->bytes >= 2 * MN_WAL_BLOCK &&
+               mn_wal_header_valid(first, uuid, segment->number, first->bytes)) {
+        segment->header = *first;
+        segment->long_by = segment->bytes - first->bytes;
     } else {
         return MN_FAIL(MN_CORRUPT,
                        "log segment %" PRIu64 ": both copies of its header are damaged, or it is of another store",
@@ -108,7 +112,7 @@ static const struct mn_batch_header *batch_at(const struct scan *s, uint64_t off
 /* Space for batches ends before the second header, if the file still has one. */
 static uint64_t limit(const struct scan *s)
 {
-    return s->segment->cut ? s->segment->bytes / MN_WAL_BLOCK * MN_WAL_BLOCK : s->segment->bytes - MN_WAL_BLOCK;
+    return s->segment->cut ? s->segment->bytes / MN_WAL_BLOCK * MN_WAL_BLOCK : s->segment->header.bytes - MN_WAL_BLOCK;
 }
 
 /* The next offset at or behind `from` that holds a whole batch header, or limit(). */
@@ -129,6 +133,16 @@ struct stretch {
     bool complete, intact;
     const char *what;
 };
+
+/* Nothing but flipped bits: the whole batch was there once. */
+static bool is_mendable(const struct scan *s, const struct mn_wal_damage *damage)
+{
+    uint32_t bits;
+    uint8_t *copy = damage->bytes > 0 ? malloc(damage->bytes) : NULL;
+    bool mendable = copy && mn_wal_mend_bits(s->segment, damage, copy, &bits);
+    free(copy);
+    return mendable;
+}
 
 /* Judges a stretch (rules 1 to 3 of "torn tail or rot": a later batch knew it durable, it was written to its end, or
  * the caller knows it) and reports it; returns whether it was durable. */
@@ -153,13 +167,17 @@ static enum mn_status report(struct scan *s, const struct stretch *stretch, bool
             damage.later_durable = later->durable_seq;
         at = resynchronise(s, at + later->bytes);
     }
-    damage.last_seq = next_first ? next_first - 1 : 0;
+    damage.last_seq = next_first ? next_first - 1 : s->segment->durable_seq;
+    if (damage.last_seq < damage.first_seq)
+        damage.last_seq = 0;
     if (stretch->header || stretch->footer) {
         damage.first_seq = stretch->header ? stretch->header->first_seq : stretch->footer->first_seq;
         damage.last_seq = stretch->header ? stretch->header->last_seq : stretch->footer->last_seq;
     }
     uint64_t known = s->segment->durable_seq > damage.later_durable ? s->segment->durable_seq : damage.later_durable;
-    damage.salvaged = *durable = stretch->complete || known > damage.after_seq;
+    damage.mended = is_mendable(s, &damage);
+    damage.intact |= damage.mended;
+    damage.salvaged = *durable = stretch->complete || damage.mended || known > damage.after_seq;
     return s->visitor->damage ? s->visitor->damage(s->visitor->context, s->segment, &damage) : MN_OK;
 }
 
@@ -190,7 +208,8 @@ static struct block_check check_blocks(const struct scan *s, const struct stretc
     for (uint32_t i = 0; i < footer->blocks; i++) {
         uint64_t at = stretch->offset + (uint64_t)i * MN_WAL_BLOCK, end = at + MN_WAL_BLOCK;
         end = end < footer_at ? end : footer_at;
-        if (MN_BUG(no_crc_in_recovery) || crcs[i] == mn_crc32c(s->segment->header.salt ^ (uint32_t)at, base + at, end - at))
+        if (MN_BUG(no_crc_in_recovery) ||
+            crcs[i] == mn_crc32c(s->segment->header.salt ^ (uint32_t)at, base + at, end - at))
             continue;
         check.bad++;
         /* Whole sectors only: the footer's own checksum speaks for the one that it begins in. */

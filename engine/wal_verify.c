@@ -79,6 +79,32 @@ static enum mn_status tell_damage(void *context, const struct mn_wal_segment *se
     return MN_OK;
 }
 
+bool mn_wal_headers_damaged(const struct mn_wal_segment *segment, const struct mn_wal_extent *extent,
+                            void (*tell)(void *context, const char *what), void *context)
+{
+    static const char *const what[] = {"the first header block is damaged", "the last header block is damaged"};
+    const struct mn_wal_header *copies[] = {
+        (const void *)segment->base, (const void *)(segment->base + segment->bytes - segment->long_by - MN_WAL_BLOCK)};
+    bool any = false;
+    for (int i = 0; i < 2 && !segment->unused && !segment->cut; i++) {
+        if (extent->batches <= 1 && mn_wal_zero((const uint8_t *)copies[i], MN_WAL_BLOCK))
+            continue; /* the power went before the first sync: this copy never landed, and the other one serves */
+        if (mn_wal_header_valid(copies[i], segment->store->uuid, segment->number, segment->header.bytes) &&
+            mn_wal_zero((const uint8_t *)(copies[i] + 1), MN_WAL_BLOCK - sizeof *copies[i]))
+            continue;
+        any = true;
+        if (tell)
+            tell(context, what[i]);
+    }
+    return any;
+}
+
+static void tell_header(void *context, const char *what)
+{
+    const struct verification *v = context;
+    v->damaged(v->context, v->path, what);
+}
+
 enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint64_t durable_seq, uint64_t *bytes,
                              mn_damage_fn damaged, void *context)
 {
@@ -97,17 +123,11 @@ enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint
     struct verification v = {damaged, context, durable_seq, path};
     struct mn_wal_visitor visitor = {.context = &v, .record = pass_record, .damage = tell_damage};
     status = mn_wal_scan(&segment, &visitor, &extent);
-    const struct mn_wal_header *copies[] = {(const void *)segment.base,
-                                            (const void *)(segment.base + segment.bytes - MN_WAL_BLOCK)};
+    if (segment.long_by > 0)
+        damaged(context, path, "the file is longer than it was made");
     if (segment.cut)
         damaged(context, path, "the file is shorter than it was made");
-    for (int i = 0; i < 2 && !segment.unused && !segment.cut; i++) {
-        if (extent.batches <= 1 && mn_wal_zero((const uint8_t *)copies[i], MN_WAL_BLOCK))
-            continue; /* the power went before the first sync: this copy never landed, and the other one serves */
-        if (!mn_wal_header_valid(copies[i], store->uuid, number, segment.bytes) ||
-            !mn_wal_zero((const uint8_t *)(copies[i] + 1), MN_WAL_BLOCK - sizeof *copies[i]))
-            damaged(context, path, i == 0 ? "the first header block is damaged" : "the last header block is damaged");
-    }
+    mn_wal_headers_damaged(&segment, &extent, tell_header, &v);
     struct mn_wal_damage all = {
         .bytes = segment.bytes}; /* a first batch may have landed without the headers: the keeper makes it anew */
     if (segment.unused && !mn_wal_zero(segment.base, segment.bytes) && !may_be_torn(&segment, &all))

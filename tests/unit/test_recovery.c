@@ -16,8 +16,10 @@
 #include "engine/fault.h"
 #include "engine/quarantine.h"
 #include "engine/read.h"
+#include "engine/verify.h"
 #include "engine/wal.h"
 #include "shm/process.h"
+#include "tests/unit/fail_once.h"
 
 /* ---- a random life ---- */
 
@@ -397,10 +399,39 @@ static void a_reader_is_served_across_a_recovery(void **state)
 
 /* ---- damage ---- */
 
+/* A store whose disk does not wait for anything: damage does not ask what was synced. */
+static enum mn_status no_sync(int fd)
+{
+    return MN_OK;
+}
+
+static enum mn_status no_flush(int fd, uint64_t offset, uint64_t bytes)
+{
+    return MN_OK;
+}
+
+static enum mn_status no_folder_sync(const char *path)
+{
+    return MN_OK;
+}
+
+static struct fixture *quick_store(void)
+{
+    static struct mn_io quick;
+    struct fixture *f = fixture_prepare();
+    quick = mn_io_posix;
+    quick.datasync = no_sync;
+    quick.flush = no_flush;
+    quick.sync_dir = no_folder_sync;
+    f->store.io = &quick;
+    fixture_start(f);
+    return f;
+}
+
 /* Three segments of 20 one-memory batches each, ids 1..60; then down. */
 static struct fixture *three_segments(void)
 {
-    struct fixture *f = fixture_new();
+    struct fixture *f = quick_store();
     char text[64];
     uint64_t sealed;
     for (uint64_t id = 1; id <= 60; id++) {
@@ -426,14 +457,21 @@ static uint32_t there(struct fixture *f, uint64_t first, uint64_t last)
     return count;
 }
 
-/* Recovers a damaged store twice, with a write in between; both must show `count` of the 60, and the same verdict. */
+/* Two bits of a byte: what one bit did is undone, this is not. */
+static void damage_byte(struct fixture *f, const char *name, uint64_t offset)
+{
+    fixture_flip(f, name, offset, 0x42);
+}
+
+/* Recovers a damaged store three times, with a write in between; all must show `count` of the 60, and the same verdict,
+ * but only the first one finds the damage. */
 static void check_damaged(struct fixture *f, uint32_t count, bool lost, uint64_t quarantined)
 {
     for (int round = 0; round < 3; round++) {
         fixture_start(f);
         assert_int_equal(there(f, 1, 60), count);
         assert_int_equal(f->report.lost, lost);
-        assert_int_equal(f->report.quarantined, quarantined);
+        assert_int_equal(f->report.quarantined, round == 0 ? quarantined : 0);
         uint32_t reasons = atomic_load(&f->instance.control->reasons);
         assert_int_equal((reasons & MN_DEGRADED_LOST) != 0, lost);
         assert_int_equal((reasons & MN_DEGRADED_QUARANTINE) != 0, quarantined > 0);
@@ -450,7 +488,7 @@ static void a_damaged_record_in_the_middle_is_quarantined(void **state)
 {
     struct fixture *f = three_segments();
     /* Batch 5 of segment 2: its record's payload begins 256 bytes into its block. */
-    fixture_flip(f, "wal/00000002.wal", 5 * 4096 + 300, 1);
+    damage_byte(f, "wal/00000002.wal", 5 * 4096 + 300);
     check_damaged(f, 59, true, 1);
     size_t bytes;
     char *note = (char *)fixture_slurp(f, "quarantine/wal-00000002-20480.json", &bytes);
@@ -461,6 +499,32 @@ static void a_damaged_record_in_the_middle_is_quarantined(void **state)
     assert_int_equal(bytes, 4096);
     free(copy);
     fixture_free(f);
+}
+
+/* Whatever bit of a batch it was: the memory is there bit for bit, the file is whole again, and a note tells of it. */
+static void what_one_bit_did_is_undone(void **state)
+{
+    for (uint64_t bit = 0; bit < 600 * 8; bit += 211) {
+        struct fixture *f = three_segments();
+        size_t bytes, after;
+        uint8_t *before = fixture_slurp(f, "wal/00000003.wal", &bytes);
+        fixture_flip(f, "wal/00000003.wal", 20 * 4096 + bit / 8, (uint8_t)(1 << bit % 8)); /* the last batch */
+        fixture_start(f);
+        assert_int_equal(there(f, 1, 60), 60);
+        assert_false(f->report.lost);
+        bool padding = !fixture_exists(f, "quarantine/wal-00000003-81920.json");
+        assert_int_equal(f->report.quarantined, padding ? 0 : 1);
+        fixture_power_cut(f);
+        uint8_t *now = fixture_slurp(f, "wal/00000003.wal", &after);
+        assert_int_equal(after, bytes);
+        assert_memory_equal(now, before, bytes);
+        char *note = (char *)fixture_slurp(f, "quarantine/wal-00000003-81920.json", &after);
+        assert_non_null(strstr(note, "mended"));
+        free(note);
+        free(now);
+        free(before);
+        fixture_free(f);
+    }
 }
 
 static void a_damaged_header_of_a_batch_costs_nothing(void **state)
@@ -498,10 +562,12 @@ static void the_last_batch_zeroed_is_lost_and_told(void **state)
 static void both_headers_lost_costs_that_segment_alone(void **state)
 {
     struct fixture *f = three_segments();
-    fixture_flip(f, "wal/00000002.wal", 10, 1);
-    fixture_power_cut(f);
-    check_damaged(f, 60, false, 0);
-    fixture_flip(f, "wal/00000002.wal", (1u << 20) - 4096 + 10, 1);
+    damage_byte(f, "wal/00000002.wal", 10);
+    check_damaged(f, 60, false, 1);
+    fixture_free(f);
+    f = three_segments();
+    damage_byte(f, "wal/00000002.wal", 10);
+    damage_byte(f, "wal/00000002.wal", (1u << 20) - 4096 + 10);
     fixture_start(f);
     assert_int_equal(there(f, 1, 20), 20);
     assert_int_equal(there(f, 21, 40), 0);
@@ -611,7 +677,7 @@ static void a_damaged_replacement_hides_what_it_replaced(void **state)
     fixture_put(f, "s", 3, 4, "later");
     fixture_commit(f);
     fixture_power_cut(f);
-    fixture_flip(f, "wal/00000001.wal", 2 * 4096 + 128 + 128 + 5, 1);
+    damage_byte(f, "wal/00000001.wal", 2 * 4096 + 128 + 128 + 5);
     for (int round = 0; round < 2; round++) {
         fixture_start(f);
         assert_true(f->report.lost);
@@ -636,7 +702,7 @@ enum { ZEROED, FILLED, STALE, FLIPPED, DAMAGES };
  * then life goes on. */
 static struct fixture *taken_away(void)
 {
-    struct fixture *f = fixture_new();
+    struct fixture *f = quick_store();
     struct mn_outcome outcome;
     for (uint64_t id = 1; id <= 40; id++)
         fixture_put(f, "s", id, id, "old");
@@ -723,7 +789,7 @@ static void nothing_rises_whichever_block_is_lost(void **state)
         }
 }
 
-/* ---- one flipped bit anywhere ---- */
+/* ---- twice, and cut short ---- */
 
 struct file_list {
     char names[200][96];
@@ -753,6 +819,108 @@ static void list_files(const struct fixture *f, const char *folder, struct file_
     }
     closedir(dir);
 }
+
+static void count_finding(void *context, const char *path, const char *what)
+{
+    print_error("%s: %s\n", path, what);
+    ++*(uint32_t *)context;
+}
+
+/* A file's bytes, as a number; folders and what recovery does not write are left out. */
+static uint64_t hash_of_folders(struct fixture *f)
+{
+    static const char *const folders[] = {"wal", "quarantine"};
+    uint64_t hash = 0;
+    for (size_t i = 0; i < MN_ARRAY_LEN(folders); i++) {
+        struct file_list *list = calloc(1, sizeof *list);
+        list_files(f, folders[i], list);
+        for (uint32_t n = 0; n < list->count; n++) {
+            size_t bytes;
+            uint8_t *data = fixture_slurp(f, list->names[n], &bytes);
+            if (!strstr(list->names[n], "MARK"))
+                hash += mn_str_hash((struct mn_str){(const char *)data, (uint32_t)bytes}) ^
+                        mn_str_hash(text_str(list->names[n]));
+            free(data);
+        }
+        free(list);
+    }
+    return hash;
+}
+
+/* Several kinds of damage at once. */
+static struct fixture *damaged_store(void)
+{
+    struct fixture *f = taken_away();
+    damage_block(f, 3, ZEROED);
+    damage_block(f, 6, FLIPPED);
+    fixture_flip(f, "wal/00000001.wal", 9 * 4096 + 200, 4);
+    damage_block(f, 12, FILLED);
+    fixture_flip(f, "wal/00000001.wal", 20, 4); /* the segment's first header */
+    return f;
+}
+
+static void recovering_twice_gives_the_same_bytes(void **state)
+{
+    struct fixture *f = damaged_store();
+    fixture_open_instance(f);
+    ok(fixture_recover(f));
+    uint64_t first = hash_of_folders(f), quarantined = f->report.quarantined, count = fixture_count(f);
+    assert_true(quarantined >= 4 && f->report.lost);
+    for (int round = 0; round < 3; round++) {
+        if (round == 1) {
+            fixture_power_cut(f);
+            fixture_open_instance(f);
+        }
+        ok(fixture_recover(f));
+        assert_int_equal(f->report.quarantined, 0); /* nothing new */
+        assert_true(f->report.lost);                /* and still told */
+        assert_true(hash_of_folders(f) == first);
+        assert_int_equal(fixture_count(f), count);
+    }
+    struct mn_verify_result result;
+    uint32_t damaged = 0;
+    ok(mn_verify(&f->store, UINT64_MAX, count_finding, NULL, &damaged, &result));
+    assert_int_equal(damaged, 0);
+    fixture_free(f);
+}
+
+/* Recovery fails at any of its steps, and comes to the same end the next time. */
+static void a_recovery_cut_short_anywhere_comes_to_the_same_end(void **state)
+{
+    struct fixture *f = damaged_store();
+    size_t bytes;
+    char path[MN_PATH_MAX];
+    uint8_t *damaged = fixture_slurp(f, "wal/00000001.wal", &bytes);
+    fixture_open_instance(f);
+    ok(fixture_recover(f));
+    uint64_t wanted = hash_of_folders(f), count = fixture_count(f);
+    const struct mn_io *quick = f->store.io;
+    bool failed = true;
+    for (uint32_t n = 1; failed; n++) {
+        struct mn_io io = fail_once_io();
+        fixture_power_cut(f);
+        fixture_scribble(f, "wal/00000001.wal", 0, damaged, bytes);
+        ok(mn_io_remove_tree(&mn_io_posix, mn_store_path(&f->store, path, "quarantine")));
+        ok(mn_io_posix.mkdir(path));
+        fixture_open_instance(f);
+        fail_once = (struct fail_once){.fail_at = n, .status = MN_SYSTEM};
+        f->store.io = &io;
+        failed = fixture_recover(f) != MN_OK;
+        assert_true(failed || n > 10);
+        f->store.io = quick;
+        if (n % 2) {
+            fixture_power_cut(f);
+            fixture_open_instance(f);
+        }
+        ok(fixture_recover(f));
+        assert_true(hash_of_folders(f) == wanted);
+        assert_int_equal(fixture_count(f), count);
+    }
+    free(damaged);
+    fixture_free(f);
+}
+
+/* ---- one flipped bit anywhere ---- */
 
 /* Of ids 1..80: multiples of 7 are deleted, others there. Returns how many are missing or unreadable. */
 static uint32_t look_at_all(struct fixture *f, uint32_t *risen)
@@ -834,6 +1002,8 @@ static struct fixture *store_of_all_kinds(void)
 static void check_one_flip(struct fixture *f, const char *name, uint64_t offset, uint8_t mask)
 {
     struct mn_store as_was = f->store;
+    size_t bytes;
+    uint8_t *before = fixture_slurp(f, name, &bytes);
     fixture_flip(f, name, offset, mask);
     enum mn_status status = mn_store_open(&f->store, &mn_io_posix, f->dir);
     assert_int_equal(status, strcmp(name, "STORE") == 0 ? MN_CORRUPT : MN_OK);
@@ -858,7 +1028,8 @@ static void check_one_flip(struct fixture *f, const char *name, uint64_t offset,
     fixture_power_cut(f);
     char path[MN_PATH_MAX];
     if (strncmp(name, "ledger.", 7) != 0)
-        fixture_flip(f, name, offset, mask); /* a ledger was made anew */
+        fixture_scribble(f, name, offset, &before[offset], 1); /* a ledger was made anew */
+    free(before);
     ok(mn_io_remove_tree(&mn_io_posix, mn_store_path(&f->store, path, "quarantine")));
     ok(mn_io_posix.mkdir(path));
 }
@@ -945,6 +1116,7 @@ int main(void)
         cmocka_unit_test(an_unfinished_view_is_not_in_the_way),
         cmocka_unit_test(a_reader_is_served_across_a_recovery),
         cmocka_unit_test(a_damaged_record_in_the_middle_is_quarantined),
+        cmocka_unit_test(what_one_bit_did_is_undone),
         cmocka_unit_test(a_damaged_header_of_a_batch_costs_nothing),
         cmocka_unit_test(the_last_batch_of_all_with_a_damaged_footer_costs_nothing),
         cmocka_unit_test(the_last_batch_zeroed_is_lost_and_told),
@@ -955,6 +1127,8 @@ int main(void)
         cmocka_unit_test(a_torn_end_is_dropped_in_silence),
         cmocka_unit_test(a_damaged_replacement_hides_what_it_replaced),
         cmocka_unit_test(nothing_rises_whichever_block_is_lost),
+        cmocka_unit_test(recovering_twice_gives_the_same_bytes),
+        cmocka_unit_test(a_recovery_cut_short_anywhere_comes_to_the_same_end),
         cmocka_unit_test(a_damaged_manifest_or_store_is_refused_with_a_sentence),
         cmocka_unit_test(a_lost_ledger_is_made_anew),
         cmocka_unit_test(a_flipped_bit_anywhere_gives_no_wrong_bytes_and_is_told),

@@ -285,7 +285,7 @@ static void lose_one(struct making *m)
     uint8_t *log = fixture_slurp(m->f, "wal/00000001.wal", &bytes);
     const uint8_t *found = memmem(log, bytes, text, strlen(text));
     assert_non_null(found);
-    fixture_flip(m->f, "wal/00000001.wal", (uint64_t)(found - log), 1);
+    fixture_flip(m->f, "wal/00000001.wal", (uint64_t)(found - log), 3); /* one bit would be mended */
     free(log);
     fixture_start(m->f);
     assert_true(m->f->report.quarantined > 0);
