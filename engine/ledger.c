@@ -458,5 +458,11 @@ enum mn_status mn_ledger_save(const struct mn_ledger *ledger, const struct mn_st
                               int64_t expire_before_ns)
 {
     char path[MN_PATH_MAX];
-    return mn_ledger_write(ledger, store->io, ledger_path(store, seq, path), expire_before_ns);
+    struct mn_ledger *again;
+    MN_TRY(mn_ledger_write(ledger, store->io, ledger_path(store, seq, path), expire_before_ns));
+    /* Read back: the log that it stands for is about to go. */
+    MN_TRY(mn_ledger_new(&again));
+    enum mn_status status = mn_ledger_load(again, store, seq);
+    mn_ledger_free(again);
+    return status;
 }

@@ -3,17 +3,41 @@
  */
 #include "tests/unit/fail_once.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
 struct fail_once fail_once;
 
 static enum mn_status change(void)
 {
-    if (++fail_once.calls != fail_once.fail_at)
+    if (++fail_once.calls != fail_once.fail_at || fail_once.status == MN_OK)
         return MN_OK;
     return MN_FAIL(fail_once.status, "the disk was told to fail");
 }
 
+static enum mn_status bent_write(int fd, const void *data, size_t bytes, uint64_t offset)
+{
+    char link[64];
+    uint8_t *bent = malloc(bytes + 1);
+    if (!bent)
+        return MN_FAIL(MN_INTERNAL, "no memory to bend a write");
+    memcpy(bent, data, bytes);
+    bent[bytes / 2] ^= 0x10;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, fail_once.bent, sizeof fail_once.bent - 1);
+    fail_once.bent[length > 0 ? length : 0] = 0;
+    enum mn_status status = mn_io_posix.write(fd, bent, bytes, offset);
+    free(bent);
+    return status;
+}
+
 static enum mn_status failing_write(int fd, const void *data, size_t bytes, uint64_t offset)
 {
+    if (fail_once.calls + 1 == fail_once.fail_at && fail_once.status == MN_OK) {
+        fail_once.calls++;
+        return bent_write(fd, data, bytes, offset);
+    }
     enum mn_status status = change();
     if (status != MN_OK && bytes > 1) /* half of it lands */
         (void)!mn_io_posix.write(fd, data, bytes / 2, offset);

@@ -700,6 +700,59 @@ static void failing_disk(void **state)
     live_check(s);
 }
 
+/* What is made of the rest: it is found damaged and made again. */
+static bool is_derived(const char *path)
+{
+    return strstr(path, "/codebooks/") || strstr(path, "/ivf.") || strstr(path, "/parity.col");
+}
+
+static enum mn_status no_sync(int fd)
+{
+    return MN_OK;
+}
+
+static enum mn_status no_folder_sync(const char *path)
+{
+    return MN_OK;
+}
+
+/* A write that lands otherwise than it was asked for, anywhere in what a compaction makes: nothing of it is proposed.
+ */
+static void an_output_that_fails_its_check(void **state)
+{
+    struct live_store *s = *state;
+    struct mn_io io = fail_once_io();
+    struct mn_store store = s->store;
+    struct mn_compactor *compactor;
+    struct mn_compact_plan plan;
+    struct mn_compact_proposal proposal;
+    uint32_t refused = 0;
+    io.datasync = no_sync; /* only writes count here, and hundreds of syncs would take their time */
+    io.sync_dir = no_folder_sync;
+    store.io = &io;
+    live_remember(s, 0, 0, 300);
+    live_seal(s);
+    live_ok(mn_compactor_open(&compactor, &store, &s->instance));
+    live_ok(mn_compact_plan_make(compactor, &s->policy, true, &plan));
+    fail_once = (struct fail_once){.calls = UINT32_MAX, .status = MN_OK};
+    while (fail_once.calls >= fail_once.fail_at) {
+        fail_once.fail_at++;
+        fail_once.calls = 0;
+        fail_once.bent[0] = 0;
+        enum mn_status status = mn_compact_build(compactor, &plan, &s->policy, NULL, NULL, &proposal);
+        bool bent = fail_once.bent[0] && !is_derived(fail_once.bent);
+        assert_true(status == MN_CORRUPT || (status == MN_OK && !bent));
+        refused += bent;
+        mn_compact_proposal_free(&proposal);
+        live_ok(mn_compactor_sweep(compactor));
+        assert_int_equal(folders(s), 0);
+    }
+    assert_true(refused > 50);
+    mn_compact_plan_free(&plan);
+    mn_compactor_close(compactor);
+    live_check(s);
+}
+
 /* idem keys and id counters live on when their log is gone. */
 static void ledger_outlives_the_log(void **state)
 {
@@ -826,6 +879,7 @@ int main(int argc, char **argv)
         test(damaged_log_is_not_laundered),
         test(broken_proposals_are_refused),
         test(failing_disk),
+        test(an_output_that_fails_its_check),
         test(ledger_outlives_the_log),
 #ifdef MN_FAULTS
         test(killed_at_any_step),

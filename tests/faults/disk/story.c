@@ -467,7 +467,7 @@ static void come_back(struct story *s)
 {
     struct world *w = s->w;
     for (int attempts = 1;; attempts++) {
-        if (!disk_lied() && !disk_soiled() && attempts < 6 && world_draw(w, 3) == 0)
+        if (!disk_lied() && attempts < 6 && world_draw(w, 3) == 0)
             disk_fuse(world_draw(w, 40));
         if (attempts > 4)
             disk_trouble((struct disk_trouble){0});
