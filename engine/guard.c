@@ -45,9 +45,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct chunk *_Atomic chunks;
 static struct slot *free_slots;
 static struct sigaction previous;
-/* Initial-exec: to look at it in the handler must not allocate, whatever thread that is. */
-static _Thread_local struct guard *innermost __attribute__((tls_model("initial-exec")));
-static _Thread_local bool passing __attribute__((tls_model("initial-exec"))); /* a fault on, to the previous handler */
+static _Thread_local struct guard *innermost;
+static _Thread_local bool passing; /* a fault on, to the previous handler */
 
 /* ---- the list ---- */
 
