@@ -159,10 +159,14 @@ static enum mn_status snapshot(struct mn_compactor_role *c, struct mn_str rid, c
     MN_TRY(status);
     mn_log(c->actor, "snapshot of seq %llu in %s: %llu files, %.1f MiB", (unsigned long long)result.seq, path,
            (unsigned long long)result.files, (double)result.bytes / (1 << 20));
-    mn_reply_begin(&c->reply, rid, 3);
+    if (result.damaged > 0)
+        mn_log(c->actor, "%llu pieces of that snapshot are damaged as they are in the store, the first: %s",
+               (unsigned long long)result.damaged, result.damage);
+    mn_reply_begin(&c->reply, rid, 4);
     mn_reply_uint(&c->reply, "seq", result.seq);
     mn_reply_uint(&c->reply, "bytes", result.bytes);
     mn_reply_uint(&c->reply, "files", result.files);
+    mn_reply_uint(&c->reply, "damaged", result.damaged);
     return MN_OK;
 }
 

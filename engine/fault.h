@@ -56,6 +56,7 @@
     X(hot_filled, "publication of a hot copy")                                                                         \
     X(manifest_before_append, "append of a manifest edit")                                                             \
     X(manifest_after_append, "sync of a manifest edit")                                                                \
+    X(manifest_between_copies, "second copy of a manifest edit")                                                       \
     X(manifest_after_sync, "the new view")                                                                             \
     X(publish_before_view, "the new view file")                                                                        \
     X(publish_after_view, "limbo")                                                                                     \

@@ -8,7 +8,8 @@
  *   frame = head { magic, uuid, bytes of the edit, chain, checksum } | edit, padded with zeros to 8 bytes
  *   edit  = head { magic, version, segment count, the numbers, checksum } | segments
  *
- * A file whose end is torn is never written on: the next edit goes to a fresh file that replaces it.
+ * A file whose end is torn, or that is damaged or behind the other copy, is never written on: the next edit goes to a
+ * fresh file that replaces it.
  */
 #include "engine/manifest.h"
 
@@ -16,6 +17,7 @@
 
 #include "engine/crc.h"
 #include "engine/fault.h"
+#include "engine/quarantine.h"
 
 #define EDIT_MAGIC  UINT64_C(0x315449444d4e4d01)
 #define FRAME_MAGIC UINT64_C(0x314d415246584e01)
@@ -144,16 +146,16 @@ enum mn_status mn_manifest_decode(struct mn_manifest *manifest, const void *data
     return MN_OK;
 }
 
-/* ---- the file ---- */
+/* ---- a file ---- */
 
-/* What a scan of the file found. */
+/* What a scan of a file found. */
 struct scan {
-    const uint8_t *data;
+    uint8_t *data; /* owned; NULL: there is no file */
     size_t bytes;
     struct mn_manifest newest; /* edit 0: none */
     uint32_t chain;            /* checksum of its frame */
     size_t end;                /* behind the last valid frame */
-    struct mn_manifest_report report;
+    struct mn_manifest_copy report;
 };
 
 static uint32_t frame_checksum(const struct frame_head *head, const void *edit)
@@ -253,44 +255,95 @@ static enum mn_status settle(const struct mn_store *store, const char *path)
     return status;
 }
 
-/* Reads and scans the file. No file: all zeros, *exists false. scan->data must be freed. */
-static enum mn_status scan_file(struct scan *scan, const struct mn_store *store, bool *exists)
+/* Reads and scans one file. One that is longer than any that is written holds nothing that counts. */
+static enum mn_status scan_file(struct scan *scan, const struct mn_store *store, const char *name)
 {
     char path[MN_PATH_MAX];
     void *data = NULL;
     *scan = (struct scan){0};
-    *exists = false;
-    enum mn_status status = settle(store, mn_store_path(store, path, "MANIFEST"));
+    enum mn_status status = settle(store, mn_store_path(store, path, name));
     if (status == MN_NOT_FOUND)
         return MN_OK;
     MN_TRY(status);
-    MN_TRY(mn_io_slurp(store->io, path, FILE_MAX, &data, &scan->bytes));
-    *exists = true;
+    status = mn_io_slurp(store->io, path, FILE_MAX, &data, &scan->bytes);
+    if (status == MN_TOO_LARGE)
+        data = calloc(1, 1);
+    else
+        MN_TRY(status);
+    if (!data)
+        return MN_FAIL(MN_SYSTEM, "no memory for %s", path);
     scan->data = data;
     status = scan_frames(scan, store);
     if (status == MN_OK && scan->newest.edit == 0)
-        status = MN_FAIL(MN_CORRUPT, "%s holds no valid edit: restore it from a snapshot of this store", path);
-    if (status != MN_OK) {
-        mn_manifest_free(&scan->newest);
-        free(data);
-        scan->data = NULL;
+        scan->report.damaged_edits++;
+    scan->report.edit = scan->newest.edit;
+    return status;
+}
+
+/* ---- the two of them ---- */
+
+const char *const mn_manifest_names[MN_MANIFEST_COPIES] = {"MANIFEST", "MANIFEST.copy"};
+
+struct copies {
+    struct scan scans[MN_MANIFEST_COPIES];
+    struct scan *newest; /* the one with the newest edit; of a file that is not there when none is */
+};
+
+static void free_copies(struct copies *c)
+{
+    for (uint32_t i = 0; i < MN_MANIFEST_COPIES; i++) {
+        free(c->scans[i].data);
+        mn_manifest_free(&c->scans[i].newest);
     }
+}
+
+static enum mn_status scan_copies(struct copies *c, const struct mn_store *store)
+{
+    bool any = false;
+    enum mn_status status = MN_OK;
+    *c = (struct copies){.newest = &c->scans[0]};
+    for (uint32_t i = 0; i < MN_MANIFEST_COPIES; i++) {
+        MN_TRY_OUT(scan_file(&c->scans[i], store, mn_manifest_names[i]));
+        any |= c->scans[i].data != NULL;
+        if (c->scans[i].newest.edit > c->newest->newest.edit)
+            c->newest = &c->scans[i];
+    }
+    for (uint32_t i = 0; i < MN_MANIFEST_COPIES; i++) {
+        c->scans[i].report.missing = any && !c->scans[i].data;
+        c->scans[i].report.behind = c->scans[i].newest.edit < c->newest->newest.edit;
+    }
+    if (any && c->newest->newest.edit == 0)
+        status = MN_FAIL(MN_CORRUPT,
+                         "%s/MANIFEST holds no valid edit, nor does its copy: restore it from a snapshot of "
+                         "this store",
+                         store->dir);
+out:
+    if (status != MN_OK)
+        free_copies(c);
     return status;
 }
 
 enum mn_status mn_manifest_read(struct mn_manifest *manifest, const struct mn_store *store,
                                 struct mn_manifest_report *report)
 {
-    struct scan scan;
-    bool exists;
+    struct copies c;
     *manifest = (struct mn_manifest){0};
-    MN_TRY(scan_file(&scan, store, &exists));
-    free((void *)(uintptr_t)scan.data);
-    if (report)
-        *report = scan.report;
-    *manifest = scan.newest;
+    MN_TRY(scan_copies(&c, store));
+    for (uint32_t i = 0; report && i < MN_MANIFEST_COPIES; i++)
+        report->copies[i] = c.scans[i].report;
+    *manifest = c.newest->newest;
+    c.newest->newest = (struct mn_manifest){0};
+    free_copies(&c);
     return MN_OK;
 }
+
+/* True when the file can be written on. */
+static bool clean(const struct scan *scan)
+{
+    return scan->data && !scan->report.behind && scan->end == scan->bytes && scan->report.damaged_edits == 0;
+}
+
+/* ---- writing ---- */
 
 /* Two frames of manifest->edit in one malloc'd piece. */
 static enum mn_status make_frames(const struct mn_manifest *manifest, const struct mn_store *store, uint32_t chain,
@@ -317,13 +370,13 @@ static enum mn_status make_frames(const struct mn_manifest *manifest, const stru
     return MN_OK;
 }
 
-static enum mn_status write_frames(const struct mn_store *store, const struct scan *scan, bool exists,
+/* Appends the frames of the next edit to one copy, or makes it anew of them. */
+static enum mn_status write_frames(const struct mn_store *store, const struct scan *scan, const char *name,
                                    const uint8_t *frames, size_t bytes)
 {
     char path[MN_PATH_MAX];
-    mn_store_path(store, path, "MANIFEST");
-    bool clean = scan->end == scan->bytes && scan->report.damaged_edits == 0;
-    if (!exists || !clean || scan->bytes + bytes > MN_MANIFEST_ROLL)
+    mn_store_path(store, path, name);
+    if (!clean(scan) || scan->bytes + bytes > MN_MANIFEST_ROLL)
         return mn_io_replace(store->io, path, frames, bytes);
     int fd;
     MN_TRY(store->io->open(path, MN_IO_WRITE, &fd));
@@ -339,27 +392,68 @@ out:
 
 enum mn_status mn_manifest_append(struct mn_manifest *manifest, const struct mn_store *store)
 {
-    struct scan scan;
-    bool exists;
+    struct copies c;
     uint8_t *frames = NULL;
     size_t bytes = 0;
     MN_FAULT_POINT(manifest_before_append);
-    MN_TRY(scan_file(&scan, store, &exists));
+    MN_TRY(scan_copies(&c, store));
     enum mn_status status = MN_OK;
-    if (scan.newest.edit != manifest->edit) {
+    if (c.newest->newest.edit != manifest->edit) {
         status = MN_FAIL(MN_VERSION_MISMATCH, "the manifest is at edit %llu, the change was made from edit %llu",
-                         (unsigned long long)scan.newest.edit, (unsigned long long)manifest->edit);
+                         (unsigned long long)c.newest->newest.edit, (unsigned long long)manifest->edit);
         goto out;
     }
     struct mn_manifest next = *manifest;
     next.edit++;
-    MN_TRY_OUT(make_frames(&next, store, scan.chain, &frames, &bytes));
-    MN_TRY_OUT(write_frames(store, &scan, exists, frames, bytes));
+    MN_TRY_OUT(make_frames(&next, store, c.newest->chain, &frames, &bytes));
+    MN_TRY_OUT(write_frames(store, &c.scans[0], mn_manifest_names[0], frames, bytes));
     manifest->edit = next.edit;
+    MN_FAULT_POINT(manifest_between_copies);
+    /* The edit is durable, whatever becomes of its second copy. */
+    (void)(write_frames(store, &c.scans[1], mn_manifest_names[1], frames, bytes) == MN_OK);
     MN_FAULT_POINT(manifest_after_sync);
 out:
     free(frames);
-    free((void *)(uintptr_t)scan.data);
-    mn_manifest_free(&scan.newest);
+    free_copies(&c);
     return status;
+}
+
+/* ---- mending ---- */
+
+/* An append that was cut short leaves the second copy one edit behind, or not yet made: that is no damage. */
+static bool damaged(const struct copies *c, const struct scan *scan)
+{
+    uint64_t newest = c->newest->newest.edit;
+    return (scan->report.missing && newest > 1) || scan->report.damaged_edits > 0 || newest > scan->newest.edit + 1;
+}
+
+static enum mn_status mend_copy(const struct copies *c, const struct mn_store *store, uint32_t copy)
+{
+    const struct scan *scan = &c->scans[copy], *other = &c->scans[1 - copy];
+    char path[MN_PATH_MAX];
+    uint8_t *frames = NULL;
+    size_t bytes = 0;
+    if (damaged(c, scan))
+        MN_TRY(mn_quarantine_healed(store, mn_manifest_names[copy], c->newest->newest.edit, 0, scan->data, scan->bytes,
+                                    scan->data ? "a copy of the manifest was damaged; it was made anew of the other"
+                                               : "a copy of the manifest was missing; it was made anew of the other"));
+    mn_store_path(store, path, mn_manifest_names[copy]);
+    if (clean(other))
+        return mn_io_replace(store->io, path, other->data, other->bytes);
+    MN_TRY(make_frames(&c->newest->newest, store, 0, &frames, &bytes));
+    enum mn_status status = mn_io_replace(store->io, path, frames, bytes);
+    free(frames);
+    return status;
+}
+
+void mn_manifest_mend(const struct mn_store *store)
+{
+    struct copies c;
+    enum mn_status status = scan_copies(&c, store);
+    if (status != MN_OK)
+        return; /* whoever reads it says why */
+    for (uint32_t i = 0; i < MN_MANIFEST_COPIES && c.newest->newest.edit > 0; i++)
+        if (!clean(&c.scans[i]) && mend_copy(&c, store, i) != MN_OK)
+            break;
+    free_copies(&c);
 }

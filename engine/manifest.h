@@ -3,8 +3,11 @@
  *
  * An append-only file of chained edits. Each edit carries the whole state (a few KB at most), so the newest valid edit
  * is the store; the chain and the checksums tell a torn end (dropped: its sync never returned) from damage in the
- * middle (reported). Only the WAL writer appends, and recovery when it starts a fresh file. When the file has grown
- * past MN_MANIFEST_ROLL bytes the next edit goes to a new file that replaces it.
+ * middle (reported). Only the WAL writer appends. When the file has grown past MN_MANIFEST_ROLL bytes the next edit
+ * goes to a new file that replaces it.
+ *
+ * The file is kept twice, as MANIFEST and MANIFEST.copy: an edit goes to one, then to the other. The newest valid edit
+ * of either counts, so that no damage to one of them loses anything; recovery makes the other one anew.
  */
 #ifndef MN_ENGINE_MANIFEST_H
 #define MN_ENGINE_MANIFEST_H
@@ -48,18 +51,31 @@ void mn_manifest_publish_tuning(const struct mn_manifest *manifest, struct mn_co
 enum mn_status mn_manifest_encode(const struct mn_manifest *manifest, void **data, size_t *bytes) MN_MUST_USE;
 enum mn_status mn_manifest_decode(struct mn_manifest *manifest, const void *data, size_t bytes) MN_MUST_USE;
 
-/* What was found beside the newest valid edit. */
+#define MN_MANIFEST_COPIES 2u
+extern const char *const mn_manifest_names[MN_MANIFEST_COPIES];
+
+/* What was found beside the newest valid edit, in each of the copies. */
 struct mn_manifest_report {
-    uint64_t torn_bytes;    /* an unfinished edit at the end: dropped, was never acknowledged to anyone */
-    uint32_t damaged_edits; /* in the middle: superseded by a later valid one */
+    struct mn_manifest_copy {
+        uint64_t edit;          /* its newest valid one; 0 = it has none */
+        uint64_t torn_bytes;    /* an unfinished edit at the end: dropped, was never acknowledged to anyone */
+        uint32_t damaged_edits; /* superseded by a later valid one, here or in the other copy */
+        bool missing;           /* the other one is there */
+        bool behind;            /* the other one has a newer edit */
+    } copies[MN_MANIFEST_COPIES];
 };
-/* Reads the newest edit, and syncs the file first: what was read cannot be taken back by a power cut. No file: an empty
- * manifest (edit 0). MN_CORRUPT when there is a file and no valid edit in it. `report` may be NULL. */
+/* Reads the newest edit, and syncs the files first: what was read cannot be taken back by a power cut. No file: an
+ * empty manifest (edit 0). MN_CORRUPT when there is a file and no valid edit in any. `report` may be NULL. */
 enum mn_status mn_manifest_read(struct mn_manifest *manifest, const struct mn_store *store,
                                 struct mn_manifest_report *report) MN_MUST_USE;
 
+/* For recovery: makes a copy that is damaged, missing, torn or behind equal to the other; what was damaged is noted in
+ * quarantine. What cannot be written stays as it is. */
+void mn_manifest_mend(const struct mn_store *store);
+
 /* Makes manifest->edit + 1 durable: append + fdatasync, or a rolled file. On success manifest->edit is the new number.
- * MN_VERSION_MISMATCH when the file's newest edit is not manifest->edit; nothing has changed then. */
+ * MN_VERSION_MISMATCH when the newest edit is not manifest->edit; nothing has changed then. A second copy that cannot
+ * be written is no failure: it is behind until the next edit, or recovery, makes it anew. */
 enum mn_status mn_manifest_append(struct mn_manifest *manifest, const struct mn_store *store) MN_MUST_USE;
 
 #endif

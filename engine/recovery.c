@@ -82,10 +82,11 @@ static enum mn_status hand_over(struct mn_recovery *r)
 
 static enum mn_status recover_locked(struct mn_recovery *r)
 {
-    struct mn_manifest_report manifest_report;
     bool mark_damaged;
     uint64_t started = mn_clock_ns();
-    MN_TRY(mn_manifest_read(&r->manifest, &r->store, &manifest_report));
+    mn_store_mend(&r->store);
+    mn_manifest_mend(&r->store);
+    MN_TRY(mn_manifest_read(&r->manifest, &r->store, NULL));
     r->mark_seq = mn_wal_mark_read(&r->store, &mark_damaged);
     uint64_t acked = atomic_load(&r->instance->control->acked_seq); /* of this boot: exact */
     if (acked > r->mark_seq)

@@ -229,6 +229,33 @@ out:
     return status;
 }
 
+/* ---- the check ---- */
+
+struct survey {
+    size_t skip; /* of the copy's temporary path */
+    struct mn_copy_result *result;
+};
+
+/* Codes are derived: the store that comes of the copy makes damaged ones anew. */
+static void note_damage(void *context, const char *path, const char *what)
+{
+    const struct survey *survey = context;
+    struct mn_copy_result *result = survey->result;
+    const char *name = strlen(path) > survey->skip ? path + survey->skip : path;
+    if (strstr(name, "/ivf.") || strncmp(name, "codebooks/", 10) == 0)
+        return;
+    if (result->damaged++ == 0)
+        snprintf(result->damage, sizeof result->damage, "%s: %s", name, what);
+}
+
+/* Every checksum of the copy, before it gets its name. */
+static enum mn_status check_copy(const struct copying *c)
+{
+    struct survey survey = {.skip = strlen(c->copy.dir) + 1, .result = c->result};
+    struct mn_verify_result found;
+    return mn_verify(&c->copy, UINT64_MAX, note_damage, NULL, &survey, &found);
+}
+
 /* ---- making ---- */
 
 struct segment_copying {
@@ -259,7 +286,7 @@ static enum mn_status copy_segment(struct copying *c, const struct mn_manifest_s
     mn_store_columns_dir(&c->copy, to, segment->id);
     MN_TRY(c->copy.io->mkdir(to));
     enum mn_status status = c->store->io->list(mn_store_columns_dir(c->store, from, segment->id), copy_column, &s);
-    if (status != MN_NOT_FOUND) /* a lost segment stays lost; the rest of the store is worth a copy */
+    if (status != MN_NOT_FOUND) /* the check finds what is missing */
         MN_TRY(status);
     return c->copy.io->sync_dir(to);
 }
@@ -320,8 +347,9 @@ static enum mn_status copy_pinned(struct copying *c)
     char name[64];
     measure(c);
     MN_TRY(make_folders(&c->copy));
-    MN_TRY(copy_file(c, "STORE"));
+    MN_TRY(mn_store_write(&c->copy));
     MN_TRY(copy_log(c));
+    MN_TRY(mn_wal_mark_write(&c->copy, c->snapshot.seq));
     MN_FAULT_POINT(snapshot_mid_copy);
     for (uint32_t s = 0; s < c->manifest.segment_count; s++)
         MN_TRY(copy_segment(c, &c->manifest.segments[s]));
@@ -346,6 +374,16 @@ static enum mn_status pin(struct copying *c, struct mn_reader *reader, struct mn
     return MN_FAIL(MN_BUSY, "the store publishes too much for a snapshot: try again");
 }
 
+/* Copies and checks; the store is let go of before the copy is checked. */
+static enum mn_status make_copy(struct copying *c, struct mn_reader *reader, const char *path)
+{
+    c->result->seq = c->snapshot.seq;
+    MN_TRY(copy_pinned(c));
+    mn_reader_unpin(reader);
+    MN_TRY(check_copy(c));
+    return give_name(&c->copy, path);
+}
+
 enum mn_status mn_snapshot_make(const struct mn_store *store, struct mn_instance *instance, const char *path,
                                 void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
                                 struct mn_copy_result *result)
@@ -361,10 +399,7 @@ enum mn_status mn_snapshot_make(const struct mn_store *store, struct mn_instance
     MN_TRY(mn_reader_open(&reader, store, instance));
     enum mn_status status = pin(&c, reader, instance);
     if (status == MN_OK) {
-        result->seq = c.snapshot.seq;
-        status = copy_pinned(&c);
-        if (status == MN_OK)
-            status = give_name(&c.copy, path);
+        status = make_copy(&c, reader, path);
         if (status != MN_OK)
             give_up(&c.copy, status);
     }
@@ -417,9 +452,8 @@ static enum mn_status copy_store(struct copying *c)
 {
     char name[64];
     MN_TRY(make_folders(&c->copy));
-    MN_TRY(copy_file(c, "STORE"));
-    if (c->manifest.edit != 0)
-        MN_TRY(copy_file(c, "MANIFEST"));
+    MN_TRY(mn_store_write(&c->copy));
+    MN_TRY(write_manifest(c));
     if (c->manifest.ledger_seq != 0) {
         snprintf(name, sizeof name, "ledger.%llu", (unsigned long long)c->manifest.ledger_seq);
         MN_TRY(copy_file(c, name));
@@ -428,35 +462,6 @@ static enum mn_status copy_store(struct copying *c)
     MN_TRY(copy_folder(c, "quarantine", false));
     MN_TRY(copy_folder(c, "codebooks", false));
     return copy_folder(c, "columns", true);
-}
-
-struct first_damage {
-    size_t skip; /* of the copy's temporary path */
-    uint64_t count;
-    char text[768];
-};
-
-/* Codes are derived: the store that comes of the copy makes damaged ones anew. */
-static void note_damage(void *context, const char *path, const char *what)
-{
-    struct first_damage *first = context;
-    const char *name = strlen(path) > first->skip ? path + first->skip : path;
-    if (strstr(name, "/ivf.") || strncmp(name, "codebooks/", 10) == 0)
-        return;
-    first->count++;
-    if (first->text[0] == 0)
-        snprintf(first->text, sizeof first->text, "%s: %s", name, what);
-}
-
-static enum mn_status check_copy(const struct copying *c, const char *snapshot)
-{
-    struct first_damage first = {.skip = strlen(c->copy.dir) + 1};
-    struct mn_verify_result found;
-    MN_TRY(mn_verify(&c->copy, UINT64_MAX, note_damage, NULL, &first, &found));
-    if (first.count > 0)
-        return MN_FAIL(MN_CORRUPT, "the snapshot %s is damaged in %llu places, the first: %s", snapshot,
-                       (unsigned long long)first.count, first.text);
-    return MN_OK;
 }
 
 static enum mn_status pass_record(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
@@ -490,33 +495,51 @@ static enum mn_status newest_seq(struct copying *c, uint64_t *seq)
     return status;
 }
 
-static enum mn_status restore(struct copying *c, const char *dir, bool empty)
+static enum mn_status restore(struct copying *c, const char *dir, bool empty, bool damaged_too)
 {
     MN_TRY(copy_store(c));
-    MN_TRY(check_copy(c, c->store->dir));
+    MN_TRY(check_copy(c));
+    if (c->result->damaged > 0 && !damaged_too)
+        return MN_FAIL(MN_CORRUPT, "the snapshot %s is damaged in %llu places, the first: %s", c->store->dir,
+                       (unsigned long long)c->result->damaged, c->result->damage);
     MN_TRY(newest_seq(c, &c->result->seq));
     if (empty)
         MN_TRY(c->copy.io->rmdir(dir));
     return give_name(&c->copy, dir);
 }
 
+static enum mn_status copy_back(const struct mn_io *io, const char *snapshot, const char *dir, bool damaged_too,
+                                struct copying *c)
+{
+    struct mn_store store;
+    bool empty;
+    *c->result = (struct mn_copy_result){0};
+    MN_TRY(mn_store_open(&store, io, snapshot));
+    c->store = &store;
+    MN_TRY(name_copy(c, dir));
+    MN_TRY(check_free(io, dir, &empty));
+    MN_TRY(mn_manifest_read(&c->manifest, &store, NULL));
+    for (uint32_t s = 0; s < c->manifest.segment_count; s++)
+        c->total += c->manifest.segments[s].bytes;
+    enum mn_status status = restore(c, dir, empty, damaged_too);
+    if (status != MN_OK)
+        give_up(&c->copy, status);
+    mn_manifest_free(&c->manifest);
+    return status;
+}
+
 enum mn_status mn_snapshot_restore(const struct mn_io *io, const char *snapshot, const char *dir,
                                    void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
                                    struct mn_copy_result *result)
 {
-    struct mn_store store;
-    struct copying c = {.store = &store, .progress = progress, .context = context, .result = result};
-    bool empty;
-    *result = (struct mn_copy_result){0};
-    MN_TRY(mn_store_open(&store, io, snapshot));
-    MN_TRY(name_copy(&c, dir));
-    MN_TRY(check_free(io, dir, &empty));
-    MN_TRY(mn_manifest_read(&c.manifest, &store, NULL));
-    for (uint32_t s = 0; s < c.manifest.segment_count; s++)
-        c.total += c.manifest.segments[s].bytes;
-    enum mn_status status = restore(&c, dir, empty);
-    if (status != MN_OK)
-        give_up(&c.copy, status);
-    mn_manifest_free(&c.manifest);
-    return status;
+    struct copying c = {.progress = progress, .context = context, .result = result};
+    return copy_back(io, snapshot, dir, false, &c);
+}
+
+enum mn_status mn_snapshot_salvage(const struct mn_io *io, const char *snapshot, const char *dir,
+                                   void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
+                                   struct mn_copy_result *result)
+{
+    struct copying c = {.progress = progress, .context = context, .result = result};
+    return copy_back(io, snapshot, dir, true, &c);
 }

@@ -11,9 +11,15 @@
 
 #include "engine/crc.h"
 #include "engine/fault.h"
+#include "engine/manifest.h"
+#include "engine/quarantine.h"
+#include "engine/wal.h"
 #include "shm/process.h"
 
 #define STORE_BYTES_MAX 4096
+#define COPIES          2u
+
+static const char *const copy_names[COPIES] = {"STORE", "STORE.copy"};
 
 char *mn_store_path(const struct mn_store *store, char *path, const char *name)
 {
@@ -63,7 +69,9 @@ static enum mn_status parse_store(struct mn_store *store, char *text, size_t byt
     if (crc_line)
         snprintf(expected, sizeof expected, "crc32c=%08x\n", mn_crc32c(0, text, (size_t)(crc_line - text)));
     if (!crc_line || strlen(text) != bytes || strcmp(crc_line, expected) != 0)
-        return MN_FAIL(MN_CORRUPT, "%s/STORE does not match its checksum: restore it from a snapshot of this store",
+        return MN_FAIL(MN_CORRUPT,
+                       "%s/STORE does not match its checksum, nor does its copy: restore it from a snapshot of "
+                       "this store",
                        store->dir);
     const char *format = line_value(text, "format"), *uuid = line_value(text, "uuid"), *dim = line_value(text, "dim"),
                *metric = line_value(text, "metric");
@@ -85,16 +93,153 @@ static enum mn_status parse_store(struct mn_store *store, char *text, size_t byt
     return MN_FAIL(MN_CORRUPT, "%s/STORE names a metric that this program does not know", store->dir);
 }
 
-enum mn_status mn_store_open(struct mn_store *store, const struct mn_io *io, const char *dir)
+/* What one of the copies says. */
+static enum mn_status read_copy(struct mn_store *store, const struct mn_io *io, const char *dir, uint32_t copy)
 {
     char path[MN_PATH_MAX];
     void *text;
     size_t bytes;
     MN_TRY(set_dir(store, io, dir));
-    MN_TRY(mn_io_slurp(io, mn_store_path(store, path, "STORE"), STORE_BYTES_MAX, &text, &bytes));
-    enum mn_status status = parse_store(store, text, bytes);
+    enum mn_status status =
+        mn_io_slurp(io, mn_store_path(store, path, copy_names[copy]), STORE_BYTES_MAX, &text, &bytes);
+    if (status == MN_TOO_LARGE)
+        return MN_FAIL(MN_CORRUPT, "%s is longer than it can be", path);
+    MN_TRY(status);
+    status = parse_store(store, text, bytes);
     free(text);
     return status;
+}
+
+static bool same(const struct mn_store *a, const struct mn_store *b)
+{
+    return memcmp(a->uuid, b->uuid, sizeof a->uuid) == 0 && a->dim == b->dim && a->metric == b->metric;
+}
+
+/* True when the log or the manifest is of the store that `store` speaks of. */
+static bool owns_files(const struct mn_store *store)
+{
+    struct mn_manifest manifest;
+    uint64_t *numbers = NULL;
+    uint32_t count = 0;
+    bool owns = mn_manifest_read(&manifest, store, NULL) == MN_OK && manifest.edit > 0;
+    mn_manifest_free(&manifest);
+    if (mn_wal_list(store, &numbers, &count) != MN_OK)
+        return owns;
+    for (uint32_t i = 0; i < count && !owns; i++) {
+        struct mn_wal_segment segment;
+        owns = mn_wal_map(&segment, store, numbers[i]) == MN_OK && !segment.unused;
+        mn_wal_unmap(&segment);
+    }
+    free(numbers);
+    return owns;
+}
+
+/* One of the two is another store's file. */
+static enum mn_status choose(struct mn_store *store, const struct mn_store *copy)
+{
+    bool first = owns_files(store), second = owns_files(copy);
+    if (first == second)
+        return MN_FAIL(MN_CORRUPT, "%s/STORE and its copy speak of different stores: restore it from a snapshot",
+                       store->dir);
+    if (second)
+        *store = *copy;
+    return MN_OK;
+}
+
+enum mn_status mn_store_open(struct mn_store *store, const struct mn_io *io, const char *dir)
+{
+    struct mn_store copy;
+    enum mn_status first = read_copy(store, io, dir, 0), second = read_copy(&copy, io, dir, 1);
+    if (first == MN_OK && second == MN_OK)
+        return same(store, &copy) ? MN_OK : choose(store, &copy);
+    if (first == MN_OK)
+        return MN_OK;
+    if (second == MN_OK && (first == MN_NOT_FOUND || first == MN_CORRUPT)) {
+        *store = copy;
+        return MN_OK;
+    }
+    if (first == MN_NOT_FOUND && second != MN_NOT_FOUND)
+        return second; /* its sentence is the last */
+    return read_copy(store, io, dir, 0);
+}
+
+static const char *trouble_of(const struct mn_store *store, uint32_t copy)
+{
+    struct mn_store told;
+    enum mn_status status = read_copy(&told, store->io, store->dir, copy);
+    if (status == MN_OK)
+        return same(store, &told) ? NULL : "it speaks of another store";
+    return status == MN_NOT_FOUND ? "the file is missing" : "it does not match its checksum";
+}
+
+void mn_store_check(const struct mn_store *store, void (*damaged)(void *context, const char *path, const char *what),
+                    void *context)
+{
+    char path[MN_PATH_MAX];
+    for (uint32_t copy = 0; copy < COPIES; copy++) {
+        const char *trouble = trouble_of(store, copy);
+        if (trouble)
+            damaged(context, mn_store_path(store, path, copy_names[copy]), trouble);
+    }
+}
+
+/* The text of STORE; returns its length. */
+static size_t compose(const struct mn_store *store, char text[512])
+{
+    char uuid[37];
+    mn_uuid_text(store->uuid, uuid);
+    int n = snprintf(text, 512, "mneme store\nformat=%d\nuuid=%s\ndim=%u\nmetric=%s\n", MN_FORMAT_VERSION, uuid,
+                     store->dim, mn_metric_word(store->metric));
+    n += snprintf(text + n, 512 - (size_t)n, "crc32c=%08x\n", mn_crc32c(0, text, (size_t)n));
+    return (size_t)n;
+}
+
+static enum mn_status write_copy(const struct mn_store *store, uint32_t copy)
+{
+    char path[MN_PATH_MAX], text[512];
+    size_t bytes = compose(store, text);
+    return mn_io_replace(store->io, mn_store_path(store, path, copy_names[copy]), text, bytes);
+}
+
+enum mn_status mn_store_write(const struct mn_store *store)
+{
+    for (uint32_t copy = 0; copy < COPIES; copy++)
+        MN_TRY(write_copy(store, copy));
+    return MN_OK;
+}
+
+/* A store whose making was cut short may lack its second copy: nothing is in its log then. */
+static bool was_written_to(const struct mn_store *store)
+{
+    uint64_t *numbers = NULL;
+    uint32_t count = 0;
+    bool written = mn_wal_list(store, &numbers, &count) == MN_OK && count > 0;
+    free(numbers);
+    return written;
+}
+
+static enum mn_status note_copy(const struct mn_store *store, uint32_t copy, const char *trouble)
+{
+    char path[MN_PATH_MAX], reason[128];
+    void *before = NULL;
+    size_t bytes = 0;
+    snprintf(reason, sizeof reason, "%s; it was made anew of its copy", trouble);
+    enum mn_status status =
+        mn_io_slurp(store->io, mn_store_path(store, path, copy_names[copy]), STORE_BYTES_MAX, &before, &bytes);
+    status = mn_quarantine_healed(store, copy_names[copy], 0, 0, before, status == MN_OK ? bytes : 0, reason);
+    free(before);
+    return status;
+}
+
+void mn_store_mend(const struct mn_store *store)
+{
+    for (uint32_t copy = 0; copy < COPIES; copy++) {
+        const char *trouble = trouble_of(store, copy);
+        if (!trouble || (was_written_to(store) && note_copy(store, copy, trouble) != MN_OK))
+            continue;
+        if (write_copy(store, copy) != MN_OK)
+            return;
+    }
 }
 
 static enum mn_status refuse_foreign(void *context, const char *name)
@@ -118,7 +263,7 @@ enum mn_status mn_store_create(struct mn_store *store, const struct mn_io *io, c
                                enum mn_metric metric)
 {
     static const char *const folders[] = {"wal", "columns", "codebooks", "quarantine", "run"};
-    char path[MN_PATH_MAX], uuid[37], text[512];
+    char path[MN_PATH_MAX];
     MN_TRY(set_dir(store, io, dir));
     if (dim < 1 || dim > MN_DIM_MAX)
         return MN_FAIL(MN_USAGE, "dim %u is out of range: 1 to %u", dim, MN_DIM_MAX);
@@ -131,11 +276,7 @@ enum mn_status mn_store_create(struct mn_store *store, const struct mn_io *io, c
     MN_TRY(mn_uuid_make(store->uuid));
     store->dim = dim;
     store->metric = metric;
-    mn_uuid_text(store->uuid, uuid);
-    int n = snprintf(text, sizeof text, "mneme store\nformat=%d\nuuid=%s\ndim=%u\nmetric=%s\n", MN_FORMAT_VERSION, uuid,
-                     dim, mn_metric_word(metric));
-    n += snprintf(text + n, sizeof text - (size_t)n, "crc32c=%08x\n", mn_crc32c(0, text, (size_t)n));
-    return mn_io_replace(io, mn_store_path(store, path, "STORE"), text, (size_t)n);
+    return mn_store_write(store);
 }
 
 enum mn_status mn_store_lock(const char *path, int *fd)

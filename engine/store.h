@@ -1,5 +1,8 @@
 /*
  * store.h - the data folder: its identity (STORE), its lock, the names of everything in it.
+ *
+ * STORE is kept twice, as STORE and STORE.copy: either of them tells what the store is, and recovery makes the other
+ * anew.
  */
 #ifndef MN_ENGINE_STORE_H
 #define MN_ENGINE_STORE_H
@@ -18,8 +21,19 @@ struct mn_store {
     enum mn_metric metric;
 };
 
-/* Reads <dir>/STORE: MN_NOT_FOUND when there is none, MN_CORRUPT when its checksum or a value is wrong. */
+/* Reads <dir>/STORE or its copy: MN_NOT_FOUND when there is neither, MN_CORRUPT when no checksum holds, a value is
+ * wrong, or the two speak of different stores and the log belongs to none of them, or to both. */
 enum mn_status mn_store_open(struct mn_store *store, const struct mn_io *io, const char *dir) MN_MUST_USE;
+
+/* Calls `damaged` for each copy of STORE that is missing or does not say what `store` says. */
+void mn_store_check(const struct mn_store *store, void (*damaged)(void *context, const char *path, const char *what),
+                    void *context);
+
+/* For recovery: makes such a copy anew, with a note in quarantine. What cannot be written stays as it is. */
+void mn_store_mend(const struct mn_store *store);
+
+/* Writes both copies into an existing folder. */
+enum mn_status mn_store_write(const struct mn_store *store) MN_MUST_USE;
 
 /* Makes the folders (0700) and a STORE with a new uuid. dim 1..MN_DIM_MAX. Refuses a folder that holds foreign files.
  */

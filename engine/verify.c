@@ -116,46 +116,59 @@ static enum mn_status still_needed(const struct verify *v, uint64_t segment, uin
 
 static enum mn_status verify_store(struct verify *v)
 {
-    struct mn_store again;
-    char path[MN_PATH_MAX];
-    enum mn_status status = mn_store_open(&again, v->store->io, v->store->dir);
+    mn_store_check(v->store, note, v);
     v->result->files++;
-    if (status == MN_NOT_FOUND || status == MN_CORRUPT)
-        note(v, mn_store_path(v->store, path, "STORE"), mn_error_text());
-    else
-        MN_TRY(status);
     settle(v, true);
     return MN_OK;
 }
 
-/* An edit that is being appended looks torn for a moment. */
-static enum mn_status verify_manifest(struct verify *v)
+static void note_manifest(struct verify *v, uint32_t copy, const struct mn_manifest_copy *found)
 {
     char path[MN_PATH_MAX], what[128];
+    mn_store_path(v->store, path, mn_manifest_names[copy]);
+    if (found->missing)
+        note(v, path, "the file is missing; its copy is there");
+    if (found->torn_bytes > 0) {
+        snprintf(what, sizeof what, "%llu bytes of an unfinished edit at its end",
+                 (unsigned long long)found->torn_bytes);
+        note(v, path, what);
+    }
+    if (found->damaged_edits > 0) {
+        snprintf(what, sizeof what, "%u damaged pieces; a whole newer edit is there", found->damaged_edits);
+        note(v, path, what);
+    }
+    if (found->behind && !found->missing)
+        note(v, path, "its copy has a newer edit");
+}
+
+/* An edit that is being appended looks torn for a moment, and then its copy is behind. */
+static bool manifest_at_rest(const struct mn_manifest_report *report)
+{
+    bool rest = true;
+    for (uint32_t i = 0; i < MN_MANIFEST_COPIES; i++)
+        rest &= report->copies[i].torn_bytes == 0 && !report->copies[i].behind;
+    return rest;
+}
+
+static enum mn_status verify_manifest(struct verify *v)
+{
+    char path[MN_PATH_MAX];
     struct mn_manifest_report report = {0};
-    mn_store_path(v->store, path, "MANIFEST");
     for (int tries = 0; tries < SETTLE_TRIES; tries++) {
         mn_manifest_free(&v->manifest);
         enum mn_status status = mn_manifest_read(&v->manifest, v->store, &report);
         if (status == MN_CORRUPT) {
-            note(v, path, mn_error_text());
+            note(v, mn_store_path(v->store, path, mn_manifest_names[0]), mn_error_text());
             break;
         }
         MN_TRY(status);
-        if (report.torn_bytes == 0)
+        if (manifest_at_rest(&report))
             break;
         nanosleep(&(struct timespec){.tv_nsec = SETTLE_NS}, NULL);
     }
-    if (report.torn_bytes > 0) {
-        snprintf(what, sizeof what, "%llu bytes of an unfinished edit at its end",
-                 (unsigned long long)report.torn_bytes);
-        note(v, path, what);
-    }
-    if (report.damaged_edits > 0) {
-        snprintf(what, sizeof what, "%u damaged pieces; a whole newer edit is there", report.damaged_edits);
-        note(v, path, what);
-    }
-    v->result->files += v->manifest.edit > 0 || v->finding_count > 0;
+    for (uint32_t i = 0; i < MN_MANIFEST_COPIES; i++)
+        note_manifest(v, i, &report.copies[i]);
+    v->result->files += v->manifest.edit > 0 ? MN_MANIFEST_COPIES : 0;
     settle(v, true);
     return MN_OK;
 }
@@ -182,18 +195,35 @@ static enum mn_status verify_ledger(struct verify *v)
     return status;
 }
 
+/* True when something is in the store: its writer has made a mark, then. */
+static bool was_written_to(const struct verify *v)
+{
+    bool written = v->manifest.edit > 0;
+    for (uint32_t l = 0; l < v->log_count && !written; l++) {
+        struct mn_wal_segment segment;
+        written = mn_wal_map(&segment, v->store, v->logs[l]) == MN_OK && !segment.unused;
+        mn_wal_unmap(&segment);
+    }
+    return written;
+}
+
 /* The mark has two copies; one may be half-written just now. */
 static enum mn_status verify_mark(struct verify *v)
 {
     char path[MN_PATH_MAX];
     bool bad = false;
+    if (mn_io_file_bytes(v->store->io, mn_store_path(v->store, path, "wal/MARK")) == 0 && was_written_to(v)) {
+        note(v, path, "the high-water mark is missing");
+        settle(v, true);
+        return MN_OK;
+    }
     for (int tries = 0; tries < SETTLE_TRIES; tries++) {
         mn_wal_mark_read(v->store, &bad);
         if (!bad)
             return MN_OK;
         nanosleep(&(struct timespec){.tv_nsec = SETTLE_NS}, NULL);
     }
-    note(v, mn_store_path(v->store, path, "wal/MARK"), "the high-water mark does not match its checksum");
+    note(v, path, "the high-water mark does not match its checksum");
     settle(v, true);
     return MN_OK;
 }

@@ -145,7 +145,10 @@ void mn_wal_keeper_reserve(struct mn_wal_keeper *keeper, uint64_t reserve_bytes)
 /* True while free space is below the reserve or preparing fails. */
 bool mn_wal_keeper_full(struct mn_wal_keeper *keeper);
 
-/* The newest mark on disk, 0 when there is none (or it is damaged: *damaged). */
+/* The newest mark on disk, 0 when there is none. *damaged: wal/MARK is there, and is not the two whole sectors that it is
+ * made of; the mark is the newest that is left in it, then. */
 uint64_t mn_wal_mark_read(const struct mn_store *store, bool *damaged);
+/* Makes wal/MARK anew: both sectors say `seq`. */
+enum mn_status mn_wal_mark_write(const struct mn_store *store, uint64_t seq) MN_MUST_USE;
 
 #endif

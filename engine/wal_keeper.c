@@ -14,6 +14,7 @@
 
 #include "engine/crc.h"
 #include "engine/fault.h"
+#include "engine/quarantine.h"
 #include "engine/wal.h"
 #include "engine/wal_copy.h"
 #include "shm/process.h"
@@ -28,6 +29,9 @@
 
 /* wal/MARK: two slots of a sector each, written by turns, so that one is always whole. */
 #define MARK_MAGIC UINT64_C(0x314b52414d4e4d4e)
+/* More is not read of a file that should have two of them. */
+#define MARK_BYTES_MAX (64u << 10)
+
 struct mark {
     uint64_t magic, seq;
     uint32_t crc;
@@ -224,12 +228,33 @@ static void prepare_twins(struct mn_wal_keeper *k)
     mn_wal_copy_prepared(k->copy, entered);
 }
 
+static struct mark make_mark(uint64_t seq)
+{
+    struct mark mark = {.magic = MARK_MAGIC, .seq = seq};
+    mark.crc = mn_crc32c(0, &mark, offsetof(struct mark, crc));
+    return mark;
+}
+
+enum mn_status mn_wal_mark_write(const struct mn_store *store, uint64_t seq)
+{
+    char path[MN_PATH_MAX];
+    struct mark both[2] = {make_mark(seq), make_mark(seq)};
+    return mn_io_replace(store->io, mn_store_path(store, path, "wal/MARK"), both, sizeof both);
+}
+
+/* Whole from the first moment: a sector that is not a mark, or is not there, is damage. */
 static enum mn_status open_mark(struct mn_wal_keeper *k)
 {
     char path[MN_PATH_MAX];
-    mn_store_path(&k->store, path, "wal/MARK");
-    enum mn_status status = k->store.io->open(path, MN_IO_WRITE, &k->mark_fd);
-    return status == MN_NOT_FOUND ? k->store.io->open(path, MN_IO_WRITE | MN_IO_CREATE, &k->mark_fd) : status;
+    bool damaged;
+    uint64_t seq = mn_wal_mark_read(&k->store, &damaged);
+    bool missing = mn_io_file_bytes(k->store.io, mn_store_path(&k->store, path, "wal/MARK")) == 0;
+    if (damaged && !missing)
+        MN_TRY(mn_quarantine_healed(&k->store, "MARK", 0, 0, NULL, 0,
+                                    "the high-water mark was damaged; it was made anew of what was left of it"));
+    if (damaged || missing)
+        MN_TRY(mn_wal_mark_write(&k->store, seq));
+    return k->store.io->open(path, MN_IO_WRITE, &k->mark_fd);
 }
 
 static void write_mark(struct mn_wal_keeper *k, uint64_t now_ns)
@@ -237,8 +262,7 @@ static void write_mark(struct mn_wal_keeper *k, uint64_t now_ns)
     uint64_t seq = atomic_load_explicit(k->acked_seq, memory_order_acquire);
     if (MN_BUG(mark_not_written) || seq == k->marked_seq || now_ns - k->mark_ns < MARK_EVERY_NS)
         return;
-    struct mark mark = {.magic = MARK_MAGIC, .seq = seq};
-    mark.crc = mn_crc32c(0, &mark, offsetof(struct mark, crc));
+    struct mark mark = make_mark(seq);
     k->mark_ns = now_ns;
     /* A mark that cannot be written costs certainty after a power cut, not data: tried again at the next turn. */
     if (k->store.io->write(k->mark_fd, &mark, sizeof mark, (k->mark_turn & 1) * sizeof mark) == MN_OK &&
@@ -255,18 +279,19 @@ uint64_t mn_wal_mark_read(const struct mn_store *store, bool *damaged)
     size_t bytes;
     uint64_t seq = 0;
     enum mn_status status =
-        mn_io_slurp(store->io, mn_store_path(store, path, "wal/MARK"), 2 * sizeof(struct mark), &data, &bytes);
+        mn_io_slurp(store->io, mn_store_path(store, path, "wal/MARK"), MARK_BYTES_MAX, &data, &bytes);
     *damaged = status != MN_OK && status != MN_NOT_FOUND;
     if (status != MN_OK)
         return 0;
-    for (size_t at = 0; at + sizeof(struct mark) <= bytes; at += sizeof(struct mark)) {
+    *damaged = bytes != 2 * sizeof(struct mark);
+    for (size_t at = 0; at < 2 * sizeof(struct mark) && at + sizeof(struct mark) <= bytes; at += sizeof(struct mark)) {
         struct mark mark;
         static const struct mark blank;
         memcpy(&mark, (char *)data + at, sizeof mark);
         bool spare_zero = memcmp(mark.spare, blank.spare, sizeof mark.spare) == 0;
         if (mark.magic == MARK_MAGIC && mark.crc == mn_crc32c(0, &mark, offsetof(struct mark, crc)) && spare_zero)
             seq = mark.seq > seq ? mark.seq : seq;
-        else if (memcmp(&mark, &blank, sizeof mark) != 0)
+        else
             *damaged = true;
     }
     free(data);

@@ -99,11 +99,10 @@ static enum mn_status make_buffer(struct mn_writer *w)
 
 static enum mn_status open_writer(struct mn_writer *w)
 {
-    struct mn_manifest_report report;
     uint64_t next = 1;
     char path[MN_PATH_MAX];
     MN_TRY(mn_store_lock(mn_store_path(&w->store, path, "wal/LOCK"), &w->lock_fd));
-    MN_TRY(mn_manifest_read(&w->manifest, &w->store, &report));
+    MN_TRY(mn_manifest_read(&w->manifest, &w->store, NULL));
     MN_TRY(mn_parts_init(&w->parts, &w->store, w->instance));
     MN_TRY(take_view(w));
     MN_TRY(take_ledger(w));

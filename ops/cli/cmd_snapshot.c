@@ -16,6 +16,10 @@
 #include <unistd.h>
 
 static const struct mn_cli_option no_options[] = {{0}};
+static const struct mn_cli_option restore_options[] = {
+    {"damaged", 0, NULL, "a damaged snapshot too: what is whole in it is there then"},
+    {0},
+};
 
 /* ---- snapshot ---- */
 
@@ -53,6 +57,10 @@ static enum mn_status run_snapshot(struct mn_cli *cli, const struct mn_cli_args 
                mneme_value_u64(mneme_reply_get(reply, "files"), 0),
                mn_cli_out_bytes((double)mneme_value_u64(mneme_reply_get(reply, "bytes"), 0), bytes),
                mneme_value_u64(mneme_reply_get(reply, "seq"), 0));
+    uint64_t damaged = mneme_value_u64(mneme_reply_get(reply, "damaged"), 0);
+    if (damaged > 0)
+        fprintf(stderr, "%" PRIu64 " pieces of the store are damaged, and so of the snapshot: see `mneme verify`\n",
+                damaged);
     mneme_reply_free(reply);
     return status;
 }
@@ -87,26 +95,30 @@ static enum mn_status run_restore(struct mn_cli *cli, const struct mn_cli_args *
     MN_TRY(mn_cli_args_words(args, 1, 1, "the SNAPSHOT's folder"));
     MN_TRY(mn_cli_need_dir(cli));
     mn_cli_progress_begin(&progress, cli, "restore", "MiB", 0);
-    enum mn_status status =
-        mn_snapshot_restore(&mn_io_posix, args->words[0], cli->dir, show_progress, &progress, &copy);
+    enum mn_status status = (mn_cli_args_has(args, "damaged") ? mn_snapshot_salvage : mn_snapshot_restore)(
+        &mn_io_posix, args->words[0], cli->dir, show_progress, &progress, &copy);
     mn_cli_progress_end(&progress);
     if (status != MN_OK)
         return status;
     if (cli->json)
-        return mn_cli_json_print(json_pack("{s:b, s:I, s:I, s:I}", "ok", 1, "seq", (json_int_t)copy.seq, "bytes",
-                                           (json_int_t)copy.bytes, "files", (json_int_t)copy.files),
+        return mn_cli_json_print(json_pack("{s:b, s:I, s:I, s:I, s:I}", "ok", 1, "seq", (json_int_t)copy.seq, "bytes",
+                                           (json_int_t)copy.bytes, "files", (json_int_t)copy.files, "damaged",
+                                           (json_int_t)copy.damaged),
                                  cli->out_is_terminal);
     printf("%s: %" PRIu64 " files, %s; start it with `mnemed --dir %s`\n", cli->dir, copy.files,
            mn_cli_out_bytes((double)copy.bytes, bytes), cli->dir);
+    if (copy.damaged > 0)
+        fprintf(stderr, "%" PRIu64 " pieces are damaged, the first: %s\n", copy.damaged, copy.damage);
     return MN_OK;
 }
 
 const struct mn_cli_command mn_cmd_restore = {
     .usage = "SNAPSHOT",
-    .options = no_options,
+    .options = restore_options,
     .details = "Copies a snapshot to the new folder --dir, which must be missing or empty, checks every checksum of "
                "the copy and makes\n"
-               "sure that it is on disk. No server is needed. The snapshot stays as it is; two stores from one "
+               "sure that it is on disk; a damaged one is refused. No server is needed. The snapshot stays as it is; "
+               "two stores from one "
                "snapshot live apart\n"
                "from then on.\n",
     .examples = "  mneme --dir ./restored restore /backup/mneme-monday\n",

@@ -1,5 +1,6 @@
 /*
- * test_manifest.c - MANIFEST: the newest edit survives flips, cuts and torn appends; a state is never made up.
+ * test_manifest.c - MANIFEST: the newest edit survives flips, cuts and torn appends; a state is never made up; and one
+ * of its two copies is enough.
  */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -16,7 +17,7 @@
 
 struct fixture {
     struct mn_store store;
-    char dir[128], path[MN_PATH_MAX];
+    char dir[128], path[MN_PATH_MAX], copy[MN_PATH_MAX];
 };
 
 #define assert_ok(call)                                                                                                \
@@ -31,7 +32,8 @@ static int setup(void **state)
     snprintf(f->dir, sizeof f->dir, "/tmp/mn-manifest-XXXXXX");
     if (!mkdtemp(f->dir) || mn_store_create(&f->store, &mn_io_posix, f->dir, 4, MN_METRIC_COSINE) != MN_OK)
         return -1;
-    mn_store_path(&f->store, f->path, "MANIFEST");
+    mn_store_path(&f->store, f->path, mn_manifest_names[0]);
+    mn_store_path(&f->store, f->copy, mn_manifest_names[1]);
     *state = f;
     return 0;
 }
@@ -93,6 +95,7 @@ static void append_state(struct fixture *f, uint64_t edit, uint32_t segments)
 static void fresh(struct fixture *f, uint64_t edits, uint32_t segments)
 {
     unlink(f->path);
+    unlink(f->copy);
     for (uint64_t edit = 0; edit < edits; edit++)
         append_state(f, edit, segments);
 }
@@ -104,23 +107,45 @@ static size_t slurp(struct fixture *f, uint8_t **data)
     return bytes;
 }
 
-static void put(struct fixture *f, const uint8_t *data, size_t bytes)
+static void put_file(const char *path, const uint8_t *data, size_t bytes)
 {
-    int fd = open(f->path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     assert_int_equal(pwrite(fd, data, bytes, 0), (ssize_t)bytes);
     close(fd);
+}
+
+/* Both copies. */
+static void put(struct fixture *f, const uint8_t *data, size_t bytes)
+{
+    put_file(f->path, data, bytes);
+    put_file(f->copy, data, bytes);
+}
+
+static void expect_report(const struct mn_manifest_report *report, uint64_t torn_bytes, uint32_t damaged_edits)
+{
+    for (uint32_t i = 0; i < MN_MANIFEST_COPIES; i++) {
+        assert_int_equal(report->copies[i].torn_bytes, torn_bytes);
+        assert_int_equal(report->copies[i].damaged_edits, damaged_edits);
+        assert_false(report->copies[i].missing || report->copies[i].behind);
+    }
+}
+
+static bool sound(const struct mn_manifest_copy *copy)
+{
+    return copy->torn_bytes == 0 && copy->damaged_edits == 0 && !copy->missing && !copy->behind;
 }
 
 static void empty_at_first(void **state)
 {
     struct fixture *f = *state;
     struct mn_manifest m;
-    struct mn_manifest_report report = {1, 1};
+    struct mn_manifest_report report = {{{1, 1, 1, true, true}}};
     unlink(f->path);
+    unlink(f->copy);
     assert_ok(mn_manifest_read(&m, &f->store, &report));
     assert_int_equal(m.edit, 0);
     assert_int_equal(m.segment_count, 0);
-    assert_int_equal(report.torn_bytes + report.damaged_edits, 0);
+    expect_report(&report, 0, 0);
     mn_manifest_free(&m);
 }
 
@@ -134,7 +159,7 @@ static void newest_edit_is_read(void **state)
         append_state(f, edit, (uint32_t)(edit * 3 % 7));
         assert_ok(mn_manifest_read(&m, &f->store, &report));
         expect_state(&m, edit + 1, (uint32_t)(edit * 3 % 7));
-        assert_int_equal(report.torn_bytes + report.damaged_edits, 0);
+        expect_report(&report, 0, 0);
         mn_manifest_free(&m);
     }
 }
@@ -172,7 +197,7 @@ static void file_rolls(void **state)
     assert_true(rolls >= 1);
     assert_ok(mn_manifest_read(&m, &f->store, &report));
     expect_state(&m, 60, 500);
-    assert_int_equal(report.torn_bytes + report.damaged_edits, 0);
+    expect_report(&report, 0, 0);
     mn_manifest_free(&m);
 }
 
@@ -191,7 +216,7 @@ static void any_flip_is_survived(void **state)
         data[bit / 8] ^= (uint8_t)(1 << bit % 8);
         assert_ok(mn_manifest_read(&m, &f->store, &report));
         expect_state(&m, 3, 2);
-        if (report.torn_bytes == 0 && report.damaged_edits == 0)
+        if (sound(&report.copies[0]) || sound(&report.copies[1]))
             fail_msg("flipped bit %zu is not reported", bit);
         mn_manifest_free(&m);
     }
@@ -214,14 +239,13 @@ static void torn_append(void **state)
         put(f, data, cut);
         assert_ok(mn_manifest_read(&m, &f->store, &report));
         expect_state(&m, cut >= single ? 3 : 2, cut >= single ? 5 : 3);
-        assert_int_equal(report.damaged_edits, 0);
-        assert_int_equal(report.torn_bytes, cut == bytes ? 0 : cut >= single ? cut - single : cut - before);
+        expect_report(&report, cut == bytes ? 0 : cut >= single ? cut - single : cut - before, 0);
         uint64_t edit = m.edit;
         mn_manifest_free(&m);
         append_state(f, edit, 1);
         assert_ok(mn_manifest_read(&m, &f->store, &report));
         expect_state(&m, edit + 1, 1);
-        assert_int_equal(report.torn_bytes + report.damaged_edits, 0);
+        expect_report(&report, 0, 0);
         mn_manifest_free(&m);
     }
     free(data);
@@ -249,8 +273,8 @@ static void torn_with_zero_sectors(void **state)
         assert_ok(mn_manifest_read(&m, &f->store, &report));
         bool whole = begin >= before + (bytes - before) / 2;
         expect_state(&m, whole ? 3 : 2, 60);
-        assert_true(report.torn_bytes > 0);
-        assert_int_equal(report.damaged_edits, 0);
+        assert_true(report.copies[0].torn_bytes > 0);
+        expect_report(&report, report.copies[0].torn_bytes, 0);
         mn_manifest_free(&m);
     }
     free(data);
@@ -287,9 +311,127 @@ static void lost_edit_is_reported(void **state)
     put(f, data, bytes - edit);
     assert_ok(mn_manifest_read(&m, &f->store, &report));
     expect_state(&m, 4, 2);
-    assert_int_equal(report.damaged_edits, 1);
+    expect_report(&report, 0, 1);
     mn_manifest_free(&m);
     free(data);
+}
+
+/* ---- two copies ---- */
+
+enum harm { HARM_GONE, HARM_EMPTY, HARM_ZEROS, HARM_CUT, HARM_FLIP, HARM_OLD, HARM_COUNT };
+
+static void harm_file(const char *path, enum harm harm, const uint8_t *data, size_t bytes)
+{
+    uint8_t *changed = malloc(bytes);
+    memcpy(changed, data, bytes);
+    if (harm == HARM_ZEROS)
+        memset(changed, 0, bytes);
+    if (harm == HARM_FLIP)
+        changed[bytes - 20] ^= 1;
+    /* Half of five edits is in the middle of the third; two fifths end with the second. */
+    put_file(path, changed,
+             harm == HARM_EMPTY ? 0
+             : harm == HARM_CUT ? bytes / 2
+             : harm == HARM_OLD ? bytes / 5 * 2
+                                : bytes);
+    if (harm == HARM_GONE)
+        unlink(path);
+    free(changed);
+}
+
+static uint32_t notes(const struct fixture *f)
+{
+    char path[MN_PATH_MAX];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < MN_MANIFEST_COPIES; i++) {
+        snprintf(path, sizeof path, "%s/quarantine/healed-%s-00000005-0.json", f->dir, mn_manifest_names[i]);
+        count += unlink(path) == 0;
+    }
+    return count;
+}
+
+/* Whatever becomes of one of them: the newest edit is read, the other one is told of, mended, and noted. */
+static void one_copy_is_enough(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest m;
+    struct mn_manifest_report report;
+    uint8_t *data;
+    fresh(f, 5, 3);
+    size_t bytes = slurp(f, &data);
+    notes(f);
+    for (uint32_t copy = 0; copy < MN_MANIFEST_COPIES; copy++) {
+        for (enum harm harm = 0; harm < HARM_COUNT; harm++) {
+            put(f, data, bytes);
+            harm_file(copy == 0 ? f->path : f->copy, harm, data, bytes);
+            assert_ok(mn_manifest_read(&m, &f->store, &report));
+            expect_state(&m, 5, 3);
+            mn_manifest_free(&m);
+            assert_false(sound(&report.copies[copy]));
+            assert_true(sound(&report.copies[1 - copy]));
+            mn_manifest_mend(&f->store);
+            assert_int_equal(notes(f), 1);
+            assert_ok(mn_manifest_read(&m, &f->store, &report));
+            expect_state(&m, 5, 3);
+            mn_manifest_free(&m);
+            expect_report(&report, 0, 0);
+        }
+    }
+    free(data);
+}
+
+/* An append without a mend in between: the copy that was harmed is made anew by it. */
+static void an_append_mends_too(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest m;
+    struct mn_manifest_report report;
+    uint8_t *data;
+    fresh(f, 5, 3);
+    size_t bytes = slurp(f, &data);
+    for (enum harm harm = 0; harm < 2 * HARM_COUNT; harm++) {
+        put(f, data, bytes);
+        harm_file(harm < HARM_COUNT ? f->path : f->copy, harm % HARM_COUNT, data, bytes);
+        append_state(f, 5, 4);
+        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        expect_state(&m, 6, 4);
+        mn_manifest_free(&m);
+        expect_report(&report, 0, 0);
+    }
+    free(data);
+}
+
+/* The writer died between the two, or in the second: that is no damage, and leaves no note. */
+static void a_crash_between_the_copies(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest m;
+    struct mn_manifest_report report;
+    uint8_t *data;
+    struct stat st;
+    for (uint64_t edits = 0; edits < 5; edits += 4) {
+        fresh(f, edits, 3);
+        size_t before = stat(f->copy, &st) == 0 ? (size_t)st.st_size : 0;
+        append_state(f, edits, 3);
+        size_t bytes = slurp(f, &data);
+        for (size_t cut = before; cut < bytes; cut += 31) {
+            put(f, data, bytes);
+            if (cut == 0)
+                unlink(f->copy); /* the first edit makes the file, whole or not at all */
+            else if (edits > 0)
+                put_file(f->copy, data, cut);
+            assert_ok(mn_manifest_read(&m, &f->store, &report));
+            expect_state(&m, edits + 1, 3);
+            mn_manifest_free(&m);
+            mn_manifest_mend(&f->store);
+            assert_int_equal(notes(f), 0);
+            assert_ok(mn_manifest_read(&m, &f->store, &report));
+            expect_state(&m, edits + 1, 3);
+            mn_manifest_free(&m);
+            expect_report(&report, 0, 0);
+        }
+        free(data);
+    }
 }
 
 /* ---- a disk that fails once, at its n-th change ---- */
@@ -363,7 +505,8 @@ int main(void)
         cmocka_unit_test(any_flip_is_survived),   cmocka_unit_test(torn_append),
         cmocka_unit_test(torn_with_zero_sectors), cmocka_unit_test(no_valid_edit_is_corrupt),
         cmocka_unit_test(failing_disk),           cmocka_unit_test(lost_edit_is_reported),
-        cmocka_unit_test(encode_and_decode),
+        cmocka_unit_test(encode_and_decode),      cmocka_unit_test(one_copy_is_enough),
+        cmocka_unit_test(an_append_mends_too),    cmocka_unit_test(a_crash_between_the_copies),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -177,9 +177,10 @@ static void restoring(void **state)
     char half[160], file[160];
     fill(s);
     live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &made));
+    assert_int_equal(made.damaged, 0);
     live_ok(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result));
     assert_int_equal(result.seq, made.seq);
-    assert_int_equal(result.files, made.files + 1); /* MANIFEST is written, not copied, by the first */
+    assert_int_equal(result.files, made.files + 1); /* wal/MARK is written, not copied, by the first */
     assert_int_equal(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result), MN_EXISTS);
     live_ok(mn_io_remove_tree(&mn_io_posix, f->restored));
     assert_int_equal(mkdir(f->restored, 0700), 0); /* an empty folder will do */
@@ -222,16 +223,14 @@ static void damaged_snapshots_are_refused(void **state)
     uint64_t first = m.wal_first, segment = m.segments[0].id;
     mn_manifest_free(&m);
     snprintf(half, sizeof half, "%s.mneme-copy", f->restored);
-    for (int what = 0; what < 4; what++) {
+    for (int what = 0; what < 3; what++) {
         off_t at = 400;
         if (what == 0)
             mn_store_wal_path(&copy, path, first), at = 4096 + 700;
         else if (what == 1)
             mn_store_column_path(&copy, path, segment, "embeddings");
-        else if (what == 2)
-            mn_store_path(&copy, path, "MANIFEST"), at = 60;
         else
-            mn_store_path(&copy, path, "STORE"), at = 20;
+            mn_store_path(&copy, path, "wal/MARK"), at = 600;
         damage(path, at);
         assert_int_equal(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result), MN_CORRUPT);
         assert_non_null(strstr(mn_error_text(), strrchr(path, '/') + 1));
@@ -241,13 +240,68 @@ static void damaged_snapshots_are_refused(void **state)
     live_ok(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result));
 }
 
+/* Of what is kept twice one copy will do; the restored store has both. */
+static void one_copy_of_the_small_files_is_enough(void **state)
+{
+    static const char *const names[][2] = {{"STORE", "STORE.copy"}, {"MANIFEST", "MANIFEST.copy"}};
+    struct fixture *f = *state;
+    struct live_store *s = f->live;
+    struct mn_copy_result result;
+    char path[160];
+    fill(s);
+    live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
+    for (int kind = 0; kind < 2; kind++) {
+        for (int c = 0; c < 2; c++) {
+            snprintf(path, sizeof path, "%s/%s", f->copy, names[kind][c]);
+            assert_int_equal(truncate(path, 30), 0);
+            if (c == 1) /* the other one is gone already */
+                break;
+            live_ok(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result));
+            expect_store(f->restored, s->model, s->next_version);
+        }
+        assert_int_equal(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result), MN_CORRUPT);
+        assert_non_null(strstr(mn_error_text(), names[kind][0]));
+        live_ok(mn_io_remove_tree(&mn_io_posix, f->copy));
+        live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
+    }
+}
+
+/* What is damaged is not copied as if it were not; and what is whole is worth a copy. */
+static void damaged_stores_have_damaged_snapshots(void **state)
+{
+    struct fixture *f = *state;
+    struct live_store *s = f->live;
+    struct mn_copy_result result;
+    struct mn_manifest m;
+    char path[MN_PATH_MAX];
+    fill(s);
+    live_ok(mn_manifest_read(&m, &s->store, NULL));
+    mn_store_column_path(&s->store, path, m.segments[0].id, "embeddings");
+    mn_manifest_free(&m);
+    damage(path, 400);
+    live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
+    assert_int_equal(result.damaged, 1);
+    assert_non_null(strstr(result.damage, "embeddings.col"));
+    assert_int_equal(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result), MN_CORRUPT);
+    assert_false(exists(f->restored));
+    live_ok(mn_snapshot_salvage(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result));
+    assert_int_equal(result.damaged, 1);
+    assert_true(exists(f->restored));
+}
+
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        test(a_copy_is_a_store), test(a_store_without_columns),       test(writes_go_on), test(paths_that_are_taken),
-        test(restoring),         test(damaged_snapshots_are_refused),
+        test(a_copy_is_a_store),
+        test(a_store_without_columns),
+        test(writes_go_on),
+        test(paths_that_are_taken),
+        test(restoring),
+        test(damaged_snapshots_are_refused),
+        test(one_copy_of_the_small_files_is_enough),
+        test(damaged_stores_have_damaged_snapshots),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,6 +53,12 @@ static void what_cannot_be_a_store_is_refused(void **state)
     assert_int_not_equal(mn_store_create(&store, &mn_io_posix, "/nowhere/at/all", 8, MN_METRIC_IP), MN_OK);
 }
 
+static void remove_copy(const struct fixture *f, const char *name)
+{
+    char path[MN_PATH_MAX];
+    ok(mn_io_posix.unlink(mn_store_path(&f->store, path, name)));
+}
+
 static void every_flipped_bit_and_every_cut_is_refused(void **state)
 {
     struct fixture *f = fixture_prepare();
@@ -60,6 +66,7 @@ static void every_flipped_bit_and_every_cut_is_refused(void **state)
     char path[MN_PATH_MAX];
     size_t bytes;
     uint8_t *text = fixture_slurp(f, "STORE", &bytes);
+    remove_copy(f, "STORE.copy");
     for (size_t bit = 0; bit < bytes * 8; bit++) {
         fixture_flip(f, "STORE", bit / 8, (uint8_t)(1 << bit % 8));
         fails(MN_CORRUPT, mn_store_open(&store, &mn_io_posix, f->dir));
@@ -76,9 +83,90 @@ static void every_flipped_bit_and_every_cut_is_refused(void **state)
     ok(mn_io_replace(&mn_io_posix, path, longer, bytes + 1));
     fails(MN_CORRUPT, mn_store_open(&store, &mn_io_posix, f->dir));
     ok(mn_io_replace(&mn_io_posix, path, longer, 10000));
-    assert_int_not_equal(mn_store_open(&store, &mn_io_posix, f->dir), MN_OK);
+    fails(MN_CORRUPT, mn_store_open(&store, &mn_io_posix, f->dir));
     free(longer);
     free(text);
+    fixture_free(f);
+}
+
+static void count_trouble(void *context, const char *path, const char *what)
+{
+    (void)path;
+    (void)what;
+    ++*(uint32_t *)context;
+}
+
+static uint32_t troubles(const struct mn_store *store)
+{
+    uint32_t count = 0;
+    mn_store_check(store, count_trouble, &count);
+    return count;
+}
+
+/* Whichever copy is damaged or gone, the other one tells, and it is made anew. */
+static void one_copy_is_enough(void **state)
+{
+    static const char *const names[] = {"STORE", "STORE.copy"};
+    struct fixture *f = fixture_new();
+    struct mn_store store;
+    fixture_put(f, "s", 1, 1, "x");
+    fixture_commit(f);
+    assert_int_equal(troubles(&f->store), 0);
+    for (uint32_t harm = 0; harm < 4; harm++) {
+        if (harm < 2)
+            fixture_flip(f, names[harm], 30, 1);
+        else
+            remove_copy(f, names[harm - 2]);
+        ok(mn_store_open(&store, &mn_io_posix, f->dir));
+        assert_memory_equal(store.uuid, f->store.uuid, sizeof store.uuid);
+        assert_int_equal(troubles(&store), 1);
+        mn_store_mend(&store);
+        assert_int_equal(troubles(&store), 0);
+        assert_int_equal(fixture_files(f, "quarantine", ".json"), harm == 0 ? 1 : 2);
+    }
+    remove_copy(f, names[0]);
+    remove_copy(f, names[1]);
+    fails(MN_NOT_FOUND, mn_store_open(&store, &mn_io_posix, f->dir));
+    fixture_free(f);
+}
+
+/* A new store whose making was cut short between the two. */
+static void a_new_store_may_lack_its_copy(void **state)
+{
+    struct fixture *f = fixture_prepare();
+    remove_copy(f, "STORE.copy");
+    ok(mn_store_open(&f->store, &mn_io_posix, f->dir));
+    mn_store_mend(&f->store);
+    assert_int_equal(troubles(&f->store), 0);
+    assert_int_equal(fixture_files(f, "quarantine", ""), 0);
+    fixture_free(f);
+}
+
+/* Another store's file in place of a copy: the log says which of the two is right. */
+static void a_copy_of_another_store(void **state)
+{
+    static const char *const names[] = {"STORE", "STORE.copy"};
+    struct fixture *f = fixture_new(), *other = fixture_prepare();
+    struct mn_store store;
+    char path[MN_PATH_MAX];
+    size_t bytes;
+    uint8_t *text = fixture_slurp(other, "STORE", &bytes);
+    fixture_put(f, "s", 1, 1, "x");
+    fixture_commit(f);
+    for (uint32_t copy = 0; copy < 2; copy++) {
+        ok(mn_io_replace(&mn_io_posix, mn_store_path(&f->store, path, names[copy]), text, bytes));
+        ok(mn_store_open(&store, &mn_io_posix, f->dir));
+        assert_memory_equal(store.uuid, f->store.uuid, sizeof store.uuid);
+        assert_int_equal(troubles(&store), 1);
+        mn_store_mend(&store);
+        assert_int_equal(troubles(&store), 0);
+    }
+    free(text);
+    uint8_t *mine = fixture_slurp(f, "STORE", &bytes); /* and where nothing tells them apart */
+    ok(mn_io_replace(&mn_io_posix, mn_store_path(&other->store, path, names[1]), mine, bytes));
+    fails(MN_CORRUPT, mn_store_open(&store, &mn_io_posix, other->dir));
+    free(mine);
+    fixture_free(other);
     fixture_free(f);
 }
 
@@ -126,6 +214,9 @@ int main(void)
         cmocka_unit_test(a_store_is_made_and_opened),
         cmocka_unit_test(what_cannot_be_a_store_is_refused),
         cmocka_unit_test(every_flipped_bit_and_every_cut_is_refused),
+        cmocka_unit_test(one_copy_is_enough),
+        cmocka_unit_test(a_new_store_may_lack_its_copy),
+        cmocka_unit_test(a_copy_of_another_store),
         cmocka_unit_test(a_lock_has_one_holder),
         cmocka_unit_test(paths),
     };

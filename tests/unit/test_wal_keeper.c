@@ -124,10 +124,19 @@ static void the_mark_follows_what_was_acknowledged(void **state)
         mn_store_path(&f->store, path, "wal/MARK");
         assert_int_equal(truncate(path, 1024 - length), 0);
         assert_true(mn_wal_mark_read(&f->store, &damaged) <= 31);
+        assert_int_equal(damaged, length > 0);
     }
     assert_int_equal(truncate(path, 5000), 0);
-    assert_int_equal(mn_wal_mark_read(&f->store, &damaged), 0);
+    assert_true(mn_wal_mark_read(&f->store, &damaged) <= 31);
     assert_true(damaged);
+
+    /* A keeper makes it whole again, and the mark does not go back. */
+    ok(mn_wal_mark_write(&f->store, 40));
+    assert_int_equal(truncate(path, 600), 0);
+    acked = 0;
+    mn_wal_keeper_stop(start(f, 1, 1));
+    assert_int_equal(mn_wal_mark_read(&f->store, &damaged), 40);
+    assert_false(damaged);
     fixture_free(f);
 }
 

@@ -8,9 +8,11 @@
  * Every bit of every file is flipped; every file is cut, zeroed, overwritten, lengthened, exchanged, taken from another
  * store, removed; headers of the log are made to lie under a right checksum. For each: verify must report it, the store
  * must start all the same, what is served is what was written, what was forgotten stays so, what was not touched is
- * there, and what is missing is told. --cases: about so many, some of every kind (0: all). --zeros: each bit behind the
- * end of the log, too, not one a sector. A bad case is named, and --case shows what becomes of it. Prints a table and a
- * line `report corruption ...`; exit status 1 when anything was not as it must be.
+ * there, and what is missing is told. Where a damage takes all that ever said that a memory was forgotten or replaced
+ * (a log that ends early, or is gone), what it was before may be served again, if recovery tells of the loss:
+ * `unknown`. --cases: about so many, some of every kind (0: all). --zeros: each bit behind the end of the log, too, not
+ * one a sector. A bad case is named, and --case shows what becomes of it. Prints a table and a line `report corruption
+ * ...`; exit status 1 when anything was not as it must be.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -149,11 +151,11 @@ static int show_case(const struct damage_plan *plan, struct judge *judge, const 
 static void print_row(const char *what, const char *how, const struct tally *t)
 {
     if (t->tried > 0)
-        printf("%-16s %-12s %9llu %8.3f%% %8llu %8llu %10llu %6llu %6llu %6llu %8llu %8llu\n", what, how,
+        printf("%-16s %-12s %9llu %8.3f%% %8llu %8llu %10llu %6llu %6llu %8llu %6llu %8llu %8llu\n", what, how,
                (unsigned long long)t->tried, 100.0 * (double)(t->tried - t->undetected) / (double)t->tried,
                (unsigned long long)t->missing, (unsigned long long)t->refused, (unsigned long long)t->undetected,
-               (unsigned long long)t->lost, (unsigned long long)t->risen, (unsigned long long)t->wrong,
-               (unsigned long long)t->unsteady, (unsigned long long)t->crashes);
+               (unsigned long long)t->lost, (unsigned long long)t->risen, (unsigned long long)t->unknown,
+               (unsigned long long)t->wrong, (unsigned long long)t->unsteady, (unsigned long long)t->crashes);
 }
 
 static struct tally sum_of(const struct tally *tallies, uint32_t count, uint32_t stride)
@@ -168,6 +170,7 @@ static struct tally sum_of(const struct tally *tallies, uint32_t count, uint32_t
         sum.undetected += t->undetected;
         sum.lost += t->lost;
         sum.risen += t->risen;
+        sum.unknown += t->unknown;
         sum.wrong += t->wrong;
         sum.unsteady += t->unsteady;
         sum.crashes += t->crashes;
@@ -177,18 +180,18 @@ static struct tally sum_of(const struct tally *tallies, uint32_t count, uint32_t
 
 static int report(const struct lanes_result *result)
 {
-    printf("%-16s %-12s %9s %9s %8s %8s %10s %6s %6s %6s %8s %8s\n", "file", "damage", "tried", "detected", "missing",
-           "refused", "undetected", "lost", "risen", "wrong", "unsteady", "crashes");
+    printf("%-16s %-12s %9s %9s %8s %8s %10s %6s %6s %8s %6s %8s %8s\n", "file", "damage", "tried", "detected",
+           "missing", "refused", "undetected", "lost", "risen", "unknown", "wrong", "unsteady", "crashes");
     for (uint32_t f = 0; f < DAMAGE_FILES; f++)
         for (uint32_t k = 0; k < DAMAGE_KINDS; k++)
             print_row(damage_file_names[f], damage_words[k], &result->tallies[f][k]);
     struct tally all = sum_of(&result->tallies[0][0], DAMAGE_FILES * DAMAGE_KINDS, 1);
     print_row("all", "", &all);
     printf("report corruption tried=%llu lost=%llu risen=%llu wrong=%llu undetected=%llu crashes=%llu refused=%llu "
-           "unsteady=%llu flips=%llu seconds=%.1f\n",
+           "unsteady=%llu unknown=%llu flips=%llu seconds=%.1f\n",
            (unsigned long long)all.tried, (unsigned long long)all.lost, (unsigned long long)all.risen,
            (unsigned long long)all.wrong, (unsigned long long)all.undetected, (unsigned long long)all.crashes,
-           (unsigned long long)all.refused, (unsigned long long)all.unsteady,
+           (unsigned long long)all.refused, (unsigned long long)all.unsteady, (unsigned long long)all.unknown,
            (unsigned long long)sum_of(&result->tallies[0][DAMAGE_FLIP], DAMAGE_FILES, DAMAGE_KINDS).tried,
            (double)result->ns / 1e9);
     return all.lost + all.risen + all.wrong + all.undetected + all.crashes + all.refused + all.unsteady == 0 ? 0 : 1;

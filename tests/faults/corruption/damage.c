@@ -410,18 +410,28 @@ static bool holds(const char *name, const struct specimen_memory *m)
     return (kind == DAMAGE_COLUMN || kind == DAMAGE_LIVENESS) && begins(name, own);
 }
 
-bool damage_touches(const struct damage *d, const struct specimen_memory *m)
+/* True when any of the bytes [begin, end) of the file that holds the memory is not what it was. */
+static bool changes(const struct damage *d, const struct specimen_memory *m, uint64_t begin, uint64_t end)
 {
     const struct disk_file *files = d->group->specimen->disk.files;
     if (d->group->kind == DAMAGE_FLIP)
-        return holds(file_of(d)->name, m) && (m->wal == 0 || (d->where / 8 >= m->begin && d->where / 8 < m->end));
+        return holds(file_of(d)->name, m) && (m->wal == 0 || (d->where / 8 >= begin && d->where / 8 < end));
     for (uint32_t i = 0; i < d->file_count; i++) {
         const struct disk_file *before = &files[d->files[i]];
-        if (!holds(before->name, m))
-            continue;
-        if (m->wal == 0 || !d->after[i] || d->after[i]->bytes < m->end ||
-            memcmp(d->after[i]->data + m->begin, before->blob->data + m->begin, m->end - m->begin) != 0)
+        const struct disk_blob *after = d->after[i];
+        if (holds(before->name, m) && (m->wal == 0 || !after || after->bytes < end ||
+                                       memcmp(after->data + begin, before->blob->data + begin, end - begin) != 0))
             return true;
     }
     return false;
+}
+
+bool damage_touches(const struct damage *d, const struct specimen_memory *m)
+{
+    return changes(d, m, m->begin, m->end);
+}
+
+bool damage_silences(const struct damage *d, const struct specimen_memory *m)
+{
+    return m->wal != 0 && changes(d, m, m->begin, m->end) && changes(d, m, m->footer_begin, m->footer_end);
 }

@@ -80,7 +80,10 @@ void damage_name(const struct damage *damage, char name[256]);
 bool damage_do(struct damage *damage);
 void damage_undo(const struct damage *damage);
 
-/* True when bytes are lost that hold the memory: it may be missing. */
+/* True when bytes are lost that hold what was last said of the memory: if that it is there, it may be missing. */
 bool damage_touches(const struct damage *damage, const struct specimen_memory *memory);
+/* True when those are lost, too, that say it a second time: nothing is left that knows that an older version has gone.
+ */
+bool damage_silences(const struct damage *damage, const struct specimen_memory *memory);
 
 #endif

@@ -120,7 +120,10 @@ static void judge_row(struct trial *t, const struct specimen_memory *m, const ui
     if (m->there && bytes == m->row_bytes && memcmp(row, m->row, bytes) == 0)
         return;
     uint32_t version = specimen_version(m, row, bytes);
-    if (version > 0 && (!m->there || version < m->version))
+    bool old = version > 0 && (!m->there || version < m->version);
+    if (old && t->damage && damage_silences(t->damage, m))
+        t->verdict->unknown++;
+    else if (old)
         blame(t, &t->verdict->risen, m->there ? "an old version is served" : "it was forgotten and is served", m);
     else
         blame(t, &t->verdict->wrong, "other bytes than were written", m);
@@ -277,9 +280,10 @@ void judge_case(struct judge *judge, const struct specimen *specimen, const stru
     if (!recover(&t))
         return;
     read_all(&t);
-    if (t.silent > 0 && !verdict->degraded) {
+    if (t.silent + verdict->unknown > 0 && !verdict->degraded) {
         verdict->told = false;
-        snprintf(verdict->what, sizeof verdict->what, "%u memories are missing and recovery has not said so", t.silent);
+        snprintf(verdict->what, sizeof verdict->what,
+                 "memories are missing or have risen, and recovery has not said so");
     }
     if (!damage || damage->group->kind != DAMAGE_FLIP)
         recover_again(&t);

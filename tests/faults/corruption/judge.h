@@ -16,6 +16,7 @@ struct verdict {
     uint32_t missing; /* memories that lay in what is damaged and cannot be read */
     uint32_t lost;    /* missing ones that did not lie there */
     uint32_t risen;   /* forgotten ones, or old versions, that are served */
+    uint32_t unknown; /* the same, where nothing is left that knows better */
     uint32_t wrong;   /* bytes that nobody wrote */
     char what[512];   /* the first of them, in words */
 };

@@ -63,6 +63,7 @@ bool lanes_good(const struct damage *damage, const struct verdict *v, struct tal
     tally->undetected += undetected;
     tally->lost += v->lost > 0;
     tally->risen += v->risen > 0;
+    tally->unknown += v->unknown > 0;
     tally->wrong += v->wrong > 0;
     tally->unsteady += v->unsteady;
     damage_name(damage, name);

@@ -9,7 +9,7 @@
 
 struct tally {
     uint64_t tried, told, missing, refused; /* cases; those that verify told of, in which something was missing, ... */
-    uint64_t undetected, lost, risen, wrong, unsteady, crashes;
+    uint64_t undetected, lost, risen, unknown, wrong, unsteady, crashes;
 };
 
 struct lanes_result {

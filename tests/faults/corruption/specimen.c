@@ -10,7 +10,7 @@
 #include "engine/manifest.h"
 #include "engine/meta.h"
 #include "engine/read.h"
-#include "engine/record.h"
+#include "engine/wal.h"
 #include "shm/process.h"
 #include "tests/unit/store_fixture.h"
 
@@ -363,27 +363,70 @@ static void live_grown(struct making *m)
 
 /* ---- where everything lies ---- */
 
+/* Notes the record at `at` as the last that was said of a memory. */
+static void take_record(struct specimen_memory *m, const uint8_t *log, uint64_t number, uint64_t at)
+{
+    uint64_t batch = at / MN_WAL_BLOCK * MN_WAL_BLOCK;
+    while (memcmp(log + batch, &(uint64_t){MN_BATCH_MAGIC}, 8) != 0)
+        batch -= MN_WAL_BLOCK;
+    const struct mn_batch_header *header = (const struct mn_batch_header *)(const void *)(log + batch);
+    m->wal = number;
+    m->begin = at;
+    m->end = at + sizeof(struct mn_record) + ((const struct mn_record *)(const void *)(log + at))->payload_bytes;
+    m->footer_begin = batch + header->footer_at;
+    m->footer_end = m->footer_begin + header->footer_bytes;
+}
+
+static struct specimen_memory *known(struct specimen *s, struct mn_str space, const struct mn_id *id)
+{
+    const struct specimen_memory *m = specimen_find(s, space, id);
+    assert_non_null(m);
+    return &s->memories[m - s->memories];
+}
+
+static enum mn_status take_forget(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
+                                  uint64_t offset)
+{
+    struct specimen *s = context;
+    struct mn_record_fields f = mn_record_fields(record);
+    const char *base = (const char *)record;
+    struct mn_id id;
+    if (record->op != MN_RECORD_FORGET)
+        return MN_OK;
+    memcpy(&id, base + f.content, sizeof id);
+    struct specimen_memory *m = known(s, (struct mn_str){base + f.space, record->space_bytes}, &id);
+    if (!m->there)
+        take_record(m, segment->base, segment->number, offset);
+    return MN_OK;
+}
+
+static void take_forgets(struct specimen *s, struct fixture *f)
+{
+    uint64_t *numbers;
+    uint32_t count;
+    ok(mn_wal_list(&f->store, &numbers, &count));
+    for (uint32_t i = 0; i < count; i++) {
+        struct mn_wal_segment segment;
+        struct mn_wal_extent extent;
+        struct mn_wal_visitor visitor = {.context = s, .record = take_forget};
+        ok(mn_wal_map(&segment, &f->store, numbers[i]));
+        ok(mn_wal_scan(&segment, &visitor, &extent));
+        mn_wal_unmap(&segment);
+    }
+    free(numbers);
+}
+
 static void take_row(struct specimen *s, const struct mn_part *part, uint32_t row)
 {
-    struct specimen_memory *m = NULL;
-    struct mn_str space = mn_part_string(part, mn_part_space(part, row));
-    for (uint32_t i = 0; i < s->memory_count; i++)
-        if (specimen_find(s, space, mn_part_id(part, row)) == &s->memories[i])
-            m = &s->memories[i];
-    assert_non_null(m);
+    struct specimen_memory *m = known(s, mn_part_string(part, mn_part_space(part, row)), mn_part_id(part, row));
     assert_true(m->there);
     m->row_bytes = specimen_describe(part, row, m->row);
     assert_true(m->row_bytes > 0 && m->row_bytes < sizeof m->row);
     assert_int_equal(specimen_version(m, m->row, m->row_bytes), m->version);
-    if (!part->tail) {
+    if (part->tail) /* the embedding stands right behind its record's header */
+        take_record(m, part->wal, part->number, part->tail_rows[row].vector_at - sizeof(struct mn_record));
+    else
         m->columns = part->number;
-        return;
-    }
-    /* The embedding stands right behind its record's header. */
-    m->wal = part->number;
-    m->begin = part->tail_rows[row].vector_at - sizeof(struct mn_record);
-    m->end = m->begin + sizeof(struct mn_record) +
-             ((const struct mn_record *)(const void *)(part->wal + m->begin))->payload_bytes;
 }
 
 static void take_rows(struct specimen *s, struct fixture *f)
@@ -446,6 +489,7 @@ static void live(struct specimen *specimen, struct disk *disk)
         live_grown(&m);
     fixture_restart(m.f);
     take_rows(specimen, m.f);
+    take_forgets(specimen, m.f);
     fixture_power_cut(m.f);
     disk_take(disk, m.f->dir);
     fixture_free(m.f);

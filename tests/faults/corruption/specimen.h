@@ -26,8 +26,9 @@ struct specimen_memory {
     struct mn_id id;
     bool there;       /* forgotten, suppressed or purged ones are not */
     uint32_t version; /* the newest; older ones must not be seen either */
-    /* Where the newest lies, when it is there: a stretch of a log segment, or a column segment (wal 0). */
-    uint64_t wal, begin, end, columns;
+    /* What was last said of it, that it is there or that it is not: a record of a log segment and the footer of its
+     * batch, in which it is said again; or (wal 0) a column segment. */
+    uint64_t wal, begin, end, footer_begin, footer_end, columns;
     /* All that a reader sees of it. */
     uint8_t row[SPECIMEN_ROW_BYTES];
     size_t row_bytes;
