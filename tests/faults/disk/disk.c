@@ -353,16 +353,22 @@ static void undo(struct undo_name *n)
         must(link(n->kept, n->path) == 0, "link back");
 }
 
+static void move_below(char name[DISK_PATH_MAX], const char *from, const char *to)
+{
+    char moved[2 * DISK_PATH_MAX];
+    if (!is_below(name, from))
+        return;
+    snprintf(moved, sizeof moved, "%s%s", to, name + strlen(from));
+    must(strlen(moved) < DISK_PATH_MAX, "a name");
+    strcpy(name, moved);
+}
+
 /* A folder that was renamed and stays so: what is still to be undone in it goes by its new name. */
-static void follow_rename(struct undo_name *renamed)
+static void follow_rename(const struct undo_name *renamed)
 {
     for (struct undo_name *n = renamed->older; n; n = n->older) {
-        char path[2 * DISK_PATH_MAX];
-        if (!is_below(n->path, renamed->from))
-            continue;
-        snprintf(path, sizeof path, "%s%s", renamed->path, n->path + strlen(renamed->from));
-        must(strlen(path) < DISK_PATH_MAX, "a name");
-        strcpy(n->path, path);
+        move_below(n->path, renamed->from, renamed->path);
+        move_below(n->from, renamed->from, renamed->path);
     }
 }
 
