@@ -10,7 +10,13 @@
 #include "engine/fault.h"
 
 #define NOTE_BYTES_MAX (256u << 10)
-#define HEALED         "healed-"
+
+/* What a person does with a note. */
+#define NEXT                                                                                                           \
+    "\"what is lost can be written again, or restored from a snapshot; when that is done, move this note and its "     \
+    ".bin "                                                                                                            \
+    "out of quarantine/, and the store is not degraded any more after its next start\""
+#define HEALED "healed-"
 
 static enum mn_status exists(const struct mn_store *store, const char *path, bool *there)
 {
@@ -74,7 +80,7 @@ static enum mn_status write_note(const struct mn_store *store, const char *base,
             ", \"last_seq\": %" PRIu64 ", ",
             note->wal_number, note->offset, note->bytes, note->first_seq, note->last_seq);
     put_ids(out, segment, note);
-    fputs("}\n", out);
+    fputs(", \"next\": " NEXT "}\n", out);
     fclose(out);
     snprintf(path, sizeof path, "%s.json", base);
     enum mn_status status = mn_io_replace(store->io, path, text, bytes);
@@ -113,7 +119,7 @@ static enum mn_status write_plain_note(const struct mn_store *store, const char 
         return MN_FAIL(MN_INTERNAL, "no memory for a quarantine note");
     fprintf(out, "{\"file\": \"%s\", \"reason\": ", file);
     put_json(out, reason);
-    fputs(", \"ids\": []}\n", out);
+    fputs(", \"ids\": [], \"next\": " NEXT "}\n", out);
     fclose(out);
     enum mn_status status = mn_io_replace(store->io, mn_store_path(store, path, name), text, bytes);
     free(text);
@@ -161,7 +167,7 @@ static enum mn_status note_any(void *context, const char *name)
 {
     size_t length = strlen(name);
     bool healed = strncmp(name, HEALED, sizeof HEALED - 1) == 0;
-    *(bool *)context |= !healed && length > 5 && strcmp(name + length - 5, ".json") == 0;
+    *(bool *)context |= !healed && length > 0; /* a piece whose note is gone counts as well */
     return MN_OK;
 }
 

@@ -2,7 +2,8 @@
  * quarantine.h - damaged pieces are copied aside with a note that a person and a program can read, never cut off.
  *
  * quarantine/wal-<number>-<offset>.bin and .json: {"file", "reason", "wal", "offset", "bytes", "first_seq", "last_seq",
- * "ids"}; a second recovery finds the same names and adds nothing. `ids` are those whose record headers are whole
+ * "ids", "next"}; a second recovery finds the same names and adds nothing. `ids` are those whose record headers are
+ * whole
  * ("space hash/id").
  */
 #ifndef MN_ENGINE_QUARANTINE_H
@@ -29,7 +30,7 @@ enum mn_status mn_quarantine_healed(const struct mn_store *store, const char *ki
 /* A note on a column segment, which stays where it is. */
 enum mn_status mn_quarantine_note_columns(const struct mn_store *store, uint64_t segment,
                                           const char *reason) MN_MUST_USE;
-/* True when anything is in quarantine that is not healed. */
+/* True when anything is in quarantine that is not healed: a note, or a piece whose note is gone. */
 bool mn_quarantine_holds(const struct mn_store *store);
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "engine/guard.h"
 #include "engine/recovery_inside.h"
 
 void mn_recovery_progress(const struct mn_recovery *r, uint32_t percent)
@@ -138,12 +139,24 @@ enum mn_status mn_recovery_read_again(struct mn_recovery *r, struct mn_recovery_
 
 /* ---- all of them ---- */
 
+struct step {
+    struct mn_recovery *r;
+    struct mn_recovery_job *job;
+};
+
+static enum mn_status take_step(void *context)
+{
+    const struct step *step = context;
+    return step->r->step(step->r, step->job);
+}
+
 static void *take_jobs(void *context)
 {
     struct mn_recovery *r = context;
     for (uint32_t i; (i = atomic_fetch_add(&r->next_job, 1)) < r->job_count;) {
         struct mn_recovery_job *job = &r->jobs[i];
-        job->status = r->step(r, job);
+        struct step step = {r, job};
+        job->status = mn_guarded(take_step, &step, NULL); /* a disk that fails a read costs this try, not more */
         if (job->status != MN_OK)
             snprintf(job->error, sizeof job->error, "%s", mn_error_text());
         if (r->step == scan_segment)

@@ -146,7 +146,7 @@ MN_LAYOUT_TABLE(MN_CHECK_STRUCT)
 
 /* Why a store is degraded; more than one may hold. (bit, what a person reads in info.degraded) */
 #define MN_DEGRADED_TABLE(X)                                                                                           \
-    X(MN_DEGRADED_QUARANTINE, 1, "damaged data is in quarantine/")                                                     \
+    X(MN_DEGRADED_QUARANTINE, 1, "damaged data is in quarantine/: read the notes there, then move them out")           \
     X(MN_DEGRADED_LOST, 2, "acknowledged data was damaged and could not be recovered")                                 \
     X(MN_DEGRADED_COLUMN, 4, "a column file is damaged")                                                               \
     X(MN_DEGRADED_READ_ONLY, 8, "writes are refused: the disk is full or read-only")                                   \

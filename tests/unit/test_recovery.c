@@ -789,6 +789,67 @@ static void nothing_rises_whichever_block_is_lost(void **state)
         }
 }
 
+static void a_log_of_another_format_is_refused_and_left_alone(void **state)
+{
+    struct fixture *f = three_segments();
+    size_t bytes;
+    uint8_t *log = fixture_slurp(f, "wal/00000002.wal", &bytes);
+    struct mn_wal_header *first = (void *)log, *last = (void *)(log + bytes - MN_WAL_BLOCK);
+    first->format = MN_WAL_FORMAT - 1;
+    mn_wal_header_seal(first);
+    *last = *first;
+    fixture_scribble(f, "wal/00000002.wal", 0, log, bytes);
+    fixture_open_instance(f);
+    fails(MN_VERSION_MISMATCH, fixture_recover(f));
+    assert_non_null(strstr(mn_error_text(), "format 1"));
+    assert_int_equal(fixture_files(f, "quarantine", ""), 0);
+    uint8_t *after = fixture_slurp(f, "wal/00000002.wal", &bytes);
+    assert_memory_equal(after, log, bytes);
+    free(after);
+    free(log);
+    fixture_free(f);
+}
+
+/* ---- a disk that cannot be read ---- */
+
+static char unreadable[MN_PATH_MAX]; /* the file whose pages go away once it is mapped */
+
+static enum mn_status map_unreadable(int fd, uint64_t bytes, const void **base)
+{
+    struct stat mapped, wanted;
+    enum mn_status status = mn_io_posix.map(fd, bytes, base);
+    if (status == MN_OK && fstat(fd, &mapped) == 0 && stat(unreadable, &wanted) == 0 && mapped.st_ino == wanted.st_ino)
+        assert_int_equal(truncate(unreadable, 16 * 4096), 0);
+    return status;
+}
+
+/* A page of the log that cannot be read fails this recovery with a sentence, changes nothing, and loses nothing. */
+static void a_log_that_cannot_be_read_is_no_loss(void **state)
+{
+    struct fixture *f = three_segments();
+    const struct mn_io *quick = f->store.io;
+    struct mn_io io = *quick;
+    size_t bytes;
+    uint8_t *log = fixture_slurp(f, "wal/00000002.wal", &bytes);
+    io.map = map_unreadable;
+    mn_store_path(&f->store, unreadable, "wal/00000002.wal");
+    f->store.io = &io;
+    for (int round = 0; round < 2; round++) {
+        fixture_open_instance(f);
+        fails(MN_CORRUPT, fixture_recover(f));
+        assert_non_null(strstr(mn_error_text(), "log segment 2"));
+        assert_int_equal(fixture_files(f, "quarantine", ""), 0);
+        fixture_power_cut(f);
+        assert_int_equal(truncate(unreadable, (off_t)bytes), 0);
+        fixture_scribble(f, "wal/00000002.wal", 0, log, bytes);
+    }
+    unreadable[0] = 0;
+    f->store.io = quick;
+    check_damaged(f, 60, false, 0);
+    free(log);
+    fixture_free(f);
+}
+
 /* ---- twice, and cut short ---- */
 
 struct file_list {
@@ -1120,6 +1181,8 @@ int main(void)
         cmocka_unit_test(a_torn_end_is_dropped_in_silence),
         cmocka_unit_test(a_damaged_replacement_hides_what_it_replaced),
         cmocka_unit_test(nothing_rises_whichever_block_is_lost),
+        cmocka_unit_test(a_log_that_cannot_be_read_is_no_loss),
+        cmocka_unit_test(a_log_of_another_format_is_refused_and_left_alone),
         cmocka_unit_test(recovering_twice_gives_the_same_bytes),
         cmocka_unit_test(a_recovery_cut_short_anywhere_comes_to_the_same_end),
         cmocka_unit_test(a_damaged_manifest_or_store_is_refused_with_a_sentence),
