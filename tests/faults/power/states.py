@@ -98,6 +98,11 @@ class Machine:
         self.booted = self.disk.position()
         return info
 
+    def notes(self):
+        """What recovery says of what it put aside, and its words."""
+        notes = [path.read_text() for path in (self.cluster.dir / "quarantine").glob("*.json")]
+        return "\n".join([*notes, self.cluster.log_tail()])
+
     def power_off(self):
         """Everything in memory is gone."""
         if self.cluster.process:
@@ -142,7 +147,7 @@ class Trial:
             info = self.machine.serve()
             self.compare(cut, findings)
             if info["state"] != "ready" and not findings:
-                findings.add("wrong", f"nothing is lost, but the store says that it is degraded: {info}")
+                findings.add("wrong", f"nothing is lost, but the store says {info['degraded']}: {self.machine.notes()}")
             return unit
         except Exception:
             findings.add("crashes", f"{traceback.format_exc()}\n{self.machine.cluster.log_tail()}")
