@@ -14,6 +14,8 @@
 #include "engine/recovery_inside.h"
 #include "shm/process.h"
 
+#define ACKED_AHEAD_MAX (UINT64_C(1) << 32) /* more seqs than are given out between two marks, however slow the disk */
+
 /* ---- the ledger ---- */
 
 /* Without its ledger a store forgets which retries it has answered, and what it has assigned: told of, and no reason to
@@ -80,6 +82,16 @@ static enum mn_status hand_over(struct mn_recovery *r)
     return mn_parts_publish(&r->parts, &r->manifest, atomic_load(&control->view_gen) + 1);
 }
 
+/* What the writer of this boot said of itself is exact, where the mark on disk is a little old: unless it is so far ahead
+ * of all that is on disk that something has written over the word. */
+static void believe_acked(struct mn_recovery *r)
+{
+    uint64_t acked = atomic_load(&r->instance->control->acked_seq);
+    uint64_t on_disk = r->mark_seq > r->manifest.log_seq ? r->mark_seq : r->manifest.log_seq;
+    if (acked > r->mark_seq && acked < on_disk + ACKED_AHEAD_MAX)
+        r->mark_seq = acked;
+}
+
 static enum mn_status recover_locked(struct mn_recovery *r)
 {
     bool mark_damaged;
@@ -88,9 +100,7 @@ static enum mn_status recover_locked(struct mn_recovery *r)
     mn_manifest_mend(&r->store);
     MN_TRY(mn_manifest_read(&r->manifest, &r->store, NULL));
     r->mark_seq = mn_wal_mark_read(&r->store, &mark_damaged);
-    uint64_t acked = atomic_load(&r->instance->control->acked_seq); /* of this boot: exact */
-    if (acked > r->mark_seq)
-        r->mark_seq = acked;
+    believe_acked(r);
     MN_TRY(mn_parts_init(&r->parts, &r->store, r->instance));
     MN_TRY(mn_ledger_new(&r->ledger));
     MN_TRY(load_ledger(r));

@@ -84,6 +84,8 @@ size_t mn_id_text(const struct mn_id *id, char text[MN_ID_TEXT_MAX]);
  * born <= S < died. A suppressed row is hidden but can be restored, so compaction keeps it.
  */
 #define MN_ALIVE UINT64_MAX
+/* The last seq that is given out: what doubles or adds to one cannot wrap around. */
+#define MN_SEQ_MAX (UINT64_C(1) << 62)
 static inline uint64_t mn_died_make(uint64_t seq, bool suppressed)
 {
     return seq << 1 | (suppressed ? 1u : 0u);

@@ -119,6 +119,9 @@ static enum mn_status grow_batch(struct mn_writer *w, const struct mn_room *room
 enum mn_status mn_writer_make_room(struct mn_writer *w, const struct mn_room *room)
 {
     bool pending = mn_writer_pending(w);
+    if (w->seq >= MN_SEQ_MAX)
+        return MN_FAIL(MN_READ_ONLY, "seq %llu is the last there is: export the store into a new one",
+                       (unsigned long long)w->seq);
     if (room->rows > 0 && w->tail_rows + room->rows > w->settings.tail_rows_max)
         return MN_FAIL(MN_BUSY, "%llu memories wait to be compacted, as many as tail.rows_max allows; try again",
                        (unsigned long long)w->tail_rows);

@@ -68,6 +68,23 @@ static void what_was_not_appended_is_gone_and_its_seq_free(void **state)
     fixture_free(f);
 }
 
+static void seqs_have_an_end_and_do_not_wrap(void **state)
+{
+    struct fixture *f = fixture_new();
+    struct mn_outcome outcome;
+    fixture_put(f, "s", 1, 1, "one");
+    fixture_commit(f);
+    fixture_crash(f);
+    ok(fixture_recover(f));
+    atomic_store(&f->instance.control->durable_seq, MN_SEQ_MAX - 1);
+    fixture_open_writer(f);
+    assert_int_equal(remember_big(f, 2, 10, &outcome), MN_OK);
+    assert_int_equal(outcome.seq, MN_SEQ_MAX);
+    fixture_commit(f);
+    assert_int_equal(remember_big(f, 3, 10, &outcome), MN_READ_ONLY);
+    fixture_free(f);
+}
+
 static void a_full_batch_says_so(void **state)
 {
     struct fixture *f = fixture_prepare();
@@ -276,6 +293,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_visible_before_publish),
         cmocka_unit_test(what_was_not_appended_is_gone_and_its_seq_free),
+        cmocka_unit_test(seqs_have_an_end_and_do_not_wrap),
         cmocka_unit_test(a_full_batch_says_so),
         cmocka_unit_test(segments_are_rotated_and_seqs_go_on),
         cmocka_unit_test(a_request_larger_than_a_segment_is_too_large),
