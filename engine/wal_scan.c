@@ -212,9 +212,10 @@ static struct block_check check_blocks(const struct scan *s, const struct stretc
             crcs[i] == mn_crc32c(s->segment->header.salt ^ (uint32_t)at, base + at, end - at))
             continue;
         check.bad++;
-        /* Whole sectors only: the footer's own checksum speaks for the one that it begins in. */
+        /* To the end of the records, but the footer's own checksum speaks for the sector that it begins in. */
         end = end < stretch->records_end ? end : stretch->records_end;
-        check.torn |= has_zero_sector(base, at, end / SECTOR * SECTOR);
+        uint64_t footer_sector = footer_at / SECTOR * SECTOR;
+        check.torn |= has_zero_sector(base, at, end < footer_sector ? end : footer_sector);
     }
     return check;
 }

@@ -39,7 +39,8 @@ static void make_zero_file(const char *path, uint64_t bytes)
     close(fd);
 }
 
-static void add_batch(struct log *log, uint32_t number, uint32_t records)
+/* `takes`: as if it took something away, so that its footer has blocks of its own. */
+static void add_batch(struct log *log, uint32_t number, uint32_t records, bool takes)
 {
     static uint8_t data[SEGMENT_BYTES];
     uint32_t record_at[RECORDS_MAX];
@@ -69,13 +70,14 @@ static void add_batch(struct log *log, uint32_t number, uint32_t records)
         log->record_id[log->records] = record.id.lo;
         log->record_at[log->records++] = mn_batch_add(&batch, &record, &parts);
     }
+    batch.takes = takes;
     log->batch_at[number] = log->wal.offset;
     ok(mn_wal_append(&log->wal, &batch, 6));
     ok(mn_wal_sync(&log->wal));
     log->batch_seq[number] = log->wal.last_seq;
 }
 
-static struct log *log_new(void)
+static struct log *log_new_with(bool last_takes)
 {
     struct log *log = calloc(1, sizeof *log);
     log->f = fixture_prepare();
@@ -83,9 +85,9 @@ static struct log *log_new(void)
     make_zero_file(log->path, SEGMENT_BYTES);
     ok(mn_wal_begin(&log->wal, &log->f->store, 1, &(struct mn_wal){0}));
     for (uint32_t b = 0; b < BATCHES; b++)
-        add_batch(log, b, 1 + b * 2);
+        add_batch(log, b, 1 + b * 2, last_takes && b == BATCHES - 1);
     log->batch_at[BATCHES] = log->wal.offset;
-    assert_true(log->wal.offset < SEGMENT_BYTES - 3 * MN_WAL_BLOCK);
+    assert_true(log->wal.offset < SEGMENT_BYTES - (last_takes ? 1 : 3) * MN_WAL_BLOCK);
     mn_wal_end(&log->wal);
     int fd = open(log->path, O_RDWR);
     log->live = mmap(NULL, SEGMENT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -93,6 +95,11 @@ static struct log *log_new(void)
     close(fd);
     memcpy(log->written, log->live, SEGMENT_BYTES);
     return log;
+}
+
+static struct log *log_new(void)
+{
+    return log_new_with(false);
 }
 
 static void log_free(struct log *log)
@@ -273,9 +280,8 @@ static void each_flipped_bit_is_found_and_costs_one_record_at_most(void **state)
 }
 
 /* The last write reaches the disk in part: a prefix of 512-byte sectors, or any subset of them. */
-static void a_torn_batch_is_absent_as_a_whole(void **state)
+static void tear_the_last_batch(struct log *log)
 {
-    struct log *log = log_new();
     struct mn_wal_extent extent;
     uint64_t begin = log->batch_at[BATCHES - 1], end = log->batch_at[BATCHES];
     uint32_t before = log->records - (1 + (BATCHES - 1) * 2);
@@ -306,6 +312,16 @@ static void a_torn_batch_is_absent_as_a_whole(void **state)
         assert_int_equal(verify(log, log->batch_seq[BATCHES - 2]), 0); /* above durable_seq nothing is judged */
     }
     log_free(log);
+}
+
+static void a_torn_batch_is_absent_as_a_whole(void **state)
+{
+    tear_the_last_batch(log_new());
+}
+
+static void a_torn_batch_with_a_footer_apart_is_absent_as_a_whole(void **state)
+{
+    tear_the_last_batch(log_new_with(true));
 }
 
 /* Sectors of a batch that a later one knew durable: what is whole is salvaged, the rest reported. */
@@ -524,6 +540,7 @@ int main(void)
         cmocka_unit_test(an_undamaged_segment_is_read_back),
         cmocka_unit_test(each_flipped_bit_is_found_and_costs_one_record_at_most),
         cmocka_unit_test(a_torn_batch_is_absent_as_a_whole),
+        cmocka_unit_test(a_torn_batch_with_a_footer_apart_is_absent_as_a_whole),
         cmocka_unit_test(holes_in_durable_batches_are_salvaged),
         cmocka_unit_test(whole_blocks_lost_repeated_or_swapped),
         cmocka_unit_test(random_garbage_is_never_taken_for_a_record),
