@@ -110,11 +110,11 @@ bool mn_columns_damaged(const struct mn_columns *columns);
 /* Bytes of the embeddings column, and how many of them are in the page cache now (mincore). */
 void mn_columns_residency(const struct mn_columns *columns, uint64_t *bytes, uint64_t *resident);
 
-/* Copies the newest durable liveness of a segment into died[rows]: died.<died_seq>.col, or died.col when died_seq is 0.
- */
+/* Copies the newest durable liveness of a segment into died[rows]: died.<died_seq>.col, or its copy where that is
+ * damaged, or died.col when died_seq is 0, made again from parity where that is damaged. */
 enum mn_status mn_columns_read_died(const struct mn_store *store, uint64_t segment, uint64_t died_seq, uint64_t rows,
                                     uint64_t *died) MN_MUST_USE;
-/* Writes died.<died_seq>.col and syncs it and its folder. */
+/* Writes died.<died_seq>.col, twice, and syncs both and their folder. */
 enum mn_status mn_columns_write_died(const struct mn_store *store, uint64_t segment, uint64_t died_seq, uint64_t rows,
                                      const _Atomic uint64_t *died) MN_MUST_USE;
 

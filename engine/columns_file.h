@@ -32,6 +32,9 @@
     X(DIED, 15, "died", 8, true)                                                                                       \
     X(METAINDEX, 16, "metaindex", 0, true)
 
+/* Later liveness is kept twice: died.<seq>.col, and under this name. */
+#define MN_DIED_COPY "died-copy."
+
 /* Files of the same layout that are no columns: what is derived from them, codebooks (whose `segment` is their
  * generation), and what columns are mended with (columns_parity.h). */
 #define MN_COLUMN_DERIVED_TABLE(X)                                                                                     \

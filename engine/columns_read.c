@@ -296,22 +296,3 @@ void mn_columns_residency(const struct mn_columns *c, uint64_t *bytes, uint64_t 
     if (*resident > *bytes)
         *resident = *bytes;
 }
-
-enum mn_status mn_columns_read_died(const struct mn_store *store, uint64_t segment, uint64_t died_seq, uint64_t rows,
-                                    uint64_t *died)
-{
-    char name[64], path[MN_PATH_MAX];
-    struct mn_column_file file;
-    snprintf(name, sizeof name, died_seq ? "died.%llu" : "died", (unsigned long long)died_seq);
-    mn_store_column_path(store, path, segment, name);
-    MN_TRY(mn_column_file_map(&file, store, segment, MN_COLUMN_DIED, path));
-    enum mn_status status = mn_column_file_check(&file, path);
-    if (status == MN_OK && (file.header->rows != rows || file.header->extra != died_seq))
-        status = MN_FAIL(MN_CORRUPT, "%s holds the liveness of %llu rows as of seq %llu, not of %llu as of %llu", path,
-                         (unsigned long long)file.header->rows, (unsigned long long)file.header->extra,
-                         (unsigned long long)rows, (unsigned long long)died_seq);
-    if (status == MN_OK)
-        memcpy(died, file.data, rows * sizeof *died);
-    mn_column_file_unmap(&file);
-    return status;
-}

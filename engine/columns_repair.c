@@ -18,7 +18,7 @@
 /* ---- the files of a segment ---- */
 
 /* Files are walked in this order: columns, parity, later liveness, inverted file. */
-enum { FILE_PARITY = MN_COLUMN_COUNT, FILE_DIED, FILE_IVF, FILES };
+enum { FILE_PARITY = MN_COLUMN_COUNT, FILE_DIED, FILE_DIED_COPY, FILE_IVF, FILES };
 
 struct file {
     enum mn_column column;
@@ -35,8 +35,10 @@ static bool file_of(const struct mn_store *store, const struct mn_manifest_segme
         file->column = MN_COLUMN_PARITY;
         break;
     case FILE_DIED:
+    case FILE_DIED_COPY:
         file->column = MN_COLUMN_DIED;
-        snprintf(name, sizeof name, "died.%llu", (unsigned long long)segment->died_seq);
+        snprintf(name, sizeof name, "%s%llu", number == FILE_DIED ? "died." : MN_DIED_COPY,
+                 (unsigned long long)segment->died_seq);
         mn_store_column_path(store, file->path, segment->id, name);
         return segment->died_seq != 0;
     case FILE_IVF:
@@ -397,8 +399,10 @@ static enum mn_status mend_parity(struct repair *r)
 
 static enum mn_status mend_died(struct repair *r, const _Atomic uint64_t *died)
 {
-    struct file file;
-    if (!file_of(r->store, r->segment, FILE_DIED, &file) || file_holds(r, MN_COLUMN_DIED, file.path))
+    struct file file, copy;
+    bool there = file_of(r->store, r->segment, FILE_DIED, &file);
+    file_of(r->store, r->segment, FILE_DIED_COPY, &copy);
+    if (!there || (file_holds(r, MN_COLUMN_DIED, file.path) && file_holds(r, MN_COLUMN_DIED, copy.path)))
         return MN_OK;
     if (!died) {
         note_lost(r, MN_COLUMN_DIED);

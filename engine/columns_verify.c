@@ -50,9 +50,10 @@ static enum mn_status check_later_died(void *context, const char *entry)
 {
     unsigned long long seq;
     char name[64], expected[80];
-    if (sscanf(entry, "died.%llu.col", &seq) != 1)
+    bool copy = sscanf(entry, MN_DIED_COPY "%llu.col", &seq) == 1;
+    if (!copy && sscanf(entry, "died.%llu.col", &seq) != 1)
         return MN_OK;
-    snprintf(name, sizeof name, "died.%llu", seq);
+    snprintf(name, sizeof name, "%s%llu", copy ? MN_DIED_COPY : "died.", seq);
     snprintf(expected, sizeof expected, "%s.col", name);
     if (strcmp(entry, expected) == 0)
         check_file(context, MN_COLUMN_DIED, name, true);

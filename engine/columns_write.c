@@ -270,11 +270,11 @@ static enum mn_status append_words(struct mn_column_sink *sink, const _Atomic ui
     return MN_OK;
 }
 
-enum mn_status mn_columns_write_died(const struct mn_store *store, uint64_t segment, uint64_t died_seq, uint64_t rows,
-                                     const _Atomic uint64_t *died)
+static enum mn_status write_died(const struct mn_store *store, uint64_t segment, const char *prefix, uint64_t died_seq,
+                                 uint64_t rows, const _Atomic uint64_t *died)
 {
-    char name[64], path[MN_PATH_MAX], made[MN_PATH_MAX], dir[MN_PATH_MAX];
-    snprintf(name, sizeof name, "died.%llu", (unsigned long long)died_seq);
+    char name[64], path[MN_PATH_MAX], made[MN_PATH_MAX];
+    snprintf(name, sizeof name, "%s%llu", prefix, (unsigned long long)died_seq);
     mn_store_column_path(store, path, segment, name);
     snprintf(made, sizeof made, "%.*s.tmp", MN_PATH_MAX - 8, path);
     enum mn_status status = store->io->unlink(made); /* left by a crash, perhaps */
@@ -287,8 +287,16 @@ enum mn_status mn_columns_write_died(const struct mn_store *store, uint64_t segm
     MN_TRY_OUT(mn_column_sink_sync(&sink));
     MN_TRY_OUT(store->io->rename(made, path));
     MN_FAULT_POINT(died_renamed);
-    MN_TRY_OUT(store->io->sync_dir(mn_store_columns_dir(store, dir, segment)));
 out:
     mn_column_sink_close(&sink);
     return status;
+}
+
+enum mn_status mn_columns_write_died(const struct mn_store *store, uint64_t segment, uint64_t died_seq, uint64_t rows,
+                                     const _Atomic uint64_t *died)
+{
+    char dir[MN_PATH_MAX];
+    MN_TRY(write_died(store, segment, MN_DIED_COPY, died_seq, rows, died));
+    MN_TRY(write_died(store, segment, "died.", died_seq, rows, died));
+    return store->io->sync_dir(mn_store_columns_dir(store, dir, segment));
 }

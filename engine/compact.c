@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "engine/columns_file.h"
 #include "engine/compact_inside.h"
 
 enum mn_status mn_compactor_open(struct mn_compactor **compactor, const struct mn_store *store,
@@ -278,7 +279,9 @@ enum mn_status mn_compact_tidy(struct mn_compactor *c, const struct mn_manifest 
         if (manifest->segments[s].died_seq == 0)
             continue;
         struct tidy died = {.prefix = "died.", .suffix = ".col", .below = manifest->segments[s].died_seq};
+        struct tidy copies = {.prefix = MN_DIED_COPY, .suffix = ".col", .below = died.below};
         MN_TRY(remove_below(&c->store, mn_store_columns_dir(&c->store, dir, manifest->segments[s].id), &died));
+        MN_TRY(remove_below(&c->store, dir, &copies));
     }
     return mn_compact_tidy_codes(c, manifest, NULL);
 }

@@ -99,7 +99,9 @@ enum mn_status mn_parts_add_columns(struct mn_parts *parts, uint64_t segment, ui
         drop_mappings(parts, own);
         return mn_error_pass(status, __FILE__, __LINE__);
     }
-    if (!mn_columns_mended(own->columns)) /* else each process has to mend what it maps */
+    if (mn_columns_mended(own->columns)) /* each process has to mend what it maps, until the compactor has the files */
+        atomic_fetch_or(&parts->instance->control->reasons, MN_DEGRADED_COLUMN);
+    else
         atomic_store_explicit(&live->checked, 1, memory_order_release);
     mn_columns_part(own->columns, &own->part);
     own->part.died = ((const struct mn_live *)own->live.base)->died;

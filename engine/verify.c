@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "engine/columns_file.h"
 #include "engine/ivf_file.h"
 #include "engine/ledger.h"
 #include "engine/manifest.h"
@@ -122,17 +123,13 @@ static enum mn_status verify_store(struct verify *v)
     return MN_OK;
 }
 
+/* A torn end is no damage: it is an edit whose writer died before anybody was told of it. */
 static void note_manifest(struct verify *v, uint32_t copy, const struct mn_manifest_copy *found)
 {
     char path[MN_PATH_MAX], what[128];
     mn_store_path(v->store, path, mn_manifest_names[copy]);
     if (found->missing)
         note(v, path, "the file is missing; its copy is there");
-    if (found->torn_bytes > 0) {
-        snprintf(what, sizeof what, "%llu bytes of an unfinished edit at its end",
-                 (unsigned long long)found->torn_bytes);
-        note(v, path, what);
-    }
     if (found->damaged_edits > 0) {
         snprintf(what, sizeof what, "%u damaged pieces; a whole newer edit is there", found->damaged_edits);
         note(v, path, what);
@@ -283,6 +280,26 @@ static enum mn_status verify_codebooks(struct verify *v)
 
 /* ---- column segments ---- */
 
+/* Both of the files that the manifest names are there; what is in them has been checked. */
+static enum mn_status verify_later_died(struct verify *v, const struct mn_manifest_segment *segment)
+{
+    static const char *const names[] = {"died.", MN_DIED_COPY};
+    for (size_t n = 0; segment->died_seq != 0 && n < MN_ARRAY_LEN(names); n++) {
+        char name[64], path[MN_PATH_MAX];
+        int fd;
+        snprintf(name, sizeof name, "%s%llu", names[n], (unsigned long long)segment->died_seq);
+        enum mn_status status =
+            v->store->io->open(mn_store_column_path(v->store, path, segment->id, name), MN_IO_READ, &fd);
+        if (status == MN_NOT_FOUND)
+            note(v, path, "the file is missing");
+        else
+            MN_TRY(status);
+        if (status == MN_OK)
+            v->store->io->close(fd);
+    }
+    return MN_OK;
+}
+
 /* The liveness that the manifest names: there, and of as many rows. */
 static enum mn_status verify_died(struct verify *v, const struct mn_manifest_segment *segment)
 {
@@ -303,6 +320,7 @@ static enum mn_status verify_segment(struct verify *v, const struct mn_manifest_
 {
     bool needed = true;
     MN_TRY(mn_columns_verify(v->store, segment->id, &v->result->files, &v->result->bytes, note, v));
+    MN_TRY(verify_later_died(v, segment));
     MN_TRY(verify_died(v, segment));
     if (v->finding_count > 0)
         MN_TRY(still_needed(v, segment->id, segment->died_seq, 0, 0, &needed));

@@ -61,6 +61,7 @@ class Damage(unittest.TestCase):
         self.remember(2001)
         self.stop()
         flip(folder / "born.col", 300)
+        (folder / "parity.col").unlink()
         self.cluster.start(wait=False)
         info = self.cluster.await_state("degraded")
         self.assertTrue(info["degraded"])

@@ -17,9 +17,9 @@
 #define DIM  16u
 #define ROWS 3000u
 
-static const char *const files[] = {"ids",    "spaces",     "born", "times",     "expires", "confidence",
-                                    "scale",  "embeddings", "tags", "meta",      "content", "strings",
-                                    "idhash", "postings",   "died", "metaindex", "parity",  "died.77"};
+static const char *const files[] = {
+    "ids",     "spaces",  "born",   "times",    "expires", "confidence", "scale",  "embeddings", "tags",        "meta",
+    "content", "strings", "idhash", "postings", "died",    "metaindex",  "parity", "died.77",    "died-copy.77"};
 
 struct fixture {
     struct mn_store store;
