@@ -288,6 +288,7 @@ static enum mn_status take_signals(struct mn_actor *actor)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of the write */
     if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
         return MN_FAIL_ERRNO("sigprocmask");
     actor->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -338,6 +338,7 @@ static enum mn_status take_signals(struct mn_supervisor *s)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of the write */
     signal(SIGTTOU, SIG_IGN); /* children log to a terminal from process groups of their own */
     if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
         return MN_FAIL_ERRNO("sigprocmask");

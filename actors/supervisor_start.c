@@ -20,6 +20,7 @@
 #include "actors/supervisor.h"
 #include "actors/tcp.h"
 #include "engine/fault.h"
+#include "engine/wal.h"
 #include "engine/wal_copy.h"
 #include "shm/process.h"
 
@@ -28,6 +29,7 @@
 #define ORPHAN_WAIT_NS  2000000000u
 #define ORPHAN_KILL_NS  2000000000u
 #define ORPHAN_LOOK_US  10000
+#define START_BYTES     (256u << 10) /* of disk, for run/ */
 
 char *mn_supervisor_settings_path(const struct mn_supervisor *s, char *path)
 {
@@ -253,6 +255,7 @@ enum mn_status mn_supervisor_open(struct mn_supervisor *s)
     MN_TRY(outlive_orphans(s));
     mn_instance_sweep(s->store.uuid);
     MN_TRY(mn_tcp_check(&s->settings, s->store.dir));
+    mn_wal_make_room(&s->store, START_BYTES);
     MN_TRY(mn_settings_write_file(&s->settings, mn_supervisor_settings_path(s, path)));
     MN_TRY(make_instance(s));
     MN_FAULT_POINT(instance_noted);

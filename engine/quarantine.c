@@ -99,6 +99,7 @@ enum mn_status mn_quarantine_wal(const struct mn_store *store, const struct mn_w
     MN_TRY(exists(store, path, &there));
     if (there)
         return MN_OK;
+    mn_wal_make_room(store, note->bytes + NOTE_BYTES_MAX);
     if (segment) {
         snprintf(path, sizeof path, "%s.bin", base);
         MN_TRY(mn_io_replace(store->io, path, segment->base + note->offset, note->bytes));
@@ -158,6 +159,7 @@ enum mn_status mn_quarantine_healed(const struct mn_store *store, const char *ki
     struct mn_quarantine_note note = {.wal_number = number, .offset = offset, .bytes = bytes, .reason = reason};
     snprintf(name, sizeof name, "quarantine/" HEALED "%s-%08" PRIu64 "-%" PRIu64, kind, number, offset);
     snprintf(path, sizeof path, "%s.bin", mn_store_path(store, base, name));
+    mn_wal_make_room(store, bytes + NOTE_BYTES_MAX);
     if (bytes > 0)
         MN_TRY(mn_io_replace(store->io, path, before, bytes));
     return write_note(store, base, NULL, &note);

@@ -64,7 +64,12 @@ static enum mn_status mend(struct mn_recovery *r, struct mn_recovery_job *job)
                                   "a copy of a log segment's header is damaged: nothing is lost"));
     if (!worth)
         return MN_OK;
-    MN_TRY(mn_wal_mend(&job->segment, job->damages, job->damage_count));
+    mn_wal_make_room(&r->store, job->segment.bytes);
+    enum mn_status status = mn_wal_mend(&job->segment, job->damages, job->damage_count);
+    if (status == MN_READ_ONLY)
+        return MN_OK; /* no room for a whole one: it is served as it was judged, and mended at a later recovery */
+    MN_TRY(status);
+    r->heal.uncertain = true; /* its twin is not the same any more */
     return mn_recovery_read_again(r, job);
 }
 

@@ -145,6 +145,10 @@ void mn_wal_keeper_reserve(struct mn_wal_keeper *keeper, uint64_t reserve_bytes)
 /* True while free space is below the reserve or preparing fails. */
 bool mn_wal_keeper_full(struct mn_wal_keeper *keeper);
 
+/* While no writer lives: gives up prepared log segments until the disk has `bytes` free, or there are none left. They
+ * pay for the way out of a full disk: a start, the notes and copies of a quarantine, a segment that is healed. */
+void mn_wal_make_room(const struct mn_store *store, uint64_t bytes);
+
 /* The newest mark on disk, 0 when there is none. *damaged: wal/MARK is there, and is not the two whole sectors that it is
  * made of; the mark is the newest that is left in it, then. */
 uint64_t mn_wal_mark_read(const struct mn_store *store, bool *damaged);

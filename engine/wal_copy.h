@@ -109,7 +109,6 @@ struct mn_copy_heal {
     bool there;                      /* the copy can be used */
     _Atomic bool uncertain;          /* a twin may not be what it should be, or the folder could not be used */
     _Atomic uint32_t healed, mended; /* segments that got bytes back from their twins; twins that got theirs back */
-
 };
 
 /* Finds the copy, if the log is kept twice, and brings back log segments from wal_first on that are missing in the

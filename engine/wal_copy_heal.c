@@ -323,6 +323,7 @@ static enum mn_status write_back(struct mn_copy_heal *heal, struct side *home, s
     if (needs_writing(home)) {
         if (home->harmed || home->unreadable)
             MN_TRY(keep_damage(home, &heal->folder.home, true));
+        mn_wal_make_room(&heal->folder.home, home->bytes);
         MN_TRY(replace_file(home));
         atomic_fetch_add(&heal->healed, 1);
     }

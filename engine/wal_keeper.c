@@ -19,7 +19,7 @@
 #include "engine/wal_copy.h"
 #include "shm/process.h"
 
-#define READY_MAX      17u /* wal.prepared, and one that was given back */
+#define READY_MAX      17u          /* wal.prepared, and one that was given back */
 #define PIECE_BYTES    (256u << 10) /* with time to spare, */
 #define HASTE_BYTES    (1u << 20)   /* and with none */
 #define PIECE_PAUSE_US 500
@@ -298,14 +298,17 @@ uint64_t mn_wal_mark_read(const struct mn_store *store, bool *damaged)
     return seq;
 }
 
-static void watch_space(struct mn_wal_keeper *k, uint64_t now_ns)
+/* Looked at now and then, and before each segment: one that is prepared leaves the reserve free. */
+static void watch_space(struct mn_wal_keeper *k, uint64_t now_ns, bool wanted)
 {
-    uint64_t bytes;
-    if (now_ns - k->space_ns < SPACE_EVERY_NS)
+    uint64_t bytes, reserve = atomic_load(&k->reserve_bytes), need = wanted && reserve > 0 ? k->segment_bytes : 0;
+    if (!wanted && now_ns - k->space_ns < SPACE_EVERY_NS)
+        return;
+    if (wanted && atomic_load(&k->full) && now_ns - k->space_ns < SPACE_EVERY_NS)
         return;
     k->space_ns = now_ns;
     if (k->store.io->free_bytes(k->store.dir, &bytes) == MN_OK)
-        atomic_store(&k->full, bytes < atomic_load(&k->reserve_bytes));
+        atomic_store(&k->full, bytes < reserve || bytes - reserve < need);
 }
 
 static void sleep_until_asked(struct mn_wal_keeper *k)
@@ -334,7 +337,7 @@ static void *keep(void *context)
         bool wanted = k->ready_count < k->ahead;
         pthread_mutex_unlock(&k->lock);
         write_mark(k, now);
-        watch_space(k, now);
+        watch_space(k, now, wanted);
         prepare_twins(k);
         bool full = atomic_load(&k->full);
         enum mn_status status = wanted && !full ? prepare(k, number) : MN_BUSY;
@@ -351,6 +354,34 @@ static void *keep(void *context)
     }
     pthread_mutex_unlock(&k->lock);
     return NULL;
+}
+
+/* ---- the way out of a full disk ---- */
+
+/* The newest prepared segment that nobody has begun; 0: there is none. */
+static uint64_t newest_spare(const struct mn_store *store)
+{
+    uint64_t *numbers, spare = 0;
+    uint32_t count;
+    if (mn_wal_list(store, &numbers, &count) != MN_OK)
+        return 0;
+    for (uint32_t i = count; i-- > 0 && spare == 0;) {
+        struct mn_wal_segment segment;
+        if (mn_wal_map(&segment, store, numbers[i]) == MN_OK && segment.unused)
+            spare = numbers[i];
+        mn_wal_unmap(&segment);
+    }
+    free(numbers);
+    return spare;
+}
+
+void mn_wal_make_room(const struct mn_store *store, uint64_t bytes)
+{
+    char path[MN_PATH_MAX];
+    uint64_t there, spare;
+    while (store->io->free_bytes(store->dir, &there) == MN_OK && there < bytes && (spare = newest_spare(store)) != 0)
+        if (store->io->unlink(mn_store_wal_path(store, path, spare)) != MN_OK)
+            return;
 }
 
 enum mn_status mn_wal_keeper_start(struct mn_wal_keeper **keeper, const struct mn_store *store,

@@ -71,7 +71,7 @@ enum mn_status mn_error_set_errno(const char *file, int line, const char *fmt, .
     if (n >= 0 && (size_t)n < sizeof last_error.text)
         snprintf(last_error.text + n, sizeof last_error.text - (size_t)n, ": %s", strerror(error));
     start_trail(file, line);
-    return error == ENOSPC || error == EDQUOT || error == EROFS ? MN_READ_ONLY : MN_SYSTEM;
+    return error == ENOSPC || error == EDQUOT || error == EROFS || error == EFBIG ? MN_READ_ONLY : MN_SYSTEM;
 }
 
 enum mn_status mn_error_pass(enum mn_status code, const char *file, int line)

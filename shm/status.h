@@ -59,7 +59,7 @@ bool mn_status_retry(enum mn_status status);
         (code);                                                                                                        \
     })
 
-/* As MN_FAIL(MN_SYSTEM, ...), with ": strerror(errno)" behind the sentence; ENOSPC, EDQUOT and EROFS become
+/* As MN_FAIL(MN_SYSTEM, ...), with ": strerror(errno)" behind the sentence; ENOSPC, EDQUOT, EROFS and EFBIG become
  * MN_READ_ONLY. */
 #define MN_FAIL_ERRNO(...)                                                                                             \
     (mn_error_set_errno(__FILE__, __LINE__, __VA_ARGS__) == MN_READ_ONLY ? MN_READ_ONLY : MN_SYSTEM)
