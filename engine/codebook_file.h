@@ -12,7 +12,7 @@
 #include "engine/codebook.h"
 #include "engine/columns_file.h"
 
-#define MN_CODEBOOK_MAGIC UINT64_C(0x314b4f4f42444d4e)
+#define MN_CODEBOOK_MAGIC UINT64_C(0x324b4f4f42444d4e)
 
 /* Words of signs, and blocks of centroids. */
 #define MN_CODEBOOK_SIGNS(width)     ((uint64_t)4 * (width) / 32)

@@ -423,7 +423,6 @@ static enum mn_status encode_centroids(struct training *t, const struct mn_codeb
             mn_ivf_clear_block(block, width);
         mn_ivf_encode(t->kernels, (enum mn_metric)body->metric, width, row_at(t, t->round.centroids, c), NULL, block,
                       c % MN_IVF_LANES, codes8 + (size_t)c * width, &fine[c]);
-        ((struct mn_ivf_lanes *)(void *)(block + 4 * (size_t)width))->row[c % MN_IVF_LANES] = c;
         MN_TRY(mn_kmeans_breathe(&t->km, (uint64_t)256 * width));
     }
     return MN_OK;

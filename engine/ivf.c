@@ -9,7 +9,7 @@
 #include <float.h>
 #include <math.h>
 
-_Static_assert(sizeof(struct mn_ivf_lanes) == 512, "kernels->scan_block reads add, slope and error behind the nibbles");
+_Static_assert(sizeof(struct mn_ivf_lanes) == 384, "kernels->scan_block reads add, slope and error behind the nibbles");
 
 /* Where lane l (of its half) stands in a table: byte 2l for the lower eight, between them the upper eight. */
 static inline uint32_t byte_of(uint32_t lane)
@@ -94,8 +94,6 @@ void mn_ivf_clear_block(uint8_t *block, uint32_t width)
 {
     struct mn_ivf_lanes *lanes = (struct mn_ivf_lanes *)(void *)(block + 4 * (size_t)width);
     memset(block, 0, mn_ivf_block_bytes(width));
-    for (unsigned i = 0; i < MN_IVF_LANES; i++) {
+    for (unsigned i = 0; i < MN_IVF_LANES; i++)
         lanes->add[i] = MN_IVF_FAR;
-        lanes->row[i] = MN_NONE;
-    }
 }

@@ -6,10 +6,12 @@
  * chunk it lies in shared memory only. Rows keep their numbers (the order of time in columns); the codes are in an
  * order of their own, cluster by cluster, and in a cluster by row number:
  *
- *   block   32 rows of a cluster: 4 * width bytes of 1-bit codes, then struct mn_ivf_lanes. A cluster's blocks are
- *           contiguous; lanes beyond its last row have add = MN_IVF_FAR and row = MN_NONE.
  *   slot    the dense number of a coded row: slot = first_slot[c] + position in its cluster c. 8-bit codes and
- *           `fine` are by slot.
+ *           `fine` are by slot, and order[slot] is the row.
+ *   block   32 lanes: 4 * width bytes of 1-bit codes, then struct mn_ivf_lanes. As many rows of a cluster as fill whole
+ *           blocks have those to themselves, side by side. The rest of it, fewer than 32, shares a block with what is
+ *           left of clusters nearby: a search that looks into one of them most likely wants the others, too, and no
+ *           lane is scanned in vain (mn_ivf_arrange). Lanes that nobody uses have add = MN_IVF_FAR.
  *
  * 1-bit codes (RaBitQ, arXiv 2405.12497): of the residual r = x' - c in the rotated space, 4 coordinates make a nibble
  * (bit i of nibble t: r[4t + i] > 0). Table t lies in bytes 16t..16t+15 of a block; byte j holds, in its low nibble,
@@ -46,7 +48,6 @@ struct mn_codebook;
 /* Behind the 1-bit codes of a block. */
 struct mn_ivf_lanes {
     float add[MN_IVF_LANES], slope[MN_IVF_LANES], error[MN_IVF_LANES];
-    uint32_t row[MN_IVF_LANES];
 };
 
 struct mn_ivf_fine {
@@ -90,27 +91,66 @@ struct mn_ivf {
     uint32_t clusters;
     uint32_t rows;               /* rows below it are coded; in a growing flat one as published at the pin: a multiple
                                     of 32 while it grows */
-    const uint32_t *first_block; /* [clusters + 1] */
     const uint32_t *first_slot;  /* [clusters + 1] */
+    const uint32_t *first_block; /* [clusters + 1]: of the blocks that a cluster has to itself; shared ones follow */
+    const uint32_t *rest;  /* [clusters]: block * 32 + lane where the rest of a cluster begins; MN_NONE: no rest */
+    const uint32_t *homes; /* [shared blocks][32]: cluster of each lane, or MN_NONE; NULL in a flat one */
+    uint32_t block_count;  /* the shared ones included */
     const uint8_t *blocks;
     const uint8_t *codes8;            /* [rows][width], by slot */
     const struct mn_ivf_fine *fine;   /* [rows], by slot */
     const uint32_t *slots;            /* [rows]: row -> slot; NULL: the row number itself */
+    const uint32_t *order;            /* [rows]: slot -> row; NULL: the slot itself */
     const struct mn_ivf_check *check; /* NULL: everything was checked; else see mn_ivf_intact */
 };
-
-/* The row at a slot of cluster c. */
-static inline uint32_t mn_ivf_row(const struct mn_ivf *ivf, uint32_t width, uint32_t c, uint32_t slot)
-{
-    uint32_t at = slot - ivf->first_slot[c];
-    uint64_t block = ivf->first_block[c] + at / MN_IVF_LANES;
-    return mn_ivf_lanes(ivf->blocks + block * mn_ivf_block_bytes(width), width)->row[at % MN_IVF_LANES];
-}
 
 static inline bool mn_ivf_flat(const struct mn_ivf *ivf)
 {
     return ivf->clusters == 1;
 }
+
+/* The row of a slot, and the slot of a row. */
+static inline uint32_t mn_ivf_row(const struct mn_ivf *ivf, uint32_t slot)
+{
+    return ivf->order ? ivf->order[slot] : slot;
+}
+static inline uint32_t mn_ivf_slot(const struct mn_ivf *ivf, uint32_t row)
+{
+    return ivf->slots ? ivf->slots[row] : row;
+}
+
+/* Block * 32 + lane of a slot of cluster c. */
+static inline uint32_t mn_ivf_lane(const struct mn_ivf *ivf, uint32_t c, uint32_t slot)
+{
+    uint32_t at = slot - ivf->first_slot[c], own = (ivf->first_block[c + 1] - ivf->first_block[c]) * MN_IVF_LANES;
+    return at < own ? ivf->first_block[c] * MN_IVF_LANES + at : ivf->rest[c] + (at - own);
+}
+
+/* Of a cluster with a rest: its first slot, and how many there are. */
+static inline uint32_t mn_ivf_rest_slot(const struct mn_ivf *ivf, uint32_t c)
+{
+    return ivf->first_slot[c] + (ivf->first_block[c + 1] - ivf->first_block[c]) * MN_IVF_LANES;
+}
+static inline uint32_t mn_ivf_rest_rows(const struct mn_ivf *ivf, uint32_t c)
+{
+    return (ivf->first_slot[c + 1] - ivf->first_slot[c]) % MN_IVF_LANES;
+}
+
+/* ---- which clusters share blocks ---- */
+
+/* From first_slot[clusters + 1] of a codebook's clusters: fills first_block[clusters + 1] and rest[clusters], and
+ * returns how many blocks there are, the shared ones included. scratch: [clusters] of each. Everything that a shared
+ * block holds belongs to one super-centroid. The same on every instruction set. */
+uint32_t mn_ivf_arrange(const struct mn_codebook *codebook, const struct mn_kernels *kernels,
+                        const uint32_t *first_slot, uint32_t *first_block, uint32_t *rest, uint32_t *scratch,
+                        float *distances);
+/* Then: homes[(blocks - first_block[clusters]) * 32]. */
+void mn_ivf_fill_homes(uint32_t clusters, const uint32_t *first_slot, const uint32_t *first_block, const uint32_t *rest,
+                       uint32_t blocks, uint32_t *homes);
+/* Whether a directory with these numbers in it holds: every slot in one cluster, every cluster in whole blocks and a
+ * rest that lies in one shared block, every lane of those in one home, `order` and `slots` each the other's inverse.
+ * Nothing of it is trusted before; arrays have the lengths that clusters, rows and block_count say. */
+bool mn_ivf_holds(const struct mn_ivf *ivf);
 
 /* ---- coding ---- */
 

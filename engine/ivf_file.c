@@ -48,10 +48,14 @@ char *mn_ivf_path(const struct mn_store *store, char *path, uint64_t segment, ui
 void mn_ivf_lay_out(struct mn_ivf_body *body)
 {
     uint64_t starts = mn_round_up((body->clusters + UINT64_C(1)) * sizeof(uint32_t), 64);
-    body->first_block_at = sizeof *body;
-    body->first_slot_at = body->first_block_at + starts;
-    body->slots_at = body->first_slot_at + starts;
-    body->blocks_at = body->slots_at + mn_round_up(body->rows * sizeof(uint32_t), 64);
+    uint64_t rows = mn_round_up(body->rows * sizeof(uint32_t), 64);
+    body->first_slot_at = sizeof *body;
+    body->first_block_at = body->first_slot_at + starts;
+    body->rest_at = body->first_block_at + starts;
+    body->homes_at = body->rest_at + starts;
+    body->slots_at = body->homes_at + (uint64_t)body->shared * MN_IVF_LANES * sizeof(uint32_t);
+    body->order_at = body->slots_at + rows;
+    body->blocks_at = body->order_at + rows;
     body->fine_at = body->blocks_at + mn_round_up((uint64_t)body->blocks * mn_ivf_block_bytes(body->width), 64);
     body->codes8_at = mn_round_up(body->fine_at + body->rows * sizeof(struct mn_ivf_fine), MN_COLUMN_BLOCK);
     body->bytes = body->codes8_at + (uint64_t)body->rows * body->width;
@@ -105,34 +109,6 @@ void mn_ivf_fail(struct mn_ivf_file *file)
     atomic_store_explicit(&file->any_damaged, true, memory_order_relaxed);
 }
 
-/* Every slot in one cluster, every cluster in its blocks. */
-static bool directory_fits(const struct mn_ivf *ivf, uint32_t blocks)
-{
-    if (ivf->first_block[0] != 0 || ivf->first_slot[0] != 0)
-        return false;
-    for (uint32_t c = 0; c < ivf->clusters; c++) {
-        uint32_t slots = ivf->first_slot[c + 1] - ivf->first_slot[c];
-        if (ivf->first_slot[c + 1] < ivf->first_slot[c] ||
-            ivf->first_block[c + 1] - ivf->first_block[c] != slots / MN_IVF_LANES + (slots % MN_IVF_LANES != 0))
-            return false;
-    }
-    return ivf->first_slot[ivf->clusters] == ivf->rows && ivf->first_block[ivf->clusters] == blocks;
-}
-
-/* The lanes and `slots` say the same: then every row is there once. */
-static bool rows_fit(const struct mn_ivf *ivf)
-{
-    uint32_t width = ivf->codebook->width;
-    for (uint32_t c = 0; c < ivf->clusters; c++) {
-        for (uint32_t slot = ivf->first_slot[c]; slot < ivf->first_slot[c + 1]; slot++) {
-            uint32_t row = mn_ivf_row(ivf, width, c, slot);
-            if (row >= ivf->rows || ivf->slots[row] != slot)
-                return false;
-        }
-    }
-    return true;
-}
-
 /* ---- opening ---- */
 
 static enum mn_status does_not_fit(const struct mn_ivf_file *f, const char *what)
@@ -140,7 +116,7 @@ static enum mn_status does_not_fit(const struct mn_ivf_file *f, const char *what
     return MN_FAIL(MN_CORRUPT, "%s does not fit its %s", f->path, what);
 }
 
-/* All offsets follow from four sizes; a file that says otherwise was not written by us. */
+/* All offsets follow from five sizes; a file that says otherwise was not written by us. */
 static enum mn_status use_body(struct mn_ivf_file *f, uint64_t gen)
 {
     const uint8_t *data = f->file.data;
@@ -155,29 +131,36 @@ static enum mn_status use_body(struct mn_ivf_file *f, uint64_t gen)
         body.clusters != codebook->clusters || f->file.header->extra != gen)
         return does_not_fit(f, "codebook");
     if (memcmp(&body, &want, sizeof body) != 0 || body.bytes != f->file.data_bytes ||
-        body.rows != f->file.header->rows || body.rows == 0)
+        body.rows != f->file.header->rows || body.rows == 0 || body.shared > body.blocks || body.zero != 0 ||
+        body.spare != 0)
         return does_not_fit(f, "length");
     f->ivf = (struct mn_ivf){.codebook = codebook,
                              .clusters = body.clusters,
                              .rows = body.rows,
-                             .first_block = (const void *)(data + body.first_block_at),
                              .first_slot = (const void *)(data + body.first_slot_at),
+                             .first_block = (const void *)(data + body.first_block_at),
+                             .rest = (const void *)(data + body.rest_at),
+                             .homes = (const void *)(data + body.homes_at),
+                             .block_count = body.blocks,
                              .blocks = data + body.blocks_at,
                              .codes8 = data + body.codes8_at,
                              .fine = (const void *)(data + body.fine_at),
                              .slots = (const void *)(data + body.slots_at),
+                             .order = (const void *)(data + body.order_at),
                              .check = &f->check};
     f->check.codes8_at = body.codes8_at;
     return MN_OK;
 }
 
-static enum mn_status check_head(struct mn_ivf_file *f, uint32_t blocks)
+static enum mn_status check_head(struct mn_ivf_file *f, uint32_t shared)
 {
     for (uint64_t block = 0; block < f->check.codes8_at / MN_COLUMN_BLOCK; block++)
         if (!mn_column_file_intact(&f->file, block))
             return MN_FAIL(MN_CORRUPT, "%s: block %llu does not match its checksum", f->path,
                            (unsigned long long)block);
-    return directory_fits(&f->ivf, blocks) && rows_fit(&f->ivf) ? MN_OK : does_not_fit(f, "directory");
+    /* The homes of `shared` blocks are there: more must not be asked for. */
+    bool fits = f->ivf.block_count - f->ivf.first_block[f->ivf.clusters] == shared && mn_ivf_holds(&f->ivf);
+    return fits ? MN_OK : does_not_fit(f, "directory");
 }
 
 /* The hot copy shall be taken, or the file itself. */
@@ -213,7 +196,7 @@ static enum mn_status map_file(struct mn_ivf_file *f, const struct mn_store *sto
     f->check.damaged = calloc(words, sizeof *f->check.damaged);
     if (!f->check.checked || !f->check.damaged)
         return MN_FAIL(MN_SYSTEM, "no memory to open %s", f->path);
-    return check_head(f, ((const struct mn_ivf_body *)(const void *)f->file.data)->blocks);
+    return check_head(f, ((const struct mn_ivf_body *)(const void *)f->file.data)->shared);
 }
 
 static void forget(struct mn_ivf_file *f)
@@ -311,12 +294,7 @@ const struct mn_ivf *mn_ivf_of(const struct mn_ivf_file *file)
 
 void mn_ivf_clusters(const struct mn_ivf *ivf, uint32_t *clusters)
 {
-    uint32_t width = ivf->codebook->width;
-    for (uint32_t c = 0; c < ivf->clusters; c++) {
-        for (uint32_t slot = ivf->first_slot[c]; slot < ivf->first_slot[c + 1]; slot++) {
-            uint32_t row = mn_ivf_row(ivf, width, c, slot);
-            if (row < ivf->rows)
-                clusters[row] = c;
-        }
-    }
+    for (uint32_t c = 0; c < ivf->clusters; c++)
+        for (uint32_t slot = ivf->first_slot[c]; slot < ivf->first_slot[c + 1]; slot++)
+            clusters[mn_ivf_row(ivf, slot)] = c;
 }

@@ -5,8 +5,8 @@
  * time: the segment is scanned exactly then, until the compactor has written the file anew. A column file
  * (columns_file.h, header.extra = generation of the codebook) whose data is
  *
- *   struct mn_ivf_body | first_block[clusters + 1] | first_slot[clusters + 1] | slots[rows] | blocks | fine[rows] |
- * codes8
+ *   struct mn_ivf_body | first_slot[clusters + 1] | first_block[clusters + 1] | rest[clusters] | homes | slots[rows] |
+ *   order[rows] | blocks | fine[rows] | codes8
  *
  * each array 64-byte aligned, codes8 at a multiple of MN_COLUMN_BLOCK: what lies before it is checked whole when a
  * process first opens the file, the 8-bit codes block by block at first touch.
@@ -18,7 +18,7 @@
 #include "engine/columns.h"
 #include "shm/instance.h"
 
-#define MN_IVF_MAGIC UINT64_C(0x3146564900004e4d)
+#define MN_IVF_MAGIC UINT64_C(0x3246564900004e4d)
 
 /* A segment with fewer rows is compared row by row in the time that a search through codes takes to begin: it gets no
  * inverted file. */
@@ -28,14 +28,16 @@
 struct mn_ivf_body {
     uint64_t magic;
     uint64_t codebook; /* generation */
-    uint32_t width, clusters, rows, blocks;
-    uint64_t first_block_at, first_slot_at, slots_at, blocks_at, fine_at, codes8_at;
-    uint64_t bytes;    /* of it all */
-    uint64_t spare[5]; /* 0 */
+    uint32_t width, clusters, rows;
+    uint32_t blocks, shared; /* all blocks; those at their end that clusters share */
+    uint32_t zero;
+    uint64_t first_slot_at, first_block_at, rest_at, homes_at, slots_at, order_at, blocks_at, fine_at, codes8_at;
+    uint64_t bytes; /* of it all */
+    uint64_t spare; /* 0 */
 };
 _Static_assert(sizeof(struct mn_ivf_body) == 128, "on disk");
 
-/* Fills the offsets and `bytes` from width, clusters, rows and blocks. */
+/* Fills the offsets and `bytes` from width, clusters, rows, blocks and shared. */
 void mn_ivf_lay_out(struct mn_ivf_body *body);
 
 /* ---- making ---- */
@@ -44,8 +46,8 @@ void mn_ivf_lay_out(struct mn_ivf_body *body);
  * renamed, folder synced; an older file of that name is replaced. Rows whose embedding cannot be read are coded as far
  * away and never found by it. assigned (may be NULL): cluster of each row where it is known from an older inverted file
  * on the same codebook, else MN_NONE. MN_READ_ONLY when the disk has no room for it: nothing is written then. Memory:
- * 20 bytes a row and a few MiB. *bytes: of the file; *energy: mean |x - c|^2. pause as in mn_compact_build, called
- * every few ms. */
+ * 20 bytes a row, the shared blocks (half a block a cluster or so) and a few MiB. *bytes: of the file; *energy: mean |x
+ * - c|^2. pause as in mn_compact_build, called every few ms. */
 enum mn_status mn_ivf_write(const struct mn_store *store, uint64_t segment, const struct mn_part *part,
                             const struct mn_codebook *codebook, const uint32_t *assigned, bool (*pause)(void *context),
                             void *context, uint64_t *bytes, float *energy) MN_MUST_USE;

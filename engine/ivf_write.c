@@ -3,7 +3,8 @@
  * counting sort, and coded in that order.
  *
  * Where each array begins is known once the rows are counted, so the 1-bit blocks and the 8-bit codes go out side by
- * side, each as its own stream; only what is small (order, slots, fine factors) is kept in memory.
+ * side, each as its own stream; only what is small (order, slots, fine factors) is kept in memory, and the blocks that
+ * clusters share, which come last.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,8 +26,11 @@ struct writing {
     struct mn_ivf_body body;
     uint32_t *clusters;    /* [rows], until they are sorted; then the slot of each row */
     uint32_t *order;       /* [rows]: the row of each slot */
-    uint32_t *first_block; /* [clusters + 1] */
     uint32_t *first_slot;  /* [clusters + 1] */
+    uint32_t *first_block; /* [clusters + 1] */
+    uint32_t *rest;        /* [clusters + 1], the last one 0 */
+    uint32_t *homes;       /* [shared][32] */
+    uint8_t *shared;       /* blocks */
     struct mn_ivf_fine *fine;
     float *rotated;          /* [ASSIGN_ROWS][width] */
     uint8_t *block, *codes8; /* one of each */
@@ -49,14 +53,14 @@ static enum mn_status allocate(struct writing *w)
     w->order = malloc(rows * sizeof *w->order);
     w->first_block = calloc(clusters + 2, sizeof *w->first_block);
     w->first_slot = calloc(clusters + 2, sizeof *w->first_slot);
+    w->rest = calloc(clusters + 1, sizeof *w->rest);
     w->fine = calloc(rows, sizeof *w->fine);
     w->rotated = aligned_alloc(64, ASSIGN_ROWS * width * sizeof *w->rotated);
     w->block = aligned_alloc(64, mn_round_up(mn_ivf_block_bytes(w->codebook->width), 64));
     w->codes8 = aligned_alloc(64, width);
-    if (!w->clusters || !w->order || !w->first_block || !w->first_slot || !w->fine || !w->rotated || !w->block ||
-        !w->codes8)
-        return MN_FAIL(MN_SYSTEM, "no memory to code %zu rows", rows);
-    return MN_OK;
+    bool all = w->clusters && w->order && w->first_block && w->first_slot && w->rest && w->fine && w->rotated &&
+               w->block && w->codes8;
+    return all ? MN_OK : MN_FAIL(MN_SYSTEM, "no memory to code %zu rows", rows);
 }
 
 static void release(struct writing *w)
@@ -67,6 +71,9 @@ static void release(struct writing *w)
     free(w->order);
     free(w->first_block);
     free(w->first_slot);
+    free(w->rest);
+    free(w->homes);
+    free(w->shared);
     free(w->fine);
     free(w->rotated);
     free(w->block);
@@ -111,7 +118,7 @@ static enum mn_status assign_rows(struct writing *w, const uint32_t *assigned)
     return MN_OK;
 }
 
-/* Turns clusters[] into order[] and the slot of each row; counts slots and blocks. */
+/* Turns clusters[] into order[] and the slot of each row; counts slots. */
 static void sort_rows(struct writing *w)
 {
     uint32_t clusters = w->codebook->clusters, rows = w->part->rows;
@@ -127,43 +134,71 @@ static void sort_rows(struct writing *w)
         w->order[slot] = row;
         w->clusters[row] = slot;
     }
-    for (uint32_t c = 0; c < clusters; c++) {
-        uint32_t slots = w->first_slot[c + 1] - w->first_slot[c];
-        w->first_block[c + 1] = w->first_block[c] + (slots + MN_IVF_LANES - 1) / MN_IVF_LANES;
-    }
+}
+
+/* Which clusters share blocks. */
+static enum mn_status arrange(struct writing *w)
+{
+    uint32_t clusters = w->codebook->clusters, block_bytes = mn_ivf_block_bytes(w->codebook->width);
+    uint32_t *scratch = malloc(clusters * sizeof *scratch);
+    float *distances = malloc(clusters * sizeof *distances);
+    uint32_t blocks = 0;
+    if (scratch && distances)
+        blocks = mn_ivf_arrange(w->codebook, w->kernels, w->first_slot, w->first_block, w->rest, scratch, distances);
+    free(scratch);
+    free(distances);
+    uint32_t shared = blocks - w->first_block[clusters];
+    w->homes = malloc((shared + UINT64_C(1)) * MN_IVF_LANES * sizeof *w->homes);
+    w->shared = aligned_alloc(64, (shared + UINT64_C(1)) * block_bytes);
+    if (blocks == 0 || !w->homes || !w->shared)
+        return MN_FAIL(MN_SYSTEM, "no memory to arrange the rows of %u clusters", clusters);
+    mn_ivf_fill_homes(clusters, w->first_slot, w->first_block, w->rest, blocks, w->homes);
+    for (uint32_t i = 0; i < shared; i++)
+        mn_ivf_clear_block(w->shared + (size_t)i * block_bytes, w->codebook->width);
+    w->body = (struct mn_ivf_body){.magic = MN_IVF_MAGIC,
+                                   .codebook = w->codebook->gen,
+                                   .width = w->codebook->width,
+                                   .clusters = clusters,
+                                   .rows = w->part->rows,
+                                   .blocks = blocks,
+                                   .shared = shared};
+    mn_ivf_lay_out(&w->body);
+    return MN_OK;
 }
 
 /* ---- codes ---- */
 
-static void encode_row(struct writing *w, uint32_t slot, uint32_t cluster)
+static void encode_row(struct writing *w, uint32_t slot, uint32_t cluster, uint8_t *block, uint32_t lane)
 {
-    uint32_t row = w->order[slot], lane = (slot - w->first_slot[cluster]) % MN_IVF_LANES, width = w->codebook->width;
-    struct mn_ivf_lanes *lanes = (struct mn_ivf_lanes *)(void *)(w->block + 4 * (size_t)width);
+    uint32_t row = w->order[slot], width = w->codebook->width;
     const float *centroid = w->codebook->centroids + (size_t)cluster * width;
     const float *vector = mn_part_vector(w->part, row);
-    lanes->row[lane] = row;
     if (!vector) {
         memset(w->codes8, 128, width);
         w->fine[slot] = (struct mn_ivf_fine){.add = MN_IVF_FAR};
         return; /* the lane is far as it is */
     }
     mn_codebook_rotate(w->codebook, w->kernels, vector, mn_part_scale(w->part, row), w->rotated);
-    mn_ivf_encode(w->kernels, w->codebook->metric, width, w->rotated, centroid, w->block, lane, w->codes8,
-                  &w->fine[slot]);
+    mn_ivf_encode(w->kernels, w->codebook->metric, width, w->rotated, centroid, block, lane, w->codes8, &w->fine[slot]);
     w->energy += (double)w->kernels->l2(w->rotated, centroid, width);
     w->coded++;
 }
 
+/* The blocks that the cluster has to itself go out; its rest into a shared one. */
 static enum mn_status encode_cluster(struct writing *w, uint32_t cluster)
 {
     uint32_t width = w->codebook->width, begin = w->first_slot[cluster], end = w->first_slot[cluster + 1];
+    uint32_t whole = end - (end - begin) % MN_IVF_LANES, block_bytes = mn_ivf_block_bytes(width);
+    uint32_t rest = w->rest[cluster] - w->first_block[w->codebook->clusters] * MN_IVF_LANES;
     for (uint32_t slot = begin; slot < end; slot++) {
-        if ((slot - begin) % MN_IVF_LANES == 0)
+        uint32_t lane = slot < whole ? (slot - begin) % MN_IVF_LANES : (rest + (slot - whole)) % MN_IVF_LANES;
+        if (slot < whole && lane == 0)
             mn_ivf_clear_block(w->block, width);
-        encode_row(w, slot, cluster);
+        encode_row(w, slot, cluster, slot < whole ? w->block : w->shared + (size_t)(rest / MN_IVF_LANES) * block_bytes,
+                   lane);
         MN_TRY(mn_column_sink_append(&w->branch, w->codes8, width));
-        if ((slot - begin) % MN_IVF_LANES == MN_IVF_LANES - 1 || slot + 1 == end)
-            MN_TRY(mn_column_sink_append(&w->trunk, w->block, mn_ivf_block_bytes(width)));
+        if (slot < whole && lane == MN_IVF_LANES - 1)
+            MN_TRY(mn_column_sink_append(&w->trunk, w->block, block_bytes));
         if (slot % ENCODE_ROWS == 0)
             MN_TRY(breathe(w));
     }
@@ -179,14 +214,18 @@ static enum mn_status append_array(struct mn_column_sink *sink, const void *data
 static enum mn_status write_arrays(struct writing *w)
 {
     const struct mn_ivf_body *body = &w->body;
-    uint64_t starts = (body->clusters + UINT64_C(1)) * sizeof(uint32_t);
+    uint64_t starts = (body->clusters + UINT64_C(1)) * sizeof(uint32_t), rows = body->rows * sizeof(uint32_t);
     MN_TRY(mn_column_sink_append(&w->trunk, body, sizeof *body));
-    MN_TRY(append_array(&w->trunk, w->first_block, starts));
     MN_TRY(append_array(&w->trunk, w->first_slot, starts));
-    MN_TRY(append_array(&w->trunk, w->clusters, body->rows * sizeof *w->clusters));
+    MN_TRY(append_array(&w->trunk, w->first_block, starts));
+    MN_TRY(append_array(&w->trunk, w->rest, starts));
+    MN_TRY(append_array(&w->trunk, w->homes, (uint64_t)body->shared * MN_IVF_LANES * sizeof *w->homes));
+    MN_TRY(append_array(&w->trunk, w->clusters, rows));
+    MN_TRY(append_array(&w->trunk, w->order, rows));
     MN_ASSERT(mn_column_sink_at(&w->trunk) == body->blocks_at);
     for (uint32_t c = 0; c < body->clusters; c++)
         MN_TRY(encode_cluster(w, c));
+    MN_TRY(mn_column_sink_append(&w->trunk, w->shared, (uint64_t)body->shared * mn_ivf_block_bytes(body->width)));
     MN_TRY(mn_column_sink_align(&w->trunk, 64));
     MN_ASSERT(mn_column_sink_at(&w->trunk) == body->fine_at);
     MN_TRY(append_array(&w->trunk, w->fine, body->rows * sizeof *w->fine));
@@ -248,13 +287,7 @@ static enum mn_status run(struct writing *w, uint64_t segment, const uint32_t *a
     MN_TRY(allocate(w));
     MN_TRY(assign_rows(w, assigned));
     sort_rows(w);
-    w->body = (struct mn_ivf_body){.magic = MN_IVF_MAGIC,
-                                   .codebook = codebook->gen,
-                                   .width = codebook->width,
-                                   .clusters = codebook->clusters,
-                                   .rows = w->part->rows,
-                                   .blocks = w->first_block[codebook->clusters]};
-    mn_ivf_lay_out(&w->body);
+    MN_TRY(arrange(w));
     MN_TRY(check_room(w));
     return make_file(w, segment);
 }

@@ -83,11 +83,11 @@ struct mn_kernels {
      * (MN_IVF_FAR), not absent: a limit above that returns them. low: 64-byte aligned. */
     uint32_t (*scan_block)(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach, float limit,
                            float low[32]);
-    /* The same, and meanwhile the block at `ahead` (one that will be scanned soon; NULL: none) comes into the second
-     * level's cache. Asked for line by line between the additions that costs next to nothing; in one go before the
-     * scan, a fifth of it. */
-    uint32_t (*scan_ahead)(const struct mn_scan_query *query, const uint8_t *block, const uint8_t *ahead, float gap,
-                           float reach, float limit, float low[32]);
+    /* The same with a gap and a reach of each lane (64-byte aligned), and meanwhile the block at `ahead` (one that will
+     * be scanned soon; NULL: none) comes into the second level's cache. Asked for line by line between the additions
+     * that costs next to nothing; in one go before the scan, a fifth of it. */
+    uint32_t (*scan_ahead)(const struct mn_scan_query *query, const uint8_t *block, const uint8_t *ahead,
+                           const float gaps[32], const float reaches[32], float limit, float low[32]);
     /* Sum of codes[i] * query[i], exact. Both 64-byte aligned, width of them (65536 of any values fit an int32_t). */
     int32_t (*dot8)(const uint8_t *codes, const int8_t *query, uint32_t width);
     /* Residual r = x - c (c NULL: x) as codes8[width], r[i] * (127.99 / max) + 128 cut off to an integer, and as its

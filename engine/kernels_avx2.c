@@ -370,21 +370,21 @@ AVX2 static inline void count_chunk(__m256i sums[4], const uint8_t *codes, const
 }
 
 /* The lower bounds of 8 lanes; sums are theirs. */
-AVX2 static inline uint32_t bound8(const struct mn_scan_query *query, const float *factors, __m256i sums, float gap,
-                                   float reach, float limit, float *low)
+AVX2 static inline uint32_t bound8(const struct mn_scan_query *query, const float *factors, __m256i sums,
+                                   const float *gaps, const float *reaches, float limit, float *low)
 {
     __m256 add = _mm256_load_ps(factors), slope = _mm256_load_ps(factors + 32), error = _mm256_load_ps(factors + 64);
     __m256 x = _mm256_mul_ps(_mm256_set1_ps(query->step), _mm256_cvtepi32_ps(sums));
     x = _mm256_mul_ps(slope, _mm256_add_ps(x, _mm256_set1_ps(query->bias)));
-    x = _mm256_add_ps(_mm256_add_ps(add, _mm256_set1_ps(gap)), x);
-    x = _mm256_sub_ps(x, _mm256_mul_ps(error, _mm256_set1_ps(reach)));
+    x = _mm256_add_ps(_mm256_add_ps(add, _mm256_load_ps(gaps)), x);
+    x = _mm256_sub_ps(x, _mm256_mul_ps(error, _mm256_load_ps(reaches)));
     _mm256_store_ps(low, x);
     return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_LT_OQ));
 }
 
 AVX2 static inline __attribute__((always_inline)) uint32_t scan(const struct mn_scan_query *query, const uint8_t *block,
-                                                                const uint8_t *ahead, float gap, float reach,
-                                                                float limit, float low[32])
+                                                                const uint8_t *ahead, const float *gaps,
+                                                                const float *reaches, float limit, float *low)
 {
     uint32_t bytes = 4 * query->width, below = 0;
     const float *factors = (const float *)(const void *)(block + bytes);
@@ -397,20 +397,23 @@ AVX2 static inline __attribute__((always_inline)) uint32_t scan(const struct mn_
         __builtin_prefetch(ahead + i, 0, 2);
 #pragma GCC unroll 4
     for (unsigned i = 0; i < 4; i++)
-        below |= bound8(query, factors + 8 * i, sums[i], gap, reach, limit, low + 8 * i) << 8 * i;
+        below |= bound8(query, factors + 8 * i, sums[i], gaps + 8 * i, reaches + 8 * i, limit, low + 8 * i) << 8 * i;
     return below;
 }
 
 AVX2 static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach,
                                 float limit, float low[32])
 {
-    return scan(query, block, NULL, gap, reach, limit, low);
+    _Alignas(64) float gaps[32], reaches[32];
+    mn_kernel_spread(gap, gaps);
+    mn_kernel_spread(reach, reaches);
+    return scan(query, block, NULL, gaps, reaches, limit, low);
 }
 
 AVX2 static uint32_t scan_ahead(const struct mn_scan_query *query, const uint8_t *block, const uint8_t *ahead,
-                                float gap, float reach, float limit, float low[32])
+                                const float gaps[32], const float reaches[32], float limit, float low[32])
 {
-    return scan(query, block, ahead, gap, reach, limit, low);
+    return scan(query, block, ahead, gaps, reaches, limit, low);
 }
 
 /* maddubs adds two products of an unsigned and a signed byte in 16 bits and saturates: 255 * 127 twice is too much. So

@@ -334,21 +334,22 @@ AVX512 static inline __m512i count_chunk(const uint8_t *codes, const uint8_t *ta
 }
 
 /* The lower bounds of 16 lanes; sums are theirs. */
-AVX512 static inline __mmask16 bound16(const struct mn_scan_query *query, const float *factors, __m512i sums, float gap,
-                                       float reach, float limit, float *low)
+AVX512 static inline __mmask16 bound16(const struct mn_scan_query *query, const float *factors, __m512i sums,
+                                       const float *gaps, const float *reaches, float limit, float *low)
 {
     __m512 add = _mm512_load_ps(factors), slope = _mm512_load_ps(factors + 32), error = _mm512_load_ps(factors + 64);
     __m512 x = _mm512_mul_ps(_mm512_set1_ps(query->step), _mm512_cvtepi32_ps(sums));
     x = _mm512_mul_ps(slope, _mm512_add_ps(x, _mm512_set1_ps(query->bias)));
-    x = _mm512_add_ps(_mm512_add_ps(add, _mm512_set1_ps(gap)), x);
-    x = _mm512_sub_ps(x, _mm512_mul_ps(error, _mm512_set1_ps(reach)));
+    x = _mm512_add_ps(_mm512_add_ps(add, _mm512_load_ps(gaps)), x);
+    x = _mm512_sub_ps(x, _mm512_mul_ps(error, _mm512_load_ps(reaches)));
     _mm512_store_ps(low, x);
     return _mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_LT_OQ);
 }
 
 AVX512 static inline __attribute__((always_inline)) uint32_t scan(const struct mn_scan_query *query,
-                                                                  const uint8_t *block, const uint8_t *ahead, float gap,
-                                                                  float reach, float limit, float low[32])
+                                                                  const uint8_t *block, const uint8_t *ahead,
+                                                                  const float *gaps, const float *reaches, float limit,
+                                                                  float *low)
 {
     uint32_t bytes = 4 * query->width;
     const float *factors = (const float *)(const void *)(block + bytes);
@@ -361,20 +362,23 @@ AVX512 static inline __attribute__((always_inline)) uint32_t scan(const struct m
     }
     for (uint32_t i = bytes; ahead && i < bytes + MN_KERNEL_FACTORS; i += 64)
         __builtin_prefetch(ahead + i, 0, 2);
-    __mmask16 below = bound16(query, factors, first, gap, reach, limit, low);
-    return below | (uint32_t)bound16(query, factors + 16, second, gap, reach, limit, low + 16) << 16;
+    __mmask16 below = bound16(query, factors, first, gaps, reaches, limit, low);
+    return below | (uint32_t)bound16(query, factors + 16, second, gaps + 16, reaches + 16, limit, low + 16) << 16;
 }
 
 AVX512 static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach,
                                   float limit, float low[32])
 {
-    return scan(query, block, NULL, gap, reach, limit, low);
+    _Alignas(64) float gaps[32], reaches[32];
+    mn_kernel_spread(gap, gaps);
+    mn_kernel_spread(reach, reaches);
+    return scan(query, block, NULL, gaps, reaches, limit, low);
 }
 
 AVX512 static uint32_t scan_ahead(const struct mn_scan_query *query, const uint8_t *block, const uint8_t *ahead,
-                                  float gap, float reach, float limit, float low[32])
+                                  const float gaps[32], const float reaches[32], float limit, float low[32])
 {
-    return scan(query, block, ahead, gap, reach, limit, low);
+    return scan(query, block, ahead, gaps, reaches, limit, low);
 }
 
 AVX512 static inline __m512i dot64(__m512i sum, const uint8_t *codes, const int8_t *query)

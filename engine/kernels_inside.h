@@ -47,7 +47,14 @@ static inline void mn_kernel_factors(uint32_t width, uint32_t power, unsigned ro
 }
 
 /* Bytes behind the 1-bit codes of a block: struct mn_ivf_lanes. */
-#define MN_KERNEL_FACTORS 512u
+#define MN_KERNEL_FACTORS 384u
+
+/* The same for every lane of a block. */
+static inline void mn_kernel_spread(float value, float lanes[32])
+{
+    for (unsigned i = 0; i < 32; i++)
+        lanes[i] = value;
+}
 
 /* How many rows of a `products` keeps in the second-level cache while it goes through b: a multiple of 4. */
 static inline uint32_t mn_kernel_tile(uint32_t width)

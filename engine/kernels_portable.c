@@ -243,13 +243,15 @@ static void make_fine(const float *q, uint32_t width, int8_t *codes, struct mn_f
 }
 
 /* A byte of a table after the other, so that the two sums of its rows stay in registers. */
-static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach, float limit,
-                           float low[32])
+static uint32_t scan_ahead(const struct mn_scan_query *query, const uint8_t *block, const uint8_t *ahead,
+                           const float gaps[32], const float reaches[32], float limit, float low[32])
 {
     static const uint8_t lane_of[16] = {0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15};
     size_t bytes = 4 * (size_t)query->width;
     int32_t sums[32];
     uint32_t below = 0;
+    for (size_t i = 0; ahead && i < bytes + MN_KERNEL_FACTORS; i += 64)
+        __builtin_prefetch(ahead + i, 0, 2);
     for (size_t j = 0; j < 16; j++) {
         int32_t first = 0, second = 0;
         for (size_t i = 0; i < bytes; i += 16) {
@@ -263,18 +265,19 @@ static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *blo
     const float *add = (const float *)(const void *)(block + bytes), *slope = add + 32, *error = add + 64;
     for (unsigned i = 0; i < 32; i++) {
         float product = slope[i] * (query->step * (float)sums[i] + query->bias);
-        low[i] = ((add[i] + gap) + product) - error[i] * reach;
+        low[i] = ((add[i] + gaps[i]) + product) - error[i] * reaches[i];
         below |= (uint32_t)(low[i] < limit) << i;
     }
     return below;
 }
 
-static uint32_t scan_ahead(const struct mn_scan_query *query, const uint8_t *block, const uint8_t *ahead, float gap,
-                           float reach, float limit, float low[32])
+static uint32_t scan_block(const struct mn_scan_query *query, const uint8_t *block, float gap, float reach, float limit,
+                           float low[32])
 {
-    for (size_t i = 0; ahead && i < 4 * (size_t)query->width + MN_KERNEL_FACTORS; i += 64)
-        __builtin_prefetch(ahead + i, 0, 2);
-    return scan_block(query, block, gap, reach, limit, low);
+    float gaps[32], reaches[32];
+    mn_kernel_spread(gap, gaps);
+    mn_kernel_spread(reach, reaches);
+    return scan_ahead(query, block, NULL, gaps, reaches, limit, low);
 }
 
 static int32_t dot8(const uint8_t *codes, const int8_t *query, uint32_t width)

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "engine/rowset.h"
+
 #define FIRST  64 /* clusters refined at first, about; then as many again as there are */
 #define SPARE  20 /* refined at least: so many and half as many again as are taken */
 #define AHEAD  4  /* codes of centroids asked for before they are needed */
@@ -20,6 +22,7 @@ void mn_probe_free(struct mn_probe *probe)
     free(probe->chosen);
     free(probe->gaps);
     free(probe->logs);
+    free(probe->wanted);
     free(probe->rotated);
     free(probe->table);
     free(probe->codes);
@@ -41,11 +44,12 @@ static enum mn_status reserve(struct mn_probe *probe, uint32_t width, uint32_t c
     probe->chosen = lines((padded + 1) * sizeof *probe->chosen);
     probe->gaps = lines((padded + 1) * sizeof *probe->gaps);
     probe->logs = lines((padded + 1) * sizeof *probe->logs);
+    probe->wanted = lines(mn_rowset_words(padded) * sizeof *probe->wanted);
     probe->rotated = lines(width * sizeof *probe->rotated);
     probe->table = lines(UINT64_C(4) * width);
     probe->codes = lines(width);
     if (!probe->heap || !probe->estimates || !probe->sample || !probe->chosen || !probe->gaps || !probe->logs ||
-        !probe->rotated || !probe->table || !probe->codes)
+        !probe->wanted || !probe->rotated || !probe->table || !probe->codes)
         return MN_FAIL(MN_INTERNAL, "out of memory for a query before %u clusters of width %u", clusters, width);
     for (uint32_t i = 0; i <= clusters; i++)
         probe->logs[i] = log((double)i + 2);
@@ -79,8 +83,16 @@ void mn_probe_begin(struct mn_probe *probe, const struct mn_kernels *kernels, co
     probe->norm = sqrtf(norm2);
     probe->base = product ? -kernels->dot(codebook->mean, embedding, codebook->dim) * scale : 0;
     probe->origin = product ? probe->base : norm2;
-    probe->taken = probe->refined = probe->heap_count = 0;
+    probe->taken = probe->refined = probe->heap_count = probe->goal = 0;
     probe->sorted = false;
+    probe->all = true;
+    probe->wanted_count = codebook->clusters;
+}
+
+void mn_probe_want_some(struct mn_probe *probe)
+{
+    probe->all = false;
+    memset(probe->wanted, 0, mn_rowset_words(probe->codebook->clusters) * sizeof *probe->wanted);
 }
 
 float mn_probe_reach(const struct mn_probe *probe, float gap)
@@ -105,18 +117,36 @@ static inline float bonus(const struct mn_codebook *codebook)
     return codebook->metric == MN_METRIC_IP ? 0 : 0.5f;
 }
 
-void mn_probe_sort(struct mn_probe *probe)
+/* What nobody wants lies behind all else. */
+static void keep_wanted(struct mn_probe *probe)
+{
+    uint32_t clusters = probe->codebook->clusters;
+    probe->wanted_count = (uint32_t)mn_rowset_count(probe->wanted, mn_rowset_words(clusters));
+    for (uint32_t c = 0; c < clusters; c++)
+        if (!mn_rowset_has(probe->wanted, c))
+            probe->estimates[c] = INFINITY;
+}
+
+static void estimate_all(struct mn_probe *probe)
 {
     const struct mn_codebook *codebook = probe->codebook;
-    uint32_t block_bytes = mn_ivf_block_bytes(codebook->width), clusters = codebook->clusters, n = 0;
+    uint32_t block_bytes = mn_ivf_block_bytes(codebook->width), clusters = codebook->clusters;
     float *estimates = probe->estimates, share = bonus(codebook);
     for (uint32_t first = 0; first < clusters; first += MN_IVF_LANES)
         probe->kernels->scan_block(&probe->scan, codebook->blocks + (size_t)(first / MN_IVF_LANES) * block_bytes,
                                    probe->origin, 0, 0, estimates + first);
     for (uint32_t c = 0; c < clusters; c++)
         estimates[c] += share * codebook->energies[c];
+}
+
+void mn_probe_sort(struct mn_probe *probe)
+{
+    uint32_t clusters = probe->codebook->clusters, n = 0;
+    estimate_all(probe);
+    if (!probe->all)
+        keep_wanted(probe);
     for (uint32_t c = STRIDE / 2; c < clusters; c += STRIDE)
-        probe->sample[n++] = estimates[c];
+        probe->sample[n++] = probe->estimates[c];
     memset(probe->gaps, 0xff, clusters * sizeof *probe->gaps); /* NaN */
     probe->sampled = n;
     probe->refined_to = -INFINITY;
@@ -185,7 +215,8 @@ static float sample_at(struct mn_probe *probe, uint32_t rank)
     return all[rank];
 }
 
-/* Clusters with an estimate in [from, to), or with none that is below `from` when `to` is infinite, in rising order. */
+/* Wanted clusters with an estimate in [from, to), or with none that is below `from` when `to` is infinite, in rising
+ * order. */
 static uint32_t choose(const struct mn_probe *probe, float from, float to, uint32_t *chosen)
 {
     const float *estimates = probe->estimates;
@@ -197,17 +228,19 @@ static uint32_t choose(const struct mn_probe *probe, float from, float to, uint3
             any |= (uint32_t)(estimates[c] < to) & (uint32_t) !(estimates[c] < from);
         for (uint32_t c = first; (any || all) && c < end; c++) {
             chosen[n] = c;
-            n += (all || estimates[c] < to) && !(estimates[c] < from);
+            n += (all ? probe->all || mn_rowset_has(probe->wanted, c) : estimates[c] < to) && !(estimates[c] < from);
         }
     }
     return n;
 }
 
-/* Refines the next clusters by their estimates: until about `wanted` are. */
-static void refine(struct mn_probe *probe, uint32_t wanted)
+/* Refines the next clusters by their estimates: until about `goal` are. The goal grows whatever came of the last one:
+ * the sample may hold more, or less, than its share of those that are wanted. */
+static void refine(struct mn_probe *probe)
 {
     const struct mn_codebook *codebook = probe->codebook;
-    uint32_t width = codebook->width, rank = wanted / STRIDE;
+    probe->goal = 2 * probe->goal + FIRST;
+    uint32_t width = codebook->width, rank = probe->goal / STRIDE;
     float to = rank < probe->sampled ? sample_at(probe, rank) : INFINITY;
     struct mn_probe_place *fresh = probe->heap + probe->heap_count;
     uint32_t n = choose(probe, probe->refined_to, to, probe->chosen);
@@ -228,9 +261,8 @@ static void refine(struct mn_probe *probe, uint32_t wanted)
 
 bool mn_probe_take(struct mn_probe *probe, struct mn_probe_place *place)
 {
-    uint32_t clusters = probe->codebook->clusters;
-    while (probe->refined < clusters && probe->taken + probe->taken / 2 + SPARE > probe->refined)
-        refine(probe, probe->refined_to > -INFINITY ? 2 * probe->refined + FIRST : FIRST);
+    while (probe->refined < probe->wanted_count && probe->taken + probe->taken / 2 + SPARE > probe->refined)
+        refine(probe);
     if (probe->heap_count == 0)
         return false;
     *place = probe->heap[0];

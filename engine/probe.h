@@ -28,10 +28,13 @@ struct mn_probe {
     float base;   /* what the gap of any cluster has in it: 0, or -<mean, q> under inner product */
     float norm;   /* |q| in the rotated space: reach under inner product */
     uint32_t taken;
-    bool sorted; /* mn_probe_sort was called */
+    bool sorted;      /* mn_probe_sort was called */
+    uint64_t *wanted; /* mn_rowset_words(clusters): those that are taken, when not `all` are */
+    bool all;
+    uint32_t wanted_count;
 
     struct mn_probe_place *heap; /* refined, not taken; the next one on top */
-    uint32_t heap_count, refined;
+    uint32_t heap_count, refined, goal;
     float *estimates; /* [clusters]: order by 1-bit codes */
     float refined_to; /* those with an estimate below it are refined */
     float *sample;    /* every so many-th estimate, in any order */
@@ -53,12 +56,18 @@ void mn_probe_free(struct mn_probe *probe);
 /* Takes a query: dim floats times scale. Gaps and reaches of a flat inverted file are known then. */
 void mn_probe_begin(struct mn_probe *probe, const struct mn_kernels *kernels, const float *embedding, float scale);
 
+/* Leaves out all clusters but those of `wanted`, which the caller fills: between mn_probe_begin and mn_probe_sort. */
+void mn_probe_want_some(struct mn_probe *probe);
 /* Sorts the clusters roughly: before mn_probe_take or mn_probe_gap, once a query. */
 void mn_probe_sort(struct mn_probe *probe);
 /* Takes the next cluster; false when there are no more. */
 bool mn_probe_take(struct mn_probe *probe, struct mn_probe_place *place);
-/* The gap of any cluster, taken or not. */
+/* The gap of any cluster, taken or not; whether it was worked out already. */
 float mn_probe_gap(struct mn_probe *probe, uint32_t cluster);
+static inline bool mn_probe_knows(const struct mn_probe *probe, uint32_t cluster)
+{
+    return probe->gaps[cluster] == probe->gaps[cluster];
+}
 
 /* reach of engine/ivf.h for a gap. */
 float mn_probe_reach(const struct mn_probe *probe, float gap);

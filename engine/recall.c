@@ -89,7 +89,7 @@ enum mn_status mn_recall_search(struct mn_search *search, const struct mn_snapsh
         return MN_FAIL(MN_BAD_REQUEST, "rank needs the metric cosine; this store's is %s",
                        mn_metric_word(search->metric));
     search->exact = true;
-    search->scanned = search->spared = search->damaged = 0;
+    search->scanned = search->steps = search->spared = search->damaged = 0;
     search->coarse_ns = search->scan_ns = search->rerank_ns = 0;
     MN_TRY(reserve_hits(search, query->k));
     MN_TRY(take_embedding(&r));

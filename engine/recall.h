@@ -41,6 +41,7 @@ struct mn_search {
                                         tuning say it */
     bool exact;                      /* of the last search: every visible row that matches was compared */
     uint64_t scanned;                /* rows whose codes or embeddings were compared */
+    uint64_t steps;                  /* clusters taken and blocks of 1-bit codes scanned: what a search costs */
     uint64_t spared;                 /* of an exact search: those of them that codes proved to be out of reach */
     uint64_t damaged;                /* rows skipped because their block failed its checksum */
     uint64_t coarse_ns, scan_ns, rerank_ns;

@@ -7,16 +7,22 @@
  * rows, which are weighed one block later.
  */
 #include "engine/recall_codes_inside.h"
+#include "engine/rowset.h"
 
 #define BLOCKS_AHEAD 8u
-#define SOON         0.6 /* strain left when the embeddings of the best are asked for */
+#define SOON         0.6   /* strain left when the embeddings of the best are asked for */
+#define SHARE        0.75f /* of a cluster's weight that goes by its selected rows: see add_rank */
+#define FOLLOW_MAX   1     /* so few selected rows of a block are weighed without a look at their 1-bit codes */
 
 /* A block to be scanned, as the query stands to its cluster. */
 struct planned {
     const uint8_t *block;
-    uint32_t source, first_slot; /* slot of lane 0 */
-    uint32_t rows;
-    uint32_t rank; /* of its cluster, from 0 */
+    uint32_t source;
+    uint32_t slot;     /* of lane 0 of a block that a cluster has to itself; MN_NONE: clusters share it */
+    uint32_t shared;   /* then: its number among those, */
+    uint32_t cluster;  /* and whose rest is due */
+    uint32_t selected; /* lanes whose rows may match */
+    float rank;        /* of its cluster among those with blocks to scan, from 0 */
     float gap, reach;
     const struct mn_probe_place *opens; /* the cluster, when it is the first block of one */
 };
@@ -26,71 +32,131 @@ struct plan {
     struct mn_recall_codes *codes;
     struct mn_probe *probe;
     struct mn_probe_place taken[BLOCKS_AHEAD + 2]; /* the last clusters: a ring */
-    uint32_t at, source, block, end;               /* what is being unrolled: a cluster in it, a source, its blocks */
+    uint32_t at, source, block, end, rest;         /* what is being unrolled: a cluster in it, a source, its blocks */
     bool opening;                                  /* no block of the cluster came yet */
+    float rank;                                    /* clusters opened so far; see add_rank */
     struct planned line[BLOCKS_AHEAD];             /* a ring */
     uint32_t first, count;
 };
 
+/* ---- which lanes ---- */
+
+static const uint32_t *homes_of(const struct mn_ivf *ivf, uint32_t shared)
+{
+    return ivf->homes + (size_t)shared * MN_IVF_LANES;
+}
+
 /* ---- one block ---- */
 
-/* The lanes whose rows are selected. */
-static uint32_t selected_lanes(const struct mn_recall_source *s, const struct mn_ivf_lanes *lanes, uint32_t of)
+static void spread(float value, float lanes[MN_IVF_LANES])
 {
-    uint32_t left = of, kept = 0;
-    if (s->whole)
-        return of;
-    for (; left; left &= left - 1) {
-        uint32_t lane = (uint32_t)__builtin_ctz(left);
-        kept |= (uint32_t)mn_selection_holds(&s->selection, lanes->row[lane]) << lane;
+    for (uint32_t i = 0; i < MN_IVF_LANES; i++)
+        lanes[i] = value;
+}
+
+/* A block that a cluster has to itself. */
+static void place_lanes(struct mn_recall_codes *c, const struct planned *at)
+{
+    spread(at->gap, c->gaps);
+    spread(at->reach, c->reaches);
+    for (uint32_t i = 0; i < MN_IVF_LANES; i++)
+        c->slots[i] = at->slot + i;
+}
+
+/* A shared block. Selects the rest of the cluster that is due, and what else is in it of clusters whose gaps are known
+ * already, because they are near, too, and have not been looked at: to find out a gap costs more than to scan the block
+ * once more when its turn comes. Lanes of the others keep what is there. */
+static void place_shared_lanes(struct mn_recall_codes *c, struct planned *at)
+{
+    struct mn_recall_source *s = &c->sources[at->source];
+    const struct mn_ivf *ivf = s->ivf;
+    const uint32_t *homes = homes_of(ivf, at->shared);
+    at->selected = 0;
+    for (uint32_t lane = 0, end; lane < MN_IVF_LANES && homes[lane] != MN_NONE; lane = end) {
+        uint32_t home = homes[lane], count = mn_ivf_rest_rows(ivf, home), slot = mn_ivf_rest_slot(ivf, home);
+        end = lane + count;
+        if (mn_rowset_has(s->seen, home) || (home != at->cluster && !mn_probe_knows(s->probe, home)))
+            continue;
+        s->seen[home / 64] |= UINT64_C(1) << home % 64;
+        float gap = mn_probe_gap(s->probe, home), reach = c->rule.epsilon * mn_probe_reach(s->probe, gap);
+        for (uint32_t i = lane; i < end; i++) {
+            c->gaps[i] = gap;
+            c->reaches[i] = reach;
+            c->slots[i] = slot + (i - lane);
+        }
+        at->selected |= mn_recall_select_slots(s, slot, count) << lane;
     }
-    return kept;
 }
 
-/* Whether a block can hold a selected row: rows rise within a cluster. */
-static bool in_range(const struct mn_recall_source *s, const struct mn_ivf_lanes *lanes)
-{
-    uint32_t last = lanes->row[MN_IVF_LANES - 1]; /* MN_NONE in the last block: no bound */
-    return lanes->row[0] < s->selection.end && last >= s->selection.first;
-}
-
-static void wait_for_lanes(struct mn_recall_codes *c, const struct planned *at, const struct mn_ivf_lanes *lanes,
-                           uint32_t below)
+static void wait_for_lanes(struct mn_recall_codes *c, const struct planned *at, uint32_t below)
 {
     for (; below; below &= below - 1) {
         uint32_t lane = (uint32_t)__builtin_ctz(below);
-        struct mn_recall_waiting w = {c->low[lane], at->gap, at->source, at->first_slot + lane, lanes->row[lane]};
-        if (w.row != MN_NONE)
-            mn_recall_weigh_wait(c, w);
+        mn_recall_weigh_wait(c, (struct mn_recall_waiting){c->low[lane], c->gaps[lane], at->source, c->slots[lane]});
     }
+}
+
+static void ask_for_lanes(const struct mn_recall_codes *c, const struct planned *at)
+{
+    for (uint32_t left = at->slot != MN_NONE ? at->selected : 0; left; left &= left - 1) {
+        struct mn_recall_waiting w = {0, 0, at->source, at->slot + (uint32_t)__builtin_ctz(left)};
+        mn_recall_weigh_ask_for_codes(c, &w);
+    }
+}
+
+/* Whether scanning costs more than what it may spare. */
+static bool few(const struct mn_recall_source *s, const struct planned *at)
+{
+    return !s->whole && s->selection.kind != MN_SELECTION_TEST && __builtin_popcount(at->selected) <= FOLLOW_MAX;
+}
+
+static void ask_for_block(const struct mn_recall_source *s, const uint8_t *block)
+{
+    for (uint32_t i = 0; block && i < mn_ivf_block_bytes(s->ivf->codebook->width); i += MN_LINE)
+        __builtin_prefetch(block + i, 0, 2);
 }
 
 /* Scans a block, and weighs the rows of earlier ones, whose codes have come meanwhile. ahead: a block that will be
  * scanned soon, or NULL. */
-static void scan_block(struct mn_recall_codes *c, const struct planned *at, const uint8_t *ahead)
+static void scan_block(struct mn_recall_codes *c, struct planned *at, const uint8_t *ahead)
 {
     const struct mn_recall_source *s = &c->sources[at->source];
-    const struct mn_kernels *kernels = s->probe->kernels;
-    uint32_t width = s->ivf->codebook->width, before = c->waiting_end;
-    const struct mn_ivf_lanes *lanes = mn_ivf_lanes(at->block, width);
-    uint32_t wanted = UINT32_MAX;
-    if (!s->whole) {
-        if (!in_range(s, lanes))
-            return;
-        if (s->sparse && (wanted = selected_lanes(s, lanes, UINT32_MAX)) == 0)
-            return;
+    uint32_t before = c->waiting_end;
+    if (at->slot == MN_NONE)
+        place_shared_lanes(c, at);
+    else
+        place_lanes(c, at);
+    if (at->selected == 0) {
+        ask_for_block(s, ahead);
+        return;
     }
-    c->recall->search->scanned += at->rows;
-    uint32_t below = kernels->scan_ahead(&s->probe->scan, at->block, ahead, at->gap, at->reach, c->limit, c->low);
-    if (below != 0) {
-        below = s->sparse ? below & wanted : selected_lanes(s, lanes, below);
-        wait_for_lanes(c, at, lanes, below);
+    c->recall->search->scanned += (uint32_t)__builtin_popcount(at->selected);
+    if (few(s, at)) {
+        spread(-INFINITY, c->low);
+        ask_for_block(s, ahead);
+        wait_for_lanes(c, at, at->selected);
+    } else {
+        const struct mn_kernels *kernels = s->probe->kernels;
+        c->recall->search->steps++;
+        uint32_t below = kernels->scan_ahead(&s->probe->scan, at->block, ahead, c->gaps, c->reaches, c->limit, c->low);
+        wait_for_lanes(c, at, below & at->selected);
     }
     if (c->limit < INFINITY && before > c->waiting_first)
         mn_recall_weigh_until(c, before < c->waiting_end ? before : c->waiting_end);
 }
 
 /* ---- the blocks of the nearest clusters ---- */
+
+/* A source's next cluster: its own blocks, and the shared one with its rest, unless that was planned already. */
+static bool enter(struct plan *plan, const struct mn_recall_source *s, uint32_t cluster)
+{
+    const struct mn_ivf *ivf = s->ivf;
+    bool rest = ivf->rest[cluster] != MN_NONE && !mn_rowset_has(s->seen, cluster);
+    plan->block = ivf->first_block[cluster];
+    plan->end = ivf->first_block[cluster + 1];
+    plan->rest = rest ? ivf->rest[cluster] / MN_IVF_LANES : MN_NONE;
+    return plan->block < plan->end || rest;
+}
 
 /* Goes on to the next source that has blocks of the cluster, or to the next cluster. */
 static bool unroll(struct plan *plan)
@@ -99,11 +165,8 @@ static bool unroll(struct plan *plan)
     for (;;) {
         while (++plan->source < c->source_count) {
             const struct mn_recall_source *s = &c->sources[plan->source];
-            if (s->probe != plan->probe || s->way != MN_RECALL_BY_CLUSTERS)
-                continue;
-            plan->block = s->ivf->first_block[plan->taken[plan->at].cluster];
-            plan->end = s->ivf->first_block[plan->taken[plan->at].cluster + 1];
-            if (plan->block < plan->end)
+            if (s->probe == plan->probe && s->way == MN_RECALL_BY_CLUSTERS &&
+                enter(plan, s, plan->taken[plan->at].cluster))
                 return true;
         }
         uint32_t at = (plan->at + !plan->opening) % MN_ARRAY_LEN(plan->taken);
@@ -115,40 +178,64 @@ static bool unroll(struct plan *plan)
     }
 }
 
+/* The next block of the source being unrolled; false when none of its rows is selected. */
+static bool plan_block(struct plan *plan, struct planned *next)
+{
+    const struct mn_recall_source *s = &plan->codes->sources[plan->source];
+    const struct mn_ivf *ivf = s->ivf;
+    const struct mn_probe_place *taken = &plan->taken[plan->at];
+    uint32_t block;
+    next->source = plan->source;
+    if (plan->block < plan->end) {
+        block = plan->block++;
+        next->slot = ivf->first_slot[taken->cluster] + (block - ivf->first_block[taken->cluster]) * MN_IVF_LANES;
+        next->selected = mn_recall_select_slots(s, next->slot, MN_IVF_LANES);
+    } else {
+        block = plan->rest;
+        next->slot = MN_NONE;
+        next->shared = block - ivf->first_block[ivf->clusters];
+        next->cluster = taken->cluster;
+        /* What else is in it is found out when it is scanned: what tells has not come from memory yet. */
+        next->selected =
+            mn_recall_select_slots(s, mn_ivf_rest_slot(ivf, taken->cluster), mn_ivf_rest_rows(ivf, taken->cluster));
+        __builtin_prefetch(homes_of(ivf, next->shared));
+        __builtin_prefetch(homes_of(ivf, next->shared) + 16);
+        plan->rest = MN_NONE;
+    }
+    next->block = ivf->blocks + (size_t)block * mn_ivf_block_bytes(ivf->codebook->width);
+    next->gap = taken->gap;
+    next->reach = plan->codes->rule.epsilon * mn_probe_reach(plan->probe, taken->gap);
+    return next->selected != 0;
+}
+
+/* How many clusters were opened is what the rule goes by. Under a filter a cluster counts by its selected rows, against
+ * those of clusters in which most selected rows are: so those at the border of what matches, with a row or two, do not
+ * use up what is meant for the others. By rows alone rows far from the query are found better than asked for. */
+static void add_rank(struct plan *plan, const struct planned *next)
+{
+    const struct mn_recall_source *s = &plan->codes->sources[next->source];
+    if (s->together > 0)
+        plan->rank += SHARE * (float)__builtin_popcount(next->selected) / s->together + (1 - SHARE) * plan->opening;
+    else
+        plan->rank += plan->opening;
+}
+
 /* Keeps the line full; returns the block that came into it last, or NULL. */
 static const struct planned *refill(struct plan *plan)
 {
     const struct planned *last = NULL;
-    const struct mn_recall_codes *c = plan->codes;
-    while (plan->count < BLOCKS_AHEAD && (plan->block < plan->end || unroll(plan))) {
-        const struct mn_recall_source *s = &c->sources[plan->source];
-        const struct mn_ivf *ivf = s->ivf;
-        const struct mn_probe_place *taken = &plan->taken[plan->at];
-        uint32_t slot =
-            ivf->first_slot[taken->cluster] + (plan->block - ivf->first_block[taken->cluster]) * MN_IVF_LANES;
-        uint32_t left = ivf->first_slot[taken->cluster + 1] - slot;
-        struct planned *next = &plan->line[(plan->first + plan->count++) % BLOCKS_AHEAD];
-        *next =
-            (struct planned){.block = ivf->blocks + (size_t)plan->block++ * mn_ivf_block_bytes(ivf->codebook->width),
-                             .source = plan->source,
-                             .first_slot = slot,
-                             .rows = left < MN_IVF_LANES ? left : MN_IVF_LANES,
-                             .rank = plan->probe->taken - 1,
-                             .gap = taken->gap,
-                             .reach = c->rule.epsilon * mn_probe_reach(plan->probe, taken->gap),
-                             .opens = plan->opening ? taken : NULL};
+    while (plan->count < BLOCKS_AHEAD && (plan->block < plan->end || plan->rest != MN_NONE || unroll(plan))) {
+        struct planned *next = &plan->line[(plan->first + plan->count) % BLOCKS_AHEAD];
+        if (!plan_block(plan, next))
+            continue;
+        next->opens = plan->opening ? &plan->taken[plan->at] : NULL;
+        next->rank = plan->rank;
+        add_rank(plan, next);
         plan->opening = false;
+        plan->count++;
         last = next;
     }
     return last;
-}
-
-static void ask_for_block(const struct mn_recall_codes *c, const struct planned *at)
-{
-    const struct mn_recall_source *s = &c->sources[at->source];
-    uint32_t width = s->ivf->codebook->width;
-    for (uint32_t i = s->sparse ? 4 * width : 0; i < mn_ivf_block_bytes(width); i += MN_LINE)
-        __builtin_prefetch(at->block + i, 0, 2);
 }
 
 /* Before the first block of a cluster: false when the search may end. Shortly before that the embeddings of the best
@@ -159,17 +246,17 @@ static bool goes_on(struct mn_recall_codes *c, const struct mn_probe *probe, con
         mn_recall_weigh_rest(c);
     if (c->limit == INFINITY)
         return true;
-    double strain = mn_probe_strain(probe, (double)c->rule.nearness, at->rank, at->opens, c->limit);
+    double strain = mn_probe_strain(probe, (double)c->rule.nearness, (uint32_t)at->rank, at->opens, c->limit);
     c->ending |= strain > (double)c->rule.stop - SOON;
     return !(strain > (double)c->rule.stop);
 }
 
 void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *probe)
 {
-    struct plan plan = {.codes = c, .probe = probe, .source = c->source_count};
+    struct plan plan = {.codes = c, .probe = probe, .source = c->source_count, .rest = MN_NONE};
     refill(&plan);
     for (uint32_t i = 0; i < plan.count; i++)
-        ask_for_block(c, &plan.line[i]);
+        ask_for_block(&c->sources[plan.line[i].source], plan.line[i].block);
     while (plan.count > 0) {
         struct planned at = plan.line[plan.first];
         if (at.opens && !goes_on(c, probe, &at))
@@ -177,13 +264,14 @@ void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *
         plan.first = (plan.first + 1) % BLOCKS_AHEAD;
         plan.count--;
         const struct planned *next = refill(&plan);
-        bool sparse = next && c->sources[next->source].sparse;
-        if (sparse)
-            ask_for_block(c, next);
         if (c->ending && c->asked < c->best.count)
             mn_recall_weigh_ask_for_row(c, &c->best.heap[c->asked++]);
-        scan_block(c, &at, next && !sparse ? next->block : NULL);
+        bool followed = next && few(&c->sources[next->source], next);
+        if (followed)
+            ask_for_lanes(c, next);
+        scan_block(c, &at, next && !followed ? next->block : NULL);
     }
+    c->recall->search->steps += probe->taken;
     mn_recall_weigh_rest(c);
 }
 
@@ -198,11 +286,11 @@ void mn_recall_blocks_scan_flat(struct mn_recall_codes *c, uint32_t source)
                          .source = source,
                          .gap = s->probe->origin,
                          .reach = c->rule.epsilon * mn_probe_reach(s->probe, s->probe->origin)};
-    for (uint32_t b = 0; b < ivf->first_block[1]; b++) {
-        at.rows = ivf->rows - at.first_slot < MN_IVF_LANES ? ivf->rows - at.first_slot : MN_IVF_LANES;
-        scan_block(c, &at, NULL); /* one behind the other: the hardware sees them coming */
-        at.block += bytes;
-        at.first_slot += MN_IVF_LANES;
+    for (; at.slot < ivf->rows; at.slot += MN_IVF_LANES, at.block += bytes) {
+        uint32_t rows = ivf->rows - at.slot < MN_IVF_LANES ? ivf->rows - at.slot : MN_IVF_LANES;
+        at.selected = mn_recall_select_slots(s, at.slot, rows);
+        if (at.selected != 0)
+            scan_block(c, &at, NULL); /* one behind the other: the hardware sees them coming */
     }
     mn_recall_weigh_rest(c);
 }

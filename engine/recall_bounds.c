@@ -220,14 +220,14 @@ static void wait_for(struct mn_recall_bounds *b, const struct source *s, float l
 
 /* ---- walking clusters ---- */
 
-/* The lanes of a block whose rows are selected, of the first `count`. */
-static uint32_t selected_lanes(const struct source *s, const struct mn_ivf_lanes *lanes, uint32_t count)
+/* Of up to 32 slots those whose rows are selected. */
+static uint32_t selected_slots(const struct source *s, uint32_t first, uint32_t count)
 {
     uint32_t selected = 0;
     if (s->whole)
         return UINT32_MAX >> (MN_IVF_LANES - count);
-    for (uint32_t lane = 0; lane < count; lane++)
-        selected |= (uint32_t)mn_selection_holds(&s->selection, lanes->row[lane]) << lane;
+    for (uint32_t i = 0; i < count; i++)
+        selected |= (uint32_t)mn_selection_holds(&s->selection, mn_ivf_row(s->ivf, first + i)) << i;
     return selected;
 }
 
@@ -257,26 +257,25 @@ static inline void ask_ahead(const struct walk *walk, uint32_t slot)
         ask_for_codes(walk->source->ivf, slot);
 }
 
-/* Up to 32 slots of one block. Of some rows among many, codes are asked for as soon as it is known of which. */
-static void walk_block(struct mn_recall_bounds *b, const struct walk *walk, const struct mn_ivf_lanes *lanes,
-                       uint32_t first)
+/* Up to 32 slots. Of some rows among many, codes are asked for as soon as it is known of which. */
+static void walk_slots(struct mn_recall_bounds *b, const struct walk *walk, uint32_t first)
 {
     const struct source *s = walk->source;
     struct mn_search *search = b->recall->search;
     uint32_t count = walk->end - first < MN_IVF_LANES ? walk->end - first : MN_IVF_LANES;
-    uint32_t selected = selected_lanes(s, lanes, count);
+    uint32_t selected = selected_slots(s, first, count);
     for (uint32_t left = s->whole ? 0 : selected; left; left &= left - 1)
         ask_for_codes(s->ivf, first + (uint32_t)__builtin_ctz(left));
     for (uint32_t left = selected; left; left &= left - 1) {
-        uint32_t lane = (uint32_t)__builtin_ctz(left);
+        uint32_t slot = first + (uint32_t)__builtin_ctz(left);
         if (s->whole)
-            ask_ahead(walk, first + lane);
-        float low = lowest(s, walk->at, first + lane);
+            ask_ahead(walk, slot);
+        float low = lowest(s, walk->at, slot);
         if (low > b->limit) {
             search->scanned++;
             search->spared++;
         } else {
-            wait_for(b, s, low, lanes->row[lane]);
+            wait_for(b, s, low, mn_ivf_row(s->ivf, slot));
         }
     }
 }
@@ -286,15 +285,13 @@ static void walk_cluster(struct mn_recall_bounds *b, const struct source *s, con
                          const struct place *next)
 {
     const struct mn_ivf *ivf = s->ivf;
-    uint32_t width = ivf->codebook->width, bytes = mn_ivf_block_bytes(width);
     struct walk walk = {s, at, ivf->first_slot[at->cluster], ivf->first_slot[at->cluster + 1], 0, 0};
-    const uint8_t *block = ivf->blocks + (size_t)ivf->first_block[at->cluster] * bytes;
     if (next) {
         walk.next = ivf->first_slot[next->cluster];
         walk.next_end = ivf->first_slot[next->cluster + 1];
     }
-    for (uint32_t blocks = ivf->first_block[at->cluster + 1] - ivf->first_block[at->cluster], i = 0; i < blocks; i++)
-        walk_block(b, &walk, mn_ivf_lanes(block + (size_t)i * bytes, width), walk.first + i * MN_IVF_LANES);
+    for (uint32_t slot = walk.first; slot < walk.end; slot += MN_IVF_LANES)
+        walk_slots(b, &walk, slot);
     compare_all(b, s);
 }
 

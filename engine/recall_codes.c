@@ -30,6 +30,7 @@ void mn_recall_codes_free(struct mn_recall_codes *c)
         mn_matcher_free(&c->sources[i].matcher);
         mn_selector_free(&c->sources[i].selector);
         free(c->sources[i].words);
+        free(c->sources[i].seen);
     }
     for (uint32_t i = 0; i < MN_RECALL_PROBES; i++)
         mn_probe_free(&c->probes[i]);
@@ -122,11 +123,6 @@ static bool begin_probes(struct mn_recall_codes *c)
         if (!(c->probes[i].norm < QUERY_MAX))
             return false;
     }
-    for (uint32_t i = 0; i < c->source_count; i++) {
-        const struct mn_recall_source *s = &c->sources[i];
-        if (s->selection.kind != MN_SELECTION_NONE && !mn_ivf_flat(s->ivf) && !s->probe->sorted)
-            mn_probe_sort(s->probe);
-    }
     return true;
 }
 
@@ -184,10 +180,10 @@ static void compare_few(struct mn_recall_codes *c, uint64_t begin)
     c->recall->search->scan_ns = mn_clock_ns() - begin;
 }
 
-static enum mn_status search_codes(struct mn_recall_codes *c, uint64_t begin, uint64_t coded)
+static enum mn_status search_codes(struct mn_recall_codes *c, uint64_t begin)
 {
     struct mn_search *search = c->recall->search;
-    MN_TRY(mn_recall_select_ways(c, coded));
+    MN_TRY(mn_recall_select_ways(c));
     MN_TRY(mn_recall_weigh_reserve(c, c->recall->query->k));
     scan_uncoded(c);
     search->exact = false;
@@ -233,5 +229,5 @@ enum mn_status mn_recall_through_codes(struct mn_recall *r, bool *done)
     *done = few || begin_probes(c);
     if (few)
         compare_few(c, begin);
-    return few || !*done ? MN_OK : search_codes(c, begin, coded);
+    return few || !*done ? MN_OK : search_codes(c, begin);
 }

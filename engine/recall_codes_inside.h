@@ -28,16 +28,19 @@ struct mn_recall_source {
     const struct mn_ivf *ivf;
     struct mn_probe *probe;
     struct mn_selection selection;
-    bool whole;  /* every row matches */
-    bool sparse; /* ask the selection before a block is scanned */
+    bool whole; /* every row matches */
     enum mn_recall_way way;
     bool ask_born, ask_died, ask_expires;
     uint32_t excluded; /* number of the space of the memory that is left out, or MN_NONE */
     /* Kept from search to search. */
     struct mn_matcher matcher;
     struct mn_selector selector;
-    uint64_t *words; /* a list as a set */
-    uint32_t words_max;
+    float together;        /* selected rows in the cluster of a selected row, on average */
+    const uint64_t *marks; /* of the selected rows their slots, as a set; NULL: the selection says it of rows */
+    uint64_t *words;       /* that set */
+    uint64_t words_max;
+    uint64_t *seen; /* clusters whose rest was scanned: mn_rowset_words(clusters) */
+    uint64_t seen_max;
 };
 
 /* A row that was weighed. key: its distance; under rank the distance at which a row of its score would lie if its
@@ -58,7 +61,7 @@ struct mn_recall_candidates {
 struct mn_recall_waiting {
     float low; /* lower bound of its distance; -INFINITY when its 1-bit codes were not scanned */
     float gap; /* between the query and its cluster */
-    uint32_t source, slot, row;
+    uint32_t source, slot;
 };
 
 /* Scratch of one caller's searches, one after the other. Begins as zeros. */
@@ -76,15 +79,21 @@ struct mn_recall_codes {
     float limit;    /* what is not below it cannot enter */
     bool ending;    /* the clusters are near their end: the embeddings of the best are asked for */
     uint32_t asked; /* of the best: embeddings that were asked for */
-    _Alignas(MN_LINE) float low[MN_IVF_LANES]; /* of the block being scanned */
+    /* Of the block being scanned. */
+    _Alignas(MN_LINE) float low[MN_IVF_LANES];
+    float gaps[MN_IVF_LANES], reaches[MN_IVF_LANES];
+    uint32_t slots[MN_IVF_LANES];
 };
 
 /* ---- recall_select.c ---- */
 
+/* Bit i: whether the row at slot first + i is selected, of 1 to 32 slots. */
+uint32_t mn_recall_select_slots(const struct mn_recall_source *s, uint32_t first, uint32_t count);
 /* Finds the matching rows of each source; *rows: how many would be looked at if all were followed one by one. */
 enum mn_status mn_recall_select_rows(struct mn_recall_codes *c, uint64_t *rows) MN_MUST_USE;
-/* Chooses the way through each source, once its rows are selected. coded: rows of all sources. */
-enum mn_status mn_recall_select_ways(struct mn_recall_codes *c, uint64_t coded) MN_MUST_USE;
+/* Chooses the way through each source, once its rows are selected, and sorts the clusters of each codebook: those with
+ * a selected row in them, as far as that is known. */
+enum mn_status mn_recall_select_ways(struct mn_recall_codes *c) MN_MUST_USE;
 /* Weighs the selected rows of a source one by one, without a look at their 1-bit codes. */
 void mn_recall_select_follow(struct mn_recall_codes *c, uint32_t source);
 /* Compares the selected rows of a source at once. */
@@ -122,6 +131,8 @@ static inline void mn_recall_weigh_ask_for_codes(const struct mn_recall_codes *c
     for (uint32_t i = 0; i < width; i += MN_LINE)
         __builtin_prefetch(codes + i);
     __builtin_prefetch(&ivf->fine[w->slot]);
+    if (ivf->order)
+        __builtin_prefetch(&ivf->order[w->slot]);
 }
 
 /* Has a row wait; here, because it is called for every row that passes a scan. While nothing keeps rows out its codes

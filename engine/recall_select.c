@@ -7,18 +7,19 @@
 #include <stdlib.h>
 
 #include "engine/recall_codes_inside.h"
+#include "engine/rowset.h"
 
 #define LIST_AHEAD 16u
-#define SPARSE     (1.0 / 16) /* a set of rows below this density is asked before a block is scanned */
 
-/* The two costs that choose_way compares, in rows scanned by 1-bit codes. LIST_COST stands for a row that is followed:
- * its slot and its 8-bit codes, which lie anywhere in memory. By the clock it costs more than this (among 100,000 rows
- * following 1,000 takes about as long in the 99th percentile as probing, and twice as long in the median): it is low
- * because following finds the best whatever the query's place among the rows that match, where probing goes by the
- * query's neighbours, which may not match (bench_recall_filters, "other" and "far"). PROBE_ROWS * sqrt(rows) stands for
- * what a search scans of a store of so many rows before it stops. */
-#define LIST_COST  4.0
-#define PROBE_ROWS 8.0
+/* Of few rows that match each is followed, wherever it lies. Of some more their slots are marked, and the clusters with
+ * marks in them are looked into, the nearest first, as long as the rule says: a mark costs a thirtieth of following.
+ * Where they are many a block is asked for them when its cluster is due. (bench_recall_filters shows what it is worth.)
+ */
+#define FOLLOW_MAX   96u
+#define MARK_MAX     MN_SELECTION_LIST_MAX /* lists are marked: nothing else tells of a slot */
+#define MARK_FAR_MAX 65536u
+
+#define SAMPLE 32u /* selected rows looked at to find out how close together they are */
 
 /* ---- selecting ---- */
 
@@ -71,50 +72,6 @@ enum mn_status mn_recall_select_rows(struct mn_recall_codes *c, uint64_t *rows)
 
 /* ---- the way ---- */
 
-static enum mn_status list_to_bits(struct mn_recall_source *s)
-{
-    uint32_t words = (s->rows_of->rows + 63) / 64;
-    if (words > s->words_max) {
-        uint64_t *words_now = realloc(s->words, words * sizeof *words_now);
-        if (!words_now)
-            return MN_FAIL(MN_INTERNAL, "out of memory for a selection of %u rows", s->rows_of->rows);
-        s->words = words_now;
-        s->words_max = words;
-    }
-    memset(s->words, 0, words * sizeof *s->words);
-    for (uint32_t i = 0; i < s->selection.count; i++)
-        s->words[s->selection.rows[i] / 64] |= UINT64_C(1) << s->selection.rows[i] % 64;
-    s->selection.kind = MN_SELECTION_BITS;
-    s->selection.bits = s->words;
-    return MN_OK;
-}
-
-/* Following a list costs as much for each row wherever it is; probing scans the more rows the rarer the selected ones
- * are, about as the fourth root. */
-static enum mn_status choose_way(struct mn_recall_source *s, uint64_t coded)
-{
-    double rows = listed_rows(s), share = (double)s->selection.count / (double)s->ivf->rows;
-    double probing = PROBE_ROWS * sqrt((double)coded) * ((double)s->ivf->rows / (double)coded);
-    s->way = mn_ivf_flat(s->ivf) ? MN_RECALL_BY_FLAT : MN_RECALL_BY_CLUSTERS;
-    s->sparse = s->selection.kind == MN_SELECTION_BITS && share < SPARSE;
-    if (s->whole)
-        return MN_OK;
-    if (s->selection.kind == MN_SELECTION_NONE || rows * LIST_COST * sqrt(sqrt(share)) < probing)
-        s->way = MN_RECALL_BY_LIST;
-    else if (s->selection.kind == MN_SELECTION_LIST)
-        MN_TRY(list_to_bits(s));
-    return MN_OK;
-}
-
-enum mn_status mn_recall_select_ways(struct mn_recall_codes *c, uint64_t coded)
-{
-    for (uint32_t i = 0; i < c->source_count; i++)
-        MN_TRY(choose_way(&c->sources[i], coded));
-    return MN_OK;
-}
-
-/* ---- following rows ---- */
-
 /* The selected rows of a source, some at a time. */
 struct walk {
     const struct mn_recall_source *source;
@@ -143,6 +100,140 @@ static uint32_t next_selected(struct walk *walk, uint32_t *rows, uint32_t max)
     return n;
 }
 
+uint32_t mn_recall_select_slots(const struct mn_recall_source *s, uint32_t first, uint32_t count)
+{
+    const struct mn_selection *selection = &s->selection;
+    const uint32_t *order = s->ivf->order;
+    uint32_t selected = 0;
+    if (s->whole)
+        return UINT32_MAX >> (MN_IVF_LANES - count);
+    if (s->marks)
+        return mn_rowset_slice(s->marks, first, count);
+    if (selection->kind == MN_SELECTION_BITS)
+        return order ? mn_rowset_has_which(selection->bits, order + first, count)
+                     : mn_rowset_slice(selection->bits, first, count);
+    for (uint32_t i = 0; i < count; i++)
+        selected |= (uint32_t)mn_selection_holds(selection, mn_ivf_row(s->ivf, first + i)) << i;
+    return selected;
+}
+
+/* No rest of a cluster was looked at yet. */
+static enum mn_status forget_seen(struct mn_recall_source *s)
+{
+    uint64_t words = mn_rowset_words(s->ivf->clusters);
+    if (words > s->seen_max) {
+        free(s->seen);
+        s->seen = malloc(words * sizeof *s->seen);
+        s->seen_max = s->seen ? words : 0;
+        if (!s->seen)
+            return MN_FAIL(MN_INTERNAL, "out of memory for a set of %u clusters", s->ivf->clusters);
+    }
+    memset(s->seen, 0, words * sizeof *s->seen);
+    return MN_OK;
+}
+
+static enum mn_status mark(struct mn_recall_source *s)
+{
+    uint64_t words = mn_rowset_words(s->ivf->rows) + 1;
+    uint32_t rows[64], count;
+    if (words > s->words_max) {
+        free(s->words);
+        s->words = malloc(words * sizeof *s->words);
+        s->words_max = s->words ? words : 0;
+        if (!s->words)
+            return MN_FAIL(MN_INTERNAL, "out of memory for a selection of %u rows", s->ivf->rows);
+    }
+    memset(s->words, 0, words * sizeof *s->words);
+    struct walk walk = walk_of(s);
+    while ((count = next_selected(&walk, rows, MN_ARRAY_LEN(rows))) > 0) {
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t slot = mn_ivf_slot(s->ivf, rows[i]);
+            s->words[slot / 64] |= UINT64_C(1) << slot % 64;
+        }
+    }
+    s->marks = s->words;
+    return MN_OK;
+}
+
+/* By a few selected rows and the slots around theirs. 0: nothing is known of them, or all are selected. */
+static float rows_together(const struct mn_recall_source *s)
+{
+    const struct mn_selection *selection = &s->selection;
+    struct walk walk = walk_of(s);
+    uint32_t rows = s->ivf->rows, range = selection->kind == MN_SELECTION_LIST ? selection->count : selection->end, row;
+    uint32_t others = 0, asked = 0, begin = walk.next;
+    for (uint32_t i = 0; i < SAMPLE; i++) {
+        walk.next = begin + (uint32_t)((uint64_t)(range - begin) * i / SAMPLE);
+        if (next_selected(&walk, &row, 1) == 0)
+            continue;
+        uint32_t slot = mn_ivf_slot(s->ivf, row), first = slot - slot % MN_IVF_LANES;
+        uint32_t count = rows - first < MN_IVF_LANES ? rows - first : MN_IVF_LANES;
+        others += (uint32_t)__builtin_popcount(mn_recall_select_slots(s, first, count)) - 1;
+        asked += count - 1;
+    }
+    return 1 + (float)others / (float)(asked ? asked : 1) * (float)rows / (float)s->ivf->clusters;
+}
+
+/* Rows that are in few clusters, which would be hard to find one by one. */
+static bool worth_marks(const struct mn_recall_source *s)
+{
+    float even = 1 + (float)s->selection.count / (float)s->ivf->clusters;
+    return !s->marks && s->selection.count <= MARK_FAR_MAX && s->together > 3 * even;
+}
+
+static enum mn_status choose_way(struct mn_recall_source *s)
+{
+    bool exact = s->selection.kind != MN_SELECTION_TEST;
+    s->marks = NULL;
+    s->together = 0;
+    s->way = mn_ivf_flat(s->ivf) ? MN_RECALL_BY_FLAT : MN_RECALL_BY_CLUSTERS;
+    MN_TRY(forget_seen(s));
+    if (s->whole)
+        return MN_OK;
+    if (s->selection.kind == MN_SELECTION_NONE || listed_rows(s) <= FOLLOW_MAX)
+        s->way = MN_RECALL_BY_LIST;
+    if (!exact || s->way == MN_RECALL_BY_LIST)
+        return MN_OK;
+    if (s->selection.count <= MARK_MAX)
+        MN_TRY(mark(s));
+    if (s->way == MN_RECALL_BY_CLUSTERS)
+        s->together = rows_together(s);
+    return worth_marks(s) ? mark(s) : MN_OK;
+}
+
+/* Clusters without a mark are left out, if every source on the codebook has marks. */
+static void want_marked(const struct mn_recall_codes *c, struct mn_probe *probe)
+{
+    for (uint32_t i = 0; i < c->source_count; i++)
+        if (c->sources[i].probe == probe && c->sources[i].way == MN_RECALL_BY_CLUSTERS && !c->sources[i].marks)
+            return;
+    mn_probe_want_some(probe);
+    for (uint32_t i = 0; i < c->source_count; i++) {
+        const struct mn_recall_source *s = &c->sources[i];
+        if (s->probe != probe || s->way != MN_RECALL_BY_CLUSTERS)
+            continue;
+        for (uint32_t cluster = 0; cluster < s->ivf->clusters; cluster++)
+            if (mn_rowset_any(s->marks, s->ivf->first_slot[cluster], s->ivf->first_slot[cluster + 1]))
+                probe->wanted[cluster / 64] |= UINT64_C(1) << cluster % 64;
+    }
+}
+
+enum mn_status mn_recall_select_ways(struct mn_recall_codes *c)
+{
+    for (uint32_t i = 0; i < c->source_count; i++)
+        MN_TRY(choose_way(&c->sources[i]));
+    for (uint32_t i = 0; i < c->source_count; i++) {
+        const struct mn_recall_source *s = &c->sources[i];
+        if (s->selection.kind == MN_SELECTION_NONE || mn_ivf_flat(s->ivf) || s->probe->sorted)
+            continue;
+        want_marked(c, s->probe);
+        mn_probe_sort(s->probe);
+    }
+    return MN_OK;
+}
+
+/* ---- following rows ---- */
+
 static uint32_t cluster_of(const struct mn_ivf *ivf, uint32_t slot)
 {
     uint32_t low = 0, high = ivf->clusters;
@@ -160,9 +251,9 @@ static void follow(struct mn_recall_codes *c, uint32_t source, uint32_t row)
 {
     const struct mn_recall_source *s = &c->sources[source];
     const struct mn_ivf *ivf = s->ivf;
-    uint32_t slot = ivf->slots ? ivf->slots[row] : row;
+    uint32_t slot = mn_ivf_slot(ivf, row);
     float gap = mn_ivf_flat(ivf) ? s->probe->origin : mn_probe_gap(s->probe, cluster_of(ivf, slot));
-    struct mn_recall_waiting w = {-INFINITY, gap, source, slot, row};
+    struct mn_recall_waiting w = {-INFINITY, gap, source, slot};
     mn_recall_weigh_ask_for_codes(c, &w);
     c->waiting[c->waiting_end++] = w;
     if (c->waiting_end == MN_RECALL_WAITING)

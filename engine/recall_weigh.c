@@ -213,27 +213,27 @@ static void weigh(struct mn_recall_codes *c, const struct mn_recall_waiting *w)
 {
     const struct mn_recall_source *s = &c->sources[w->source];
     const struct mn_ivf *ivf = s->ivf;
-    uint32_t width = ivf->codebook->width;
+    uint32_t width = ivf->codebook->width, row = mn_ivf_row(ivf, w->slot);
     if (!(w->low < c->limit))
         return;
     /* What costs more than codes to find out is asked first only while nothing else keeps rows out. */
     bool early = s->selection.kind == MN_SELECTION_TEST && c->limit == INFINITY;
-    if (early && !admitted(c, s, w->row))
+    if (early && !admitted(c, s, row))
         return;
     if (!mn_ivf_intact(ivf, w->slot)) {
-        compare_now(c, s, w->row);
+        compare_now(c, s, row);
         return;
     }
     const struct mn_ivf_fine *fine = &ivf->fine[w->slot];
     int32_t dot = s->probe->kernels->dot8(ivf->codes8 + (size_t)w->slot * width, s->probe->codes, width);
     float distance = mn_ivf_estimate8(fine, &s->probe->fine, dot, w->gap);
     if (!(distance > -0.5f * MN_IVF_FAR)) { /* NaN too */
-        compare_now(c, s, w->row);
+        compare_now(c, s, row);
         return;
     }
-    struct mn_recall_candidate candidate = {key_of(c, s, w->row, distance), w->source, w->row};
+    struct mn_recall_candidate candidate = {key_of(c, s, row, distance), w->source, row};
     bool useful = candidate.key < c->bound && (has_room(c, &c->best, &candidate) || has_room(c, &c->spare, &candidate));
-    if (useful && (early || admitted(c, s, w->row)))
+    if (useful && (early || admitted(c, s, row)))
         keep(c, candidate);
 }
 

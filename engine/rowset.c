@@ -186,6 +186,54 @@ void mn_rowset_at_least(uint64_t *bits, uint64_t words, const float *values, uin
         bits[whole] &= compare_plain(values + 64 * whole, rows % 64, least);
 }
 
+/* ---- asking ---- */
+
+bool mn_rowset_any(const uint64_t *bits, uint64_t first, uint64_t end)
+{
+    if (first >= end)
+        return false;
+    uint64_t low = first / 64, high = (end - 1) / 64;
+    uint64_t head = ~UINT64_C(0) << (first % 64), tail = ~UINT64_C(0) >> (63 - (end - 1) % 64);
+    if (low == high)
+        return (bits[low] & head & tail) != 0;
+    uint64_t any = (bits[low] & head) | (bits[high] & tail);
+    for (uint64_t w = low + 1; w < high; w++)
+        any |= bits[w];
+    return any != 0;
+}
+
+static uint32_t which_portable(const uint64_t *bits, const uint32_t *rows, uint32_t count)
+{
+    uint32_t which = 0;
+    for (uint32_t i = 0; i < count; i++)
+        which |= (uint32_t)mn_rowset_has(bits, rows[i]) << i;
+    return which;
+}
+
+#if defined(__x86_64__)
+/* In words of 32 rows. */
+__attribute__((target("avx512f"))) static uint32_t which_avx512(const uint64_t *bits, const uint32_t *rows)
+{
+    uint32_t which = 0;
+    for (unsigned i = 0; i < 32; i += 16) {
+        __m512i row = _mm512_loadu_si512(rows + i), one = _mm512_set1_epi32(1);
+        __m512i words = _mm512_i32gather_epi32(_mm512_srli_epi32(row, 5), bits, 4);
+        __m512i bit = _mm512_sllv_epi32(one, _mm512_and_si512(row, _mm512_set1_epi32(31)));
+        which |= (uint32_t)_mm512_test_epi32_mask(words, bit) << i;
+    }
+    return which;
+}
+#endif
+
+uint32_t mn_rowset_has_which(const uint64_t *bits, const uint32_t *rows, uint32_t count)
+{
+#if defined(__x86_64__)
+    if (count == 32 && mn_kernels_best() == &mn_kernels_avx512)
+        return which_avx512(bits, rows);
+#endif
+    return which_portable(bits, rows, count);
+}
+
 /* ---- counting and listing ---- */
 
 static uint64_t count_portable(const uint64_t *bits, uint64_t words)

@@ -35,6 +35,19 @@ void mn_rowset_trim(uint64_t *bits, uint64_t words, uint32_t first, uint32_t end
  * read. */
 void mn_rowset_at_least(uint64_t *bits, uint64_t words, const float *values, uint32_t rows, float least);
 
+/* Whether any row of [first, end) is in it. */
+bool mn_rowset_any(const uint64_t *bits, uint64_t first, uint64_t end);
+/* Bit i: whether rows[i] is in it, of `count` <= 32 rows in any order. */
+uint32_t mn_rowset_has_which(const uint64_t *bits, const uint32_t *rows, uint32_t count);
+/* Bit i: whether row first + i is in it, of `count` <= 32 rows; all the words that holds lie in must be there. */
+static inline uint32_t mn_rowset_slice(const uint64_t *bits, uint32_t first, uint32_t count)
+{
+    uint64_t slice = bits[first / 64] >> first % 64;
+    if (first % 64 + count > 64)
+        slice |= bits[first / 64 + 1] << (64 - first % 64);
+    return (uint32_t)(slice & ((UINT64_C(1) << count) - 1));
+}
+
 uint64_t mn_rowset_count(const uint64_t *bits, uint64_t words);
 /* Writes the rows, rising; returns how many. There must be room for all of them. */
 uint32_t mn_rowset_list(const uint64_t *bits, uint64_t words, uint32_t *rows);

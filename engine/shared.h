@@ -79,12 +79,17 @@
     F(156, uint32_t, clusters, , "compactor: of the codebook; 1 = flat, in the order of rows")                         \
     F(160, uint32_t, rows_max, , "compactor: rows that there is room for")                                             \
     F(164, uint32_t, blocks, , "compactor: blocks that there is room for")                                             \
-    F(168, uint64_t, first_block_at, , "compactor: uint32_t[clusters + 1]; 0 in a flat one")                           \
+    F(168, uint32_t, shared, , "compactor: of them at the end, that clusters share; 0 in a flat one")                  \
+    F(172, uint32_t, zero, , "0")                                                                                      \
     F(176, uint64_t, first_slot_at, , "compactor: uint32_t[clusters + 1]; 0 in a flat one")                            \
-    F(184, uint64_t, slots_at, , "compactor: uint32_t[rows_max], row -> slot; 0 in a flat one")                        \
-    F(192, uint64_t, blocks_at, , "compactor: blocks of 32 rows: 1-bit codes and struct mn_ivf_lanes")                 \
-    F(200, uint64_t, codes8_at, , "compactor: uint8_t[rows_max][width], by slot")                                      \
-    F(208, uint64_t, fine_at, , "compactor: struct mn_ivf_fine[rows_max], by slot")                                    \
+    F(184, uint64_t, first_block_at, , "compactor: uint32_t[clusters + 1]; 0 in a flat one")                           \
+    F(192, uint64_t, rest_at, , "compactor: uint32_t[clusters]; 0 in a flat one")                                      \
+    F(200, uint64_t, homes_at, , "compactor: uint32_t[shared][32]; 0 in a flat one")                                   \
+    F(208, uint64_t, slots_at, , "compactor: uint32_t[rows_max], row -> slot; 0 in a flat one")                        \
+    F(216, uint64_t, order_at, , "compactor: uint32_t[rows_max], slot -> row; 0 in a flat one")                        \
+    F(224, uint64_t, blocks_at, , "compactor: blocks of 32 rows: 1-bit codes and struct mn_ivf_lanes")                 \
+    F(232, uint64_t, codes8_at, , "compactor: uint8_t[rows_max][width], by slot")                                      \
+    F(240, uint64_t, fine_at, , "compactor: struct mn_ivf_fine[rows_max], by slot")                                    \
     L(256, _Atomic uint32_t, rows, , "compactor: rows below it are coded for good; store with release")
 
 /* Behind it the header of the inverted file, from 2 MiB on its data (engine/hot.h). */

@@ -33,7 +33,6 @@ struct made {
     uint32_t *cluster;          /* of each row; owned */
     uint32_t *filled;           /* rows in each cluster so far; owned */
     uint32_t assigned, encoded; /* rows */
-    uint32_t *first_block, *first_slot, *slots;
 };
 
 struct chunk {
@@ -320,14 +319,14 @@ static enum mn_status follow_view(struct mn_tail_coder *c)
 /* ---- files ---- */
 
 static enum mn_status make_file(struct mn_tail_coder *c, struct chunk *k, struct made *m, uint32_t clusters,
-                                uint32_t rows_max, uint32_t blocks)
+                                uint32_t rows_max, uint32_t blocks, uint32_t shared)
 {
     char text[96];
     const struct mn_codebook *codebook;
     struct mn_codes_name name = {k->key.instance_gen, k->key.wal_number, c->serial + 1};
     c->serial++; /* given, whatever becomes of the file */
     MN_TRY(mn_codebook_open(&codebook, &c->store, c->codebook->gen));
-    MN_TRY(mn_tail_codes_create(&m->codes, c->instance, &name, codebook, clusters, rows_max, blocks));
+    MN_TRY(mn_tail_codes_create(&m->codes, c->instance, &name, codebook, clusters, rows_max, blocks, shared));
     mn_codes_name_text(text, &name);
     m->fd = openat(c->instance->dir_fd, text, O_RDWR | O_CLOEXEC);
     return m->fd >= 0 ? MN_OK : MN_FAIL_ERRNO("cannot open %s", text);
@@ -401,10 +400,8 @@ static void encode_row(const struct mn_tail_coder *c, const struct chunk *k, con
     uint8_t *base = m->codes.segment.base;
     struct mn_ivf_fine *fine = (struct mn_ivf_fine *)(void *)(base + h->fine_at) + slot;
     uint8_t *codes8 = base + h->codes8_at + (uint64_t)slot * h->width;
-    struct mn_ivf_lanes *lanes = (struct mn_ivf_lanes *)(void *)(block + 4 * (size_t)h->width);
     if (rotate_row(c, k, m->codes.codebook, row, c->rows)) {
         mn_ivf_encode(c->kernels, c->store.metric, h->width, c->rows, centroid, block, lane, codes8, fine);
-        lanes->row[lane] = row;
     } else {
         memset(codes8, 128, h->width);
         *fine = (struct mn_ivf_fine){.add = MN_IVF_FAR};
@@ -461,45 +458,87 @@ static void assign_rows(struct mn_tail_coder *c, const struct chunk *k, struct m
     m->assigned += count;
 }
 
-/* All rows have their cluster: makes the file, its directory and its empty blocks. */
-static enum mn_status lay_clusters_out(struct mn_tail_coder *c, struct chunk *k, struct made *m, uint32_t rows)
+/* The directory of a file by cluster, while it is made. */
+struct directory {
+    uint32_t *first_slot, *first_block; /* [clusters + 1] */
+    uint32_t *rest, *scratch;           /* [clusters] */
+    float *distances;                   /* [clusters] */
+    uint32_t blocks;
+};
+
+static void free_directory(struct directory *d)
 {
-    uint32_t blocks = 0, slots = 0;
-    for (uint32_t i = 0; i < c->codebook->clusters; i++)
-        blocks += (m->filled[i] + MN_IVF_LANES - 1) / MN_IVF_LANES;
-    MN_TRY(make_file(c, k, m, c->codebook->clusters, rows, blocks));
+    free(d->first_slot);
+    free(d->first_block);
+    free(d->rest);
+    free(d->scratch);
+    free(d->distances);
+}
+
+/* From m->filled. */
+static enum mn_status make_directory(const struct mn_tail_coder *c, const struct made *m, struct directory *d)
+{
+    uint32_t clusters = c->codebook->clusters;
+    d->first_slot = calloc(clusters + 1, sizeof *d->first_slot);
+    d->first_block = calloc(clusters + 1, sizeof *d->first_block);
+    d->rest = calloc(clusters, sizeof *d->rest);
+    d->scratch = calloc(clusters, sizeof *d->scratch);
+    d->distances = calloc(clusters, sizeof *d->distances);
+    if (!d->first_slot || !d->first_block || !d->rest || !d->scratch || !d->distances)
+        return MN_FAIL(MN_INTERNAL, "no memory to lay out %u clusters", clusters);
+    for (uint32_t i = 0; i < clusters; i++)
+        d->first_slot[i + 1] = d->first_slot[i] + m->filled[i];
+    d->blocks =
+        mn_ivf_arrange(c->codebook, c->kernels, d->first_slot, d->first_block, d->rest, d->scratch, d->distances);
+    return MN_OK;
+}
+
+/* Makes the file, its directory and its empty blocks. */
+static enum mn_status make_clusters(struct mn_tail_coder *c, struct chunk *k, struct made *m, uint32_t rows,
+                                    const struct directory *d)
+{
+    uint32_t clusters = c->codebook->clusters;
+    MN_TRY(make_file(c, k, m, clusters, rows, d->blocks, d->blocks - d->first_block[clusters]));
     MN_TRY(reserve(m, 0, m->codes.segment.bytes));
     const struct mn_codes *h = m->codes.header;
     uint8_t *base = m->codes.segment.base;
-    m->first_block = (uint32_t *)(void *)(base + h->first_block_at);
-    m->first_slot = (uint32_t *)(void *)(base + h->first_slot_at);
-    m->slots = (uint32_t *)(void *)(base + h->slots_at);
-    blocks = 0;
-    for (uint32_t i = 0; i < h->clusters; i++) {
-        m->first_block[i] = blocks;
-        m->first_slot[i] = slots;
-        blocks += (m->filled[i] + MN_IVF_LANES - 1) / MN_IVF_LANES;
-        slots += m->filled[i];
-        m->filled[i] = 0;
-    }
-    m->first_block[h->clusters] = blocks;
-    m->first_slot[h->clusters] = slots;
-    for (uint32_t b = 0; b < blocks; b++)
+    memcpy(base + h->first_slot_at, d->first_slot, (clusters + UINT64_C(1)) * sizeof *d->first_slot);
+    memcpy(base + h->first_block_at, d->first_block, (clusters + UINT64_C(1)) * sizeof *d->first_block);
+    memcpy(base + h->rest_at, d->rest, clusters * sizeof *d->rest);
+    mn_ivf_fill_homes(clusters, d->first_slot, d->first_block, d->rest, d->blocks,
+                      (uint32_t *)(void *)(base + h->homes_at));
+    for (uint32_t b = 0; b < d->blocks; b++)
         mn_ivf_clear_block(base + h->blocks_at + (uint64_t)b * mn_ivf_block_bytes(h->width), h->width);
     return MN_OK;
+}
+
+/* All rows have their cluster. */
+static enum mn_status lay_clusters_out(struct mn_tail_coder *c, struct chunk *k, struct made *m, uint32_t rows)
+{
+    struct directory d = {0};
+    enum mn_status status = make_directory(c, m, &d);
+    if (status == MN_OK)
+        status = make_clusters(c, k, m, rows, &d);
+    free_directory(&d);
+    memset(m->filled, 0, c->codebook->clusters * sizeof *m->filled);
+    return status;
 }
 
 static void encode_rows(struct mn_tail_coder *c, const struct chunk *k, struct made *m, uint32_t rows)
 {
     const struct mn_codes *h = m->codes.header;
     const struct mn_codebook *codebook = m->codes.codebook;
+    const struct mn_ivf *ivf = &m->codes.ivf;
+    uint8_t *base = m->codes.segment.base;
+    uint32_t *slots = (uint32_t *)(void *)(base + h->slots_at), *order = (uint32_t *)(void *)(base + h->order_at);
     for (uint32_t i = 0; i < CLUSTER_ROWS && m->encoded < rows; i++, m->encoded++) {
-        uint32_t row = m->encoded, cluster = m->cluster[row], at = m->filled[cluster]++;
-        uint64_t block = m->first_block[cluster] + at / MN_IVF_LANES;
-        m->slots[row] = m->first_slot[cluster] + at;
+        uint32_t row = m->encoded, cluster = m->cluster[row];
+        uint32_t slot = ivf->first_slot[cluster] + m->filled[cluster]++, lane = mn_ivf_lane(ivf, cluster, slot);
+        slots[row] = slot;
+        order[slot] = row;
         encode_row(c, k, m, row, codebook->centroids + (size_t)cluster * h->width,
-                   (uint8_t *)m->codes.segment.base + h->blocks_at + block * mn_ivf_block_bytes(h->width),
-                   at % MN_IVF_LANES, m->slots[row]);
+                   base + h->blocks_at + (uint64_t)(lane / MN_IVF_LANES) * mn_ivf_block_bytes(h->width),
+                   lane % MN_IVF_LANES, slot);
     }
 }
 
@@ -564,7 +603,7 @@ static enum mn_status code_chunk(struct mn_tail_coder *c, struct chunk *k, uint6
     enum mn_status status = MN_OK;
     begin(c, &k->next, false);
     if (!k->next.codes.header)
-        status = make_file(c, k, &k->next, 1, rows_max, (rows_max + MN_IVF_LANES - 1) / MN_IVF_LANES);
+        status = make_file(c, k, &k->next, 1, rows_max, (rows_max + MN_IVF_LANES - 1) / MN_IVF_LANES, 0);
     if (status == MN_OK)
         status = code_flat(c, k, &k->next, rows, budget);
     if (status != MN_OK)

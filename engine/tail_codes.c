@@ -67,15 +67,20 @@ const struct mn_codes_name *mn_codes_list_find(const struct mn_codes_list *list,
 
 /* ---- layout ---- */
 
-/* Where everything lies, from the numbers that decide it: width, clusters, rows_max, blocks. */
+/* Where everything lies, from the numbers that decide it: width, clusters, rows_max, blocks, shared. */
 static void plan(struct mn_codes *h, uint64_t *bytes)
 {
-    uint64_t at = sizeof(struct mn_codes), directory = ((uint64_t)h->clusters + 1) * sizeof(uint32_t);
+    uint64_t at = sizeof(struct mn_codes);
+    uint64_t directory = mn_round_up(((uint64_t)h->clusters + 1) * sizeof(uint32_t), MN_LINE);
+    uint64_t rows = mn_round_up((uint64_t)h->rows_max * sizeof(uint32_t), MN_LINE);
     if (h->clusters > 1) {
-        h->first_block_at = at;
-        h->first_slot_at = mn_round_up(h->first_block_at + directory, MN_LINE);
-        h->slots_at = mn_round_up(h->first_slot_at + directory, MN_LINE);
-        at = h->slots_at + (uint64_t)h->rows_max * sizeof(uint32_t);
+        h->first_slot_at = at;
+        h->first_block_at = h->first_slot_at + directory;
+        h->rest_at = h->first_block_at + directory;
+        h->homes_at = h->rest_at + directory;
+        h->slots_at = h->homes_at + (uint64_t)h->shared * MN_IVF_LANES * sizeof(uint32_t);
+        h->order_at = h->slots_at + rows;
+        at = h->order_at + rows;
     }
     h->blocks_at = mn_round_up(at, PAGE);
     h->codes8_at = mn_round_up(h->blocks_at + (uint64_t)h->blocks * mn_ivf_block_bytes(h->width), PAGE);
@@ -97,34 +102,25 @@ static bool laid_out_well(const struct mn_tail_codes *codes, const struct mn_sto
     if (codes->segment.bytes < sizeof(struct mn_codes))
         return false;
     const struct mn_codes *h = codes->segment.base;
-    struct mn_codes should = {.width = h->width, .clusters = h->clusters, .rows_max = h->rows_max, .blocks = h->blocks};
+    struct mn_codes should = {
+        .width = h->width, .clusters = h->clusters, .rows_max = h->rows_max, .blocks = h->blocks, .shared = h->shared};
     uint64_t bytes;
     plan(&should, &bytes);
     return h->instance_gen == codes->name.instance_gen && h->wal_number == codes->name.wal_number &&
            h->width == MN_CODEBOOK_WIDTH(store->dim) && h->clusters > 0 && bytes == codes->segment.bytes &&
-           h->first_block_at == should.first_block_at && h->first_slot_at == should.first_slot_at &&
-           h->slots_at == should.slots_at && h->blocks_at == should.blocks_at && h->codes8_at == should.codes8_at &&
-           h->fine_at == should.fine_at &&
+           h->shared <= h->blocks && h->first_slot_at == should.first_slot_at &&
+           h->first_block_at == should.first_block_at && h->rest_at == should.rest_at &&
+           h->homes_at == should.homes_at && h->slots_at == should.slots_at && h->order_at == should.order_at &&
+           h->blocks_at == should.blocks_at && h->codes8_at == should.codes8_at && h->fine_at == should.fine_at &&
            (h->clusters > 1 || h->blocks == (h->rows_max + MN_IVF_LANES - 1) / MN_IVF_LANES);
 }
 
-/* Of one by cluster: clusters follow one another and hold all rows, each row has a slot. */
-static bool directory_holds(const struct mn_ivf *ivf, const struct mn_codes *h)
+/* Of one by cluster: all of it is there, and its directory holds. */
+static bool directory_holds(struct mn_ivf *ivf, const struct mn_codes *h)
 {
-    uint32_t rows = atomic_load_explicit(&h->rows, memory_order_acquire);
-    if (ivf->first_block[0] != 0 || ivf->first_slot[0] != 0 || ivf->first_block[h->clusters] != h->blocks ||
-        ivf->first_slot[h->clusters] != rows || rows != h->rows_max)
-        return false;
-    for (uint32_t c = 0; c < h->clusters; c++) {
-        uint64_t slots = (uint64_t)ivf->first_slot[c + 1] - ivf->first_slot[c];
-        uint64_t blocks = (uint64_t)ivf->first_block[c + 1] - ivf->first_block[c];
-        if (slots > rows || blocks != (slots + MN_IVF_LANES - 1) / MN_IVF_LANES)
-            return false;
-    }
-    for (uint32_t row = 0; row < rows; row++)
-        if (ivf->slots[row] >= rows)
-            return false;
-    return true;
+    ivf->rows = atomic_load_explicit(&h->rows, memory_order_acquire);
+    return ivf->rows == h->rows_max && ivf->block_count - ivf->first_block[h->clusters] == h->shared &&
+           mn_ivf_holds(ivf);
 }
 
 static void adopt(struct mn_tail_codes *codes)
@@ -134,14 +130,18 @@ static void adopt(struct mn_tail_codes *codes)
     codes->ivf = (struct mn_ivf){
         .codebook = codes->codebook,
         .clusters = h->clusters,
+        .block_count = h->blocks,
         .blocks = base + h->blocks_at,
         .codes8 = base + h->codes8_at,
         .fine = (const struct mn_ivf_fine *)(const void *)(base + h->fine_at),
     };
     if (h->clusters > 1) {
-        codes->ivf.first_block = (const uint32_t *)(const void *)(base + h->first_block_at);
         codes->ivf.first_slot = (const uint32_t *)(const void *)(base + h->first_slot_at);
+        codes->ivf.first_block = (const uint32_t *)(const void *)(base + h->first_block_at);
+        codes->ivf.rest = (const uint32_t *)(const void *)(base + h->rest_at);
+        codes->ivf.homes = (const uint32_t *)(const void *)(base + h->homes_at);
         codes->ivf.slots = (const uint32_t *)(const void *)(base + h->slots_at);
+        codes->ivf.order = (const uint32_t *)(const void *)(base + h->order_at);
     }
 }
 
@@ -191,17 +191,20 @@ const struct mn_ivf *mn_tail_codes_look(struct mn_tail_codes *codes)
         return NULL;
     codes->ivf.rows = rows;
     if (mn_ivf_flat(&codes->ivf)) {
-        codes->flat_blocks[1] = (rows + MN_IVF_LANES - 1) / MN_IVF_LANES;
+        codes->flat_blocks[1] = rows / MN_IVF_LANES;
         codes->flat_slots[1] = rows;
+        codes->flat_rest = rows % MN_IVF_LANES ? rows - rows % MN_IVF_LANES : MN_NONE;
         codes->ivf.first_block = codes->flat_blocks;
         codes->ivf.first_slot = codes->flat_slots;
+        codes->ivf.rest = &codes->flat_rest;
+        codes->ivf.block_count = (rows + MN_IVF_LANES - 1) / MN_IVF_LANES;
     }
     return &codes->ivf;
 }
 
 enum mn_status mn_tail_codes_create(struct mn_tail_codes *codes, struct mn_instance *instance,
                                     const struct mn_codes_name *name, const struct mn_codebook *codebook,
-                                    uint32_t clusters, uint32_t rows_max, uint32_t blocks)
+                                    uint32_t clusters, uint32_t rows_max, uint32_t blocks, uint32_t shared)
 {
     char text[96];
     uint64_t bytes;
@@ -212,7 +215,8 @@ enum mn_status mn_tail_codes_create(struct mn_tail_codes *codes, struct mn_insta
                          .width = codebook->width,
                          .clusters = clusters,
                          .rows_max = rows_max,
-                         .blocks = blocks};
+                         .blocks = blocks,
+                         .shared = shared};
     plan(&h, &bytes);
     mn_codes_name_text(text, name);
     *codes = (struct mn_tail_codes){.name = *name, .codebook = codebook};

@@ -28,8 +28,8 @@ struct mn_tail_codes {
     struct mn_codes *header; /* the coder's mapping is writable */
     const struct mn_codebook *codebook;
     struct mn_codes_name name;
-    struct mn_ivf ivf;                      /* as of the last look */
-    uint32_t flat_blocks[2], flat_slots[2]; /* directory of a flat one: its one cluster as published */
+    struct mn_ivf ivf;                                 /* as of the last look */
+    uint32_t flat_blocks[2], flat_slots[2], flat_rest; /* directory of a flat one: its one cluster as published */
 };
 
 void mn_codes_name_text(char text[96], const struct mn_codes_name *name);
@@ -60,10 +60,11 @@ const struct mn_ivf *mn_tail_codes_look(struct mn_tail_codes *codes);
 
 /* ---- the coder's ---- */
 
-/* Makes a file that is not ready yet, with room for rows_max rows in `blocks` blocks. clusters: 1 or the codebook's. It
- * is sparse but for its header; `codebook` goes over to `codes`, also on failure. */
+/* Makes a file that is not ready yet, with room for rows_max rows in `blocks` blocks, of which clusters share the last
+ * `shared`. clusters: 1 or the codebook's. It is sparse but for its header; `codebook` goes over to `codes`, also on
+ * failure. */
 enum mn_status mn_tail_codes_create(struct mn_tail_codes *codes, struct mn_instance *instance,
                                     const struct mn_codes_name *name, const struct mn_codebook *codebook,
-                                    uint32_t clusters, uint32_t rows_max, uint32_t blocks) MN_MUST_USE;
+                                    uint32_t clusters, uint32_t rows_max, uint32_t blocks, uint32_t shared) MN_MUST_USE;
 
 #endif

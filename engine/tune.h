@@ -10,7 +10,8 @@
  *
  *     log(i + 2) + nearness * over / spread > stop
  *
- * so that the last clusters cost about what they yield, whatever share of the rows a filter leaves. `stop` and epsilon
+ * so that the last clusters cost about what they yield. Under a filter only clusters with matching rows count, each
+ * mostly by how many there are (recall_blocks.c), wherever the matches lie to the query. `stop` and epsilon
  * (how far a 1-bit lower bound reaches) per recall target, and nearness = sqrt(dimension), are found by calibration:
  * rows of the store, left out of their own answers, are the queries; the exact top 10 is the truth.
  */

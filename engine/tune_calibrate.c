@@ -3,9 +3,9 @@
  *
  * Rows drawn from the store are the queries; what a search through every cluster answers is the truth. The searches
  * themselves are measured, with all they do, so nothing about the data is assumed: for a few values of nearness, how
- * many rows are scanned at a recall of 0.95 tells which one puts clusters off best; for that one, recall is measured
- * for rising values of `stop`, and what each target needs is read off the curve. Epsilon may then fall as long as it
- * costs a tenth of the misses that the target allows; `stop` makes up for that tenth.
+ * many steps a search takes at a recall of 0.95 tells which one puts clusters off best; for that one, recall is
+ * measured for rising values of `stop`, and what each target needs is read off the curve. Epsilon may then fall as long
+ * as it costs a tenth of the misses that the target allows; `stop` makes up for that tenth.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -48,7 +48,7 @@ struct calibration {
 };
 
 struct measured {
-    double recall, scanned;
+    double recall, scanned, steps;
 };
 
 static enum mn_status breathe(const struct calibration *c)
@@ -127,7 +127,7 @@ static enum mn_status find_truth(struct calibration *c, uint32_t queries, uint64
 /* Asks the first `count` queries by c->rule. us (may be NULL): [count], the time of each. */
 static enum mn_status measure(struct calibration *c, uint32_t count, double *us, struct measured *measured)
 {
-    uint64_t good = 0, wanted = 0, scanned = 0;
+    uint64_t good = 0, wanted = 0, scanned = 0, steps = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct asked *asked = &c->asked[i];
         if (i % 8 == 0)
@@ -140,9 +140,11 @@ static enum mn_status measure(struct calibration *c, uint32_t count, double *us,
             good += c->search.hits[h].score >= asked->least;
         wanted += asked->hits;
         scanned += c->search.scanned;
+        steps += c->search.steps;
     }
     measured->recall = wanted > 0 ? fmin((double)good / (double)wanted, 1) : 1;
     measured->scanned = (double)scanned / (double)(count ? count : 1);
+    measured->steps = (double)steps / (double)(count ? count : 1);
     return MN_OK;
 }
 
@@ -150,13 +152,13 @@ static enum mn_status measure(struct calibration *c, uint32_t count, double *us,
 
 struct curve {
     uint32_t count;
-    double stop[CURVE_MAX], recall[CURVE_MAX], scanned[CURVE_MAX]; /* recall rises */
+    double stop[CURVE_MAX], recall[CURVE_MAX], steps[CURVE_MAX]; /* recall rises */
 };
 
 /* Measures recall over `stop`, until it reaches `top` or everything is scanned. */
 static enum mn_status trace(struct calibration *c, uint32_t count, double step, double top, struct curve *curve)
 {
-    struct measured m = {0, 0};
+    struct measured m = {0, 0, 0};
     curve->count = 0;
     for (uint32_t i = 0; i < CURVE_MAX && m.recall < top; i++) {
         double stop = CURVE_FIRST + step * i;
@@ -165,7 +167,7 @@ static enum mn_status trace(struct calibration *c, uint32_t count, double step, 
         if (curve->count > 0 && m.recall <= curve->recall[curve->count - 1])
             continue;
         curve->stop[curve->count] = stop;
-        curve->scanned[curve->count] = m.scanned;
+        curve->steps[curve->count] = m.steps;
         curve->recall[curve->count++] = m.recall;
     }
     return MN_OK;
@@ -200,9 +202,9 @@ static enum mn_status choose_nearness(struct calibration *c, float *nearness)
         struct curve curve;
         c->rule = (struct mn_tune_rule){.epsilon = EPSILON_SURE, .nearness = nearnesses[i]};
         MN_TRY(trace(c, count, 2 * CURVE_STEP, 0.97, &curve));
-        double scanned = read_off(&curve, curve.scanned, 0.95);
-        if (scanned < least) {
-            least = scanned;
+        double steps = read_off(&curve, curve.steps, 0.95);
+        if (steps < least) {
+            least = steps;
             *nearness = nearnesses[i];
         }
     }

@@ -122,13 +122,15 @@ static void scan_stream(struct bench *b)
 static void scan_probe(struct bench *b)
 {
     size_t bytes = mn_ivf_block_bytes(b->width), clusters = b->bytes / (PROBE_BLOCKS * bytes), at = 0;
-    _Alignas(64) float low[32];
+    _Alignas(64) float low[32], ones[32];
+    for (unsigned i = 0; i < 32; i++)
+        ones[i] = 1;
     for (size_t i = 0; i < clusters; i++) {
         size_t next = (at + clusters / 2 + 7) % clusters;
         for (size_t j = 0; j < PROBE_BLOCKS; j++) {
             const uint8_t *block = b->memory + (at * PROBE_BLOCKS + j) * bytes;
             const uint8_t *ahead = b->memory + (next * PROBE_BLOCKS + j) * bytes;
-            b->found += (float)b->kernels->scan_ahead(&b->scan, block, ahead, 1, 1, 0, low);
+            b->found += (float)b->kernels->scan_ahead(&b->scan, block, ahead, ones, ones, 0, low);
         }
         at = next;
     }

@@ -250,10 +250,11 @@ static void to_huge(struct bench *b, uint32_t part)
         b->huge_codebook.fine = huge_copy(from->fine, from->clusters * sizeof *from->fine);
     }
     ivf->codebook = &b->huge_codebook;
-    ivf->blocks = huge_copy(ivf->blocks, (size_t)ivf->first_block[ivf->clusters] * block);
+    ivf->blocks = huge_copy(ivf->blocks, (size_t)ivf->block_count * block);
     ivf->codes8 = huge_copy(ivf->codes8, (size_t)ivf->rows * width);
     ivf->fine = huge_copy(ivf->fine, ivf->rows * sizeof *ivf->fine);
     ivf->slots = huge_copy(ivf->slots, ivf->rows * sizeof *ivf->slots);
+    ivf->order = huge_copy(ivf->order, ivf->rows * sizeof *ivf->order);
     ivf->check = NULL;
 }
 
@@ -272,7 +273,7 @@ static void open_store(struct bench *b)
         part->dead = &b->none;
         must(mn_ivf_open(&b->files[i], &b->store, i + 1, 1) == MN_OK, "codes");
         part->ivf = mn_ivf_of(b->files[i]);
-        blocks += part->ivf->first_block[part->ivf->clusters];
+        blocks += part->ivf->block_count;
         for (uint32_t slot = 0; slot < part->ivf->rows; slot++)
             sum += mn_ivf_intact(part->ivf, slot);
         for (uint32_t row = 0; row < part->rows; row++)

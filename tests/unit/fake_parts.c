@@ -75,8 +75,11 @@ struct fake_parts *fake_parts_new(uint32_t dim, enum mn_metric metric)
 static void free_codes(struct fake_part *made)
 {
     mn_ivf_close(made->codes);
-    free((void *)(uintptr_t)made->ivf.first_block);
     free((void *)(uintptr_t)made->ivf.first_slot);
+    free((void *)(uintptr_t)made->ivf.first_block);
+    free((void *)(uintptr_t)made->ivf.rest);
+    free((void *)(uintptr_t)made->ivf.homes);
+    free((void *)(uintptr_t)made->ivf.order);
     free((void *)(uintptr_t)made->ivf.blocks);
     free((void *)(uintptr_t)made->ivf.codes8);
     free((void *)(uintptr_t)made->ivf.fine);
@@ -341,42 +344,66 @@ const struct mn_codebook *fake_parts_codebook(struct fake_parts *fakes, uint64_t
     return *codebook;
 }
 
-/* Groups rows by cluster: first_block, first_slot, and the slot of each row. */
-static void lay_out_codes(struct mn_ivf *ivf, const uint32_t *clusters)
+/* Groups rows by cluster: the slot of each row, and the row of each slot. */
+static void lay_slots_out(struct mn_ivf *ivf, const uint32_t *clusters)
 {
-    uint32_t *blocks = zeros((ivf->clusters + 1) * sizeof *blocks), *slots = zeros((ivf->clusters + 1) * sizeof *slots);
-    uint32_t *sizes = zeros(ivf->clusters * sizeof *sizes), *slot_of = zeros(ivf->rows * sizeof *slot_of);
+    uint32_t *sizes = zeros(ivf->clusters * sizeof *sizes), *first_slot = zeros((ivf->clusters + 1) * sizeof *sizes);
+    uint32_t *slots = zeros(ivf->rows * sizeof *slots), *order = zeros(ivf->rows * sizeof *order);
     for (uint32_t row = 0; row < ivf->rows; row++)
         sizes[clusters[row]]++;
     for (uint32_t c = 0; c < ivf->clusters; c++) {
-        slots[c + 1] = slots[c] + sizes[c];
-        blocks[c + 1] = blocks[c] + (sizes[c] + MN_IVF_LANES - 1) / MN_IVF_LANES;
+        first_slot[c + 1] = first_slot[c] + sizes[c];
         sizes[c] = 0;
     }
-    for (uint32_t row = 0; row < ivf->rows; row++)
-        slot_of[row] = slots[clusters[row]] + sizes[clusters[row]]++;
+    for (uint32_t row = 0; row < ivf->rows; row++) {
+        slots[row] = first_slot[clusters[row]] + sizes[clusters[row]]++;
+        order[slots[row]] = row;
+    }
     free(sizes);
-    ivf->first_block = blocks;
-    ivf->first_slot = slots;
-    ivf->slots = slot_of;
+    ivf->first_slot = first_slot;
+    ivf->slots = slots;
+    ivf->order = order;
+}
+
+/* The blocks of a flat one follow one another; else clusters share some. */
+static void lay_blocks_out(struct mn_ivf *ivf)
+{
+    uint32_t clusters = ivf->clusters, *first_block = zeros((clusters + 1) * sizeof *first_block);
+    uint32_t *rest = zeros(clusters * sizeof *rest), *homes = NULL, rows = ivf->rows;
+    if (clusters == 1) {
+        first_block[1] = rows / MN_IVF_LANES;
+        rest[0] = rows % MN_IVF_LANES ? first_block[1] * MN_IVF_LANES : MN_NONE;
+        ivf->block_count = (rows + MN_IVF_LANES - 1) / MN_IVF_LANES;
+    } else {
+        uint32_t *scratch = zeros(clusters * sizeof *scratch);
+        float *distances = zeros(clusters * sizeof *distances);
+        ivf->block_count =
+            mn_ivf_arrange(ivf->codebook, mn_kernels_best(), ivf->first_slot, first_block, rest, scratch, distances);
+        homes = zeros((ivf->block_count - first_block[clusters] + UINT64_C(1)) * MN_IVF_LANES * sizeof *homes);
+        mn_ivf_fill_homes(clusters, ivf->first_slot, first_block, rest, ivf->block_count, homes);
+        free(scratch);
+        free(distances);
+    }
+    ivf->first_block = first_block;
+    ivf->rest = rest;
+    ivf->homes = homes;
 }
 
 static void encode_rows(const struct fake_parts *fakes, struct mn_ivf *ivf, const float *rotated,
                         const uint32_t *clusters)
 {
     const struct mn_codebook *codebook = ivf->codebook;
-    uint32_t width = codebook->width, block_bytes = mn_ivf_block_bytes(width), blocks = ivf->first_block[ivf->clusters];
+    uint32_t width = codebook->width, block_bytes = mn_ivf_block_bytes(width), blocks = ivf->block_count;
     uint8_t *all = zeros((size_t)blocks * block_bytes), *codes8 = zeros((size_t)ivf->rows * width);
     struct mn_ivf_fine *fine = zeros(ivf->rows * sizeof *fine);
     for (uint32_t b = 0; b < blocks; b++)
         mn_ivf_clear_block(all + (size_t)b * block_bytes, width);
     for (uint32_t row = 0; row < ivf->rows; row++) {
-        uint32_t slot = ivf->slots[row], at = slot - ivf->first_slot[clusters[row]];
-        uint8_t *block = all + (size_t)(ivf->first_block[clusters[row]] + at / MN_IVF_LANES) * block_bytes;
+        uint32_t slot = ivf->slots[row], lane = mn_ivf_lane(ivf, clusters[row], slot);
+        uint8_t *block = all + (size_t)(lane / MN_IVF_LANES) * block_bytes;
         const float *centroid = ivf->clusters > 1 ? codebook->centroids + (size_t)clusters[row] * width : NULL;
         mn_ivf_encode(mn_kernels_best(), fakes->metric, width, rotated + (size_t)row * width, centroid, block,
-                      at % MN_IVF_LANES, codes8 + (size_t)slot * width, &fine[slot]);
-        ((struct mn_ivf_lanes *)(void *)(block + 4 * (size_t)width))->row[at % MN_IVF_LANES] = row;
+                      lane % MN_IVF_LANES, codes8 + (size_t)slot * width, &fine[slot]);
     }
     ivf->blocks = all;
     ivf->codes8 = codes8;
@@ -407,11 +434,13 @@ void fake_parts_code(struct fake_parts *fakes, uint32_t part, uint32_t rows, con
     }
     if (!flat)
         mn_codebook_assign(codebook, mn_kernels_best(), rotated, rows, clusters, NULL);
-    lay_out_codes(ivf, clusters);
+    lay_slots_out(ivf, clusters);
+    lay_blocks_out(ivf);
     encode_rows(fakes, ivf, rotated, clusters);
     if (flat) { /* as in a tail chunk */
         free((void *)(uintptr_t)ivf->slots);
-        ivf->slots = NULL;
+        free((void *)(uintptr_t)ivf->order);
+        ivf->slots = ivf->order = NULL;
     }
     free(rotated);
     free(clusters);

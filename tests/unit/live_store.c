@@ -387,54 +387,46 @@ static void check_cluster(const struct mn_ivf *ivf, const float *x, uint32_t clu
     assert_true(here <= best * 1.001f + 1e-5f);
 }
 
-/* A block is what coding its rows gives. */
-static void check_block(const struct mn_part *part, const struct mn_ivf *ivf, uint32_t cluster, uint32_t first,
-                        uint32_t count, const uint8_t *block, uint8_t *seen)
+/* The codes of a slot are what coding its row gives: into its lane of blocks that are made beside. */
+static void check_slot(const struct mn_part *part, uint32_t cluster, uint32_t slot, uint8_t *blocks)
 {
+    const struct mn_ivf *ivf = part->ivf;
     const struct mn_codebook *codebook = ivf->codebook;
     const struct mn_kernels *kernels = mn_kernels_best();
-    _Alignas(64) uint8_t want[4 * 64 + sizeof(struct mn_ivf_lanes)], codes8[64];
+    uint32_t row = mn_ivf_row(ivf, slot), lane = mn_ivf_lane(ivf, cluster, slot);
+    _Alignas(64) uint8_t codes8[64];
     _Alignas(64) float x[64];
-    struct mn_ivf_lanes *lanes = (void *)(want + 4 * (size_t)codebook->width);
-    assert_int_equal(codebook->width, 64);
-    mn_ivf_clear_block(want, codebook->width);
-    for (uint32_t lane = 0; lane < count; lane++) {
-        uint32_t slot = first + lane, row = mn_ivf_lanes(block, codebook->width)->row[lane];
-        struct mn_ivf_fine fine;
-        assert_true(row < part->rows);
-        assert_int_equal(ivf->slots[row], slot);
-        assert_int_equal(seen[row]++, 0);
-        mn_codebook_rotate(codebook, kernels, mn_part_vector(part, row), mn_part_scale(part, row), x);
-        check_cluster(ivf, x, cluster);
-        mn_ivf_encode(kernels, codebook->metric, codebook->width, x,
-                      codebook->centroids + (size_t)cluster * codebook->width, want, lane, codes8, &fine);
-        lanes->row[lane] = row;
-        assert_true(mn_ivf_intact(ivf, slot));
-        assert_memory_equal(ivf->codes8 + (size_t)slot * codebook->width, codes8, codebook->width);
-        assert_memory_equal(&ivf->fine[slot], &fine, sizeof fine);
-    }
-    assert_memory_equal(block, want, mn_ivf_block_bytes(codebook->width));
+    struct mn_ivf_fine fine;
+    assert_true(row < part->rows);
+    assert_int_equal(mn_ivf_slot(ivf, row), slot);
+    mn_codebook_rotate(codebook, kernels, mn_part_vector(part, row), mn_part_scale(part, row), x);
+    check_cluster(ivf, x, cluster);
+    mn_ivf_encode(kernels, codebook->metric, codebook->width, x,
+                  codebook->centroids + (size_t)cluster * codebook->width,
+                  blocks + (size_t)(lane / MN_IVF_LANES) * mn_ivf_block_bytes(codebook->width), lane % MN_IVF_LANES,
+                  codes8, &fine);
+    assert_true(mn_ivf_intact(ivf, slot));
+    assert_memory_equal(ivf->codes8 + (size_t)slot * codebook->width, codes8, codebook->width);
+    assert_memory_equal(&ivf->fine[slot], &fine, sizeof fine);
 }
 
 static void check_codes(const struct mn_part *part)
 {
     const struct mn_ivf *ivf = part->ivf;
-    uint8_t *seen = calloc(part->rows, 1);
-    uint32_t total = 0;
-    assert_non_null(seen);
+    uint32_t width = ivf->codebook->width;
+    size_t block_bytes = mn_ivf_block_bytes(width);
+    uint8_t *blocks = aligned_alloc(64, ivf->block_count * block_bytes);
+    assert_non_null(blocks);
     assert_int_equal(ivf->rows, part->rows);
-    for (uint32_t c = 0; c < ivf->clusters; c++) {
-        uint32_t rows = ivf->first_slot[c + 1] - ivf->first_slot[c];
-        for (uint32_t at = 0; at < rows; at += MN_IVF_LANES) {
-            uint32_t count = rows - at < MN_IVF_LANES ? rows - at : MN_IVF_LANES;
-            const uint8_t *block = ivf->blocks + (size_t)(ivf->first_block[c] + at / MN_IVF_LANES) *
-                                                     mn_ivf_block_bytes(ivf->codebook->width);
-            check_block(part, ivf, c, ivf->first_slot[c] + at, count, block, seen);
-        }
-        total += rows;
-    }
-    assert_int_equal(total, part->rows);
-    free(seen);
+    assert_int_equal(width, 64);
+    assert_true(mn_ivf_holds(ivf)); /* every row once */
+    for (uint32_t b = 0; b < ivf->block_count; b++)
+        mn_ivf_clear_block(blocks + b * block_bytes, width);
+    for (uint32_t c = 0; c < ivf->clusters; c++)
+        for (uint32_t slot = ivf->first_slot[c]; slot < ivf->first_slot[c + 1]; slot++)
+            check_slot(part, c, slot, blocks);
+    assert_memory_equal(ivf->blocks, blocks, ivf->block_count * block_bytes);
+    free(blocks);
 }
 
 uint64_t live_check_codes(struct live_store *s)

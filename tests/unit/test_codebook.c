@@ -339,14 +339,12 @@ static void expect_codes(const struct mn_codebook *codebook)
     uint8_t *block = aligned_alloc(64, mn_round_up(bytes, 64)), *codes8 = aligned_alloc(64, width);
     for (uint32_t first = 0; first < codebook->clusters; first += MN_IVF_LANES) {
         const uint8_t *stored = codebook->blocks + (size_t)(first / MN_IVF_LANES) * bytes;
-        struct mn_ivf_lanes *lanes = (void *)(block + 4 * (size_t)width);
         mn_ivf_clear_block(block, width);
         for (uint32_t lane = 0; lane < MN_IVF_LANES && first + lane < codebook->clusters; lane++) {
             struct mn_ivf_fine fine;
             uint32_t c = first + lane;
             mn_ivf_encode(mn_kernels_named("portable"), codebook->metric, width,
                           codebook->centroids + (size_t)c * width, NULL, block, lane, codes8, &fine);
-            lanes->row[lane] = c;
             assert_memory_equal(codes8, codebook->codes8 + (size_t)c * width, width);
             assert_memory_equal(&fine, &codebook->fine[c], sizeof fine);
         }

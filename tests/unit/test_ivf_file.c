@@ -169,15 +169,15 @@ static void rows_that_cannot_be_read_are_far(void **state)
     struct mn_ivf_file *file;
     live_ok(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook));
     const struct mn_ivf *ivf = mn_ivf_of(file);
-    for (uint32_t block = 0; block < ivf->first_block[ivf->clusters]; block++) {
-        const struct mn_ivf_lanes *lanes =
-            mn_ivf_lanes(ivf->blocks + (size_t)block * mn_ivf_block_bytes(o.codebook->width), o.codebook->width);
-        for (uint32_t lane = 0; lane < MN_IVF_LANES; lane++)
-            if (lanes->row[lane] != MN_NONE) {
-                bool readable = mn_part_vector(&o.part, lanes->row[lane]) != NULL;
-                assert_true(readable == (lanes->add[lane] < MN_IVF_FAR / 2));
-                far += !readable;
-            }
+    for (uint32_t n = 0; n < ivf->clusters; n++) {
+        for (uint32_t slot = ivf->first_slot[n]; slot < ivf->first_slot[n + 1]; slot++) {
+            uint32_t lane = mn_ivf_lane(ivf, n, slot), width = o.codebook->width;
+            const struct mn_ivf_lanes *lanes =
+                mn_ivf_lanes(ivf->blocks + (size_t)(lane / MN_IVF_LANES) * mn_ivf_block_bytes(width), width);
+            bool readable = mn_part_vector(&o.part, mn_ivf_row(ivf, slot)) != NULL;
+            assert_true(readable == (lanes->add[lane % MN_IVF_LANES] < MN_IVF_FAR / 2));
+            far += !readable;
+        }
     }
     assert_int_equal(far, MN_COLUMN_BLOCK / (LIVE_DIM * sizeof(float)));
     mn_ivf_close(file);

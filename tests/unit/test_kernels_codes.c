@@ -143,8 +143,12 @@ static void same_fine_queries(const struct mn_kernels *k, uint32_t width, enum k
 
 static void same_scans(const struct mn_kernels *k, uint32_t width, enum kind kind)
 {
-    _Alignas(64) float want[32], got[32];
+    _Alignas(64) float want[32], got[32], gaps[32], reaches[32];
     struct mn_scan_query query;
+    for (unsigned i = 0; i < 32; i++) {
+        gaps[i] = 1.25f;
+        reaches[i] = 0.4f;
+    }
     fill(room.a, width, kind);
     portable()->make_table(room.a, width, room.table, &query);
     fill_bytes(room.block, 4 * (size_t)width);
@@ -157,11 +161,21 @@ static void same_scans(const struct mn_kernels *k, uint32_t width, enum kind kin
     assert_int_equal(got_mask, want_mask);
     assert_int_equal(k->scan_block(&query, room.block, 1.25f, 0.4f, INFINITY, got), UINT32_MAX);
     memset(got, 0, sizeof got);
-    assert_int_equal(k->scan_ahead(&query, room.block, room.codes, 1.25f, 0.4f, 1.3f, got), want_mask);
+    assert_int_equal(k->scan_ahead(&query, room.block, room.codes, gaps, reaches, 1.3f, got), want_mask);
     assert_equal_bytes(k, "scan_ahead", width, kind, got, want, sizeof want);
-    want_mask = portable()->scan_ahead(&query, room.block, NULL, 1.25f, 0.4f, want[7], want);
+    want_mask = portable()->scan_ahead(&query, room.block, NULL, gaps, reaches, want[7], want);
     assert_int_equal(k->scan_block(&query, room.block, 1.25f, 0.4f, want[7], got), want_mask);
     assert_int_equal(want_mask >> 7 & 1, 0); /* below, not at */
+    for (unsigned i = 0; i < 32; i++) {      /* each lane its own */
+        gaps[i] = 0.25f * (float)i - 3;
+        reaches[i] = 0.125f * (float)(i % 7);
+    }
+    want_mask = portable()->scan_ahead(&query, room.block, NULL, gaps, reaches, 1.3f, want);
+    assert_int_equal(k->scan_ahead(&query, room.block, room.codes, gaps, reaches, 1.3f, got), want_mask);
+    assert_equal_bytes(k, "scan_ahead by lane", width, kind, got, want, sizeof want);
+    portable()->scan_block(&query, room.block, gaps[9], reaches[9], 1.3f, want);
+    assert_memory_equal(&got[9], &want[9], sizeof got[9]);
+    want_mask = portable()->scan_block(&query, room.block, 1.25f, 0.4f, 1.3f, want);
     assert_int_equal(k->scan_block(&query, room.block, 1.25f, 0.4f, -INFINITY, got), 0);
 }
 

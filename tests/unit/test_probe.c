@@ -107,6 +107,36 @@ static void all_clusters_come_once_and_in_order(void **state)
     }
 }
 
+/* Those that nobody wants never come; each of the others does. */
+static void some_clusters_can_be_left_out(void **state)
+{
+    struct set *s = set_new(MN_METRIC_L2, 300);
+    struct mn_probe probe = {0};
+    struct mn_probe_place place;
+    static uint32_t all[300];
+    assert_int_equal(mn_probe_reserve(&probe, s->codebook), MN_OK);
+    for (uint32_t one_in = 1; one_in < 400; one_in = one_in * 3 + 1) {
+        uint32_t count = 0, expected = 0, taken = 0;
+        mn_probe_begin(&probe, mn_kernels_best(), s->vectors[one_in], 1);
+        mn_probe_sort(&probe);
+        while (mn_probe_take(&probe, &place))
+            all[count++] = place.cluster;
+        assert_int_equal(count, s->codebook->clusters);
+        mn_probe_begin(&probe, mn_kernels_best(), s->vectors[one_in], 1);
+        mn_probe_want_some(&probe);
+        for (uint32_t c = 0; c < count; c += one_in)
+            probe.wanted[c / 64] |= UINT64_C(1) << c % 64;
+        for (uint32_t i = 0; i < count; i++)
+            expected += all[i] % one_in == 0;
+        mn_probe_sort(&probe);
+        for (; mn_probe_take(&probe, &place); taken++)
+            assert_true(taken < expected && place.cluster % one_in == 0);
+        assert_int_equal(taken, expected);
+    }
+    mn_probe_free(&probe);
+    set_free(s);
+}
+
 static void strain_rises_with_rank_and_distance(void **state)
 {
     struct set *s = set_new(MN_METRIC_L2, 64);
@@ -153,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_clusters_come_once_and_in_order),
+        cmocka_unit_test(some_clusters_can_be_left_out),
         cmocka_unit_test(strain_rises_with_rank_and_distance),
         cmocka_unit_test(one_scratch_serves_codebooks_of_any_size),
     };

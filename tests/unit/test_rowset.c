@@ -156,12 +156,39 @@ static void values_are_compared(void **unused)
     }
 }
 
+static void sets_are_asked(void **unused)
+{
+    for (int round = 0; round < 300; round++) {
+        uint32_t rows = 33 + below(3000), first, end, wanted[32];
+        clear();
+        for (uint32_t r = 0; r < rows; r++) {
+            model[r] = below(40) == 0;
+            bits[r / 64] |= (uint64_t)model[r] << (r % 64);
+        }
+        first = below(rows);
+        end = first + below(rows - first + 1);
+        bool any = false;
+        for (uint32_t r = first; r < end; r++)
+            any = any || model[r];
+        assert_int_equal(mn_rowset_any(bits, first, end), any);
+        uint32_t count = round % 2 ? 32 : 1 + below(32), slice = 0, which = 0;
+        first = below(rows - 32);
+        for (uint32_t i = 0; i < count; i++) {
+            wanted[i] = below(rows);
+            slice |= (uint32_t)model[first + i] << i;
+            which |= (uint32_t)model[wanted[i]] << i;
+        }
+        assert_int_equal(mn_rowset_slice(bits, first, count), slice);
+        assert_int_equal(mn_rowset_has_which(bits, wanted, count), which);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bitmaps_are_added),   cmocka_unit_test(rows_behind_the_last_word_are_left_out),
         cmocka_unit_test(sets_are_joined),     cmocka_unit_test(ranges_are_filled_and_trimmed),
-        cmocka_unit_test(values_are_compared),
+        cmocka_unit_test(values_are_compared), cmocka_unit_test(sets_are_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,7 +149,6 @@ static void expect_row(const struct fixture *f, const struct mn_part *part, uint
     const struct mn_kernels *kernels = mn_kernels_best();
     mn_codebook_rotate(part->ivf->codebook, kernels, mn_part_vector(part, row), mn_part_scale(part, row), x);
     mn_ivf_encode(kernels, f->store.metric, WIDTH, x, centroid, e->block, lane, e->codes8, &e->fine);
-    ((struct mn_ivf_lanes *)(void *)(e->block + 4 * (size_t)WIDTH))->row[lane] = row;
 }
 
 /* Every block and slot of a flat file. */
@@ -498,32 +497,29 @@ static void check_clustered(const struct fixture *f, const struct mn_part *part)
 {
     const struct mn_ivf *ivf = part->ivf;
     const struct mn_codebook *codebook = ivf->codebook;
-    uint32_t block_bytes = mn_ivf_block_bytes(WIDTH), seen = 0;
+    uint32_t block_bytes = mn_ivf_block_bytes(WIDTH);
+    struct expected *blocks = aligned_alloc(64, ivf->block_count * sizeof *blocks);
+    assert_non_null(blocks);
+    assert_true(mn_ivf_holds(ivf)); /* every row once */
+    for (uint32_t b = 0; b < ivf->block_count; b++)
+        mn_ivf_clear_block(blocks[b].block, WIDTH);
     for (uint32_t c = 0; c < ivf->clusters; c++) {
-        uint32_t rows = ivf->first_slot[c + 1] - ivf->first_slot[c], last = 0;
-        assert_int_equal(ivf->first_block[c + 1] - ivf->first_block[c], (rows + 31) / 32);
-        struct expected e;
-        for (uint32_t i = 0; i < rows; i++) {
-            const uint8_t *block = ivf->blocks + (size_t)(ivf->first_block[c] + i / 32) * block_bytes;
-            uint32_t slot = ivf->first_slot[c] + i, row = mn_ivf_lanes(block, WIDTH)->row[i % 32], nearest;
+        for (uint32_t slot = ivf->first_slot[c]; slot < ivf->first_slot[c + 1]; slot++) {
+            uint32_t row = mn_ivf_row(ivf, slot), lane = mn_ivf_lane(ivf, c, slot), nearest;
+            struct expected *e = &blocks[lane / 32];
             _Alignas(64) float x[WIDTH];
-            if (i % 32 == 0)
-                mn_ivf_clear_block(e.block, WIDTH);
-            assert_true(row < ivf->rows && (i == 0 || row > last));
-            assert_int_equal(ivf->slots[row], slot);
-            expect_row(f, part, row, i % 32, codebook->centroids + (size_t)c * WIDTH, &e);
-            assert_memory_equal(ivf->codes8 + (size_t)slot * WIDTH, e.codes8, WIDTH);
-            assert_memory_equal(&ivf->fine[slot], &e.fine, sizeof e.fine);
-            if (i % 32 == 31 || i + 1 == rows)
-                assert_memory_equal(block, e.block, block_bytes);
+            assert_true(slot == ivf->first_slot[c] || row > mn_ivf_row(ivf, slot - 1));
+            expect_row(f, part, row, lane % 32, codebook->centroids + (size_t)c * WIDTH, e);
+            assert_memory_equal(ivf->codes8 + (size_t)slot * WIDTH, e->codes8, WIDTH);
+            assert_memory_equal(&ivf->fine[slot], &e->fine, sizeof e->fine);
             mn_codebook_rotate(codebook, mn_kernels_best(), mn_part_vector(part, row), mn_part_scale(part, row), x);
             mn_codebook_assign(codebook, mn_kernels_best(), x, 1, &nearest, NULL);
             assert_int_equal(nearest, c);
-            last = row;
-            seen++;
         }
     }
-    assert_int_equal(seen, ivf->rows);
+    for (uint32_t b = 0; b < ivf->block_count; b++)
+        assert_memory_equal(ivf->blocks + (size_t)b * block_bytes, blocks[b].block, block_bytes);
+    free(blocks);
 }
 
 static void a_sealed_chunk_is_coded_by_cluster_after_a_while(void **state)
@@ -661,7 +657,7 @@ static void *keep_looking(void *context)
             bool whole = ivf->rows <= s.parts[p].rows;
             for (uint32_t row = 0; row < ivf->rows; row++) {
                 const uint8_t *block = ivf->blocks + (size_t)(row / 32) * mn_ivf_block_bytes(WIDTH);
-                whole = whole && mn_ivf_lanes(block, WIDTH)->row[row % 32] == row && ivf->fine[row].error > 0;
+                whole = whole && mn_ivf_lanes(block, WIDTH)->error[row % 32] > 0 && ivf->fine[row].error > 0;
             }
             atomic_fetch_add(&t->wrong, !whole);
             atomic_fetch_add(&t->looks, 1);

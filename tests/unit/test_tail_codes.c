@@ -33,7 +33,7 @@ static void make(struct fixture *f, struct mn_tail_codes *codes, uint64_t serial
     const struct mn_codebook *plain;
     struct mn_codes_name name = {GEN, NUMBER, serial};
     ok(mn_codebook_open(&plain, &f->store, 0));
-    ok(mn_tail_codes_create(codes, &f->instance, &name, plain, 1, rows_max, (rows_max + 31) / 32));
+    ok(mn_tail_codes_create(codes, &f->instance, &name, plain, 1, rows_max, (rows_max + 31) / 32, 0));
 }
 
 static void names_are_read_back(void **state)
@@ -99,6 +99,8 @@ static void rows_show_when_they_are_published(void **state)
     assert_int_equal(ivf->first_block[1], 2);
     assert_int_equal(ivf->first_slot[1], 64);
     assert_null(ivf->slots);
+    assert_null(ivf->order);
+    assert_int_equal(ivf->rest[0], MN_NONE);
     assert_null(ivf->check);
     assert_int_equal(ivf->codebook->gen, 0);
     assert_true(ivf->blocks == (const uint8_t *)seen.segment.base + seen.header->blocks_at);
@@ -106,7 +108,9 @@ static void rows_show_when_they_are_published(void **state)
     atomic_store(&made.header->rows, 100);
     assert_int_equal(ivf->rows, 64); /* as of the last look */
     assert_int_equal(mn_tail_codes_look(&seen)->rows, 100);
-    assert_int_equal(ivf->first_block[1], 4);
+    assert_int_equal(ivf->first_block[1], 3);
+    assert_int_equal(ivf->rest[0], 96);
+    assert_int_equal(ivf->block_count, 4);
     atomic_store(&made.header->rows, 101); /* cannot be */
     assert_null(mn_tail_codes_look(&seen));
     mn_tail_codes_unmap(&seen);
@@ -122,7 +126,7 @@ static void a_name_is_given_once(void **state)
     struct mn_codes_name name = {GEN, NUMBER, 5};
     make(f, &made, 5, 100);
     ok(mn_codebook_open(&plain, &f->store, 0));
-    fails(MN_SYSTEM, mn_tail_codes_create(&again, &f->instance, &name, plain, 1, 100, 4));
+    fails(MN_SYSTEM, mn_tail_codes_create(&again, &f->instance, &name, plain, 1, 100, 4, 0));
     assert_null(again.header);
     mn_tail_codes_unmap(&made);
     fixture_free(f);
@@ -174,7 +178,7 @@ static bool never(void *context)
     return false;
 }
 
-/* 100 rows, spread over the clusters of a trained codebook in turn. */
+/* 100 rows, spread over the clusters of a trained codebook in turn. None fills a block; each has a shared one alone. */
 static void make_clustered(struct fixture *f, struct mn_tail_codes *made, uint32_t *filled)
 {
     const struct mn_codebook *codebook;
@@ -182,22 +186,26 @@ static void make_clustered(struct fixture *f, struct mn_tail_codes *made, uint32
     struct mn_codes_name name = {GEN, NUMBER, 5};
     ok(mn_codebook_train(&f->store, 1, 32, 500, &sample, 7, never, NULL));
     ok(mn_codebook_open(&codebook, &f->store, 1));
-    uint32_t clusters = codebook->clusters, blocks = clusters < 100 ? clusters : 100;
+    uint32_t clusters = codebook->clusters, blocks = clusters < 100 ? clusters : 100, slot = 0;
     assert_true(clusters >= 4); /* so that no cluster has more rows than a block */
-    ok(mn_tail_codes_create(made, &f->instance, &name, codebook, clusters, 100, blocks));
+    ok(mn_tail_codes_create(made, &f->instance, &name, codebook, clusters, 100, blocks, blocks));
     uint8_t *base = made->segment.base;
-    uint32_t *first_block = (uint32_t *)(void *)(base + made->header->first_block_at);
+    uint32_t *first_block = (uint32_t *)(void *)(base + made->header->first_block_at); /* zeros */
     uint32_t *first_slot = (uint32_t *)(void *)(base + made->header->first_slot_at);
+    uint32_t *rest = (uint32_t *)(void *)(base + made->header->rest_at);
     uint32_t *slots = (uint32_t *)(void *)(base + made->header->slots_at);
-    *filled = 0;
+    uint32_t *order = (uint32_t *)(void *)(base + made->header->order_at);
     for (uint32_t c = 0; c < clusters; c++) {
-        first_block[c] = c < blocks ? c : blocks;
-        first_slot[c] = *filled;
-        for (uint32_t row = c; row < 100; row += clusters)
-            slots[row] = (*filled)++;
+        first_slot[c] = slot;
+        rest[c] = c < blocks ? 32 * c : MN_NONE;
+        for (uint32_t row = c; row < 100; row += clusters) {
+            order[slot] = row;
+            slots[row] = slot++;
+        }
     }
-    first_block[clusters] = blocks;
-    first_slot[clusters] = *filled;
+    first_slot[clusters] = *filled = slot;
+    mn_ivf_fill_homes(clusters, first_slot, first_block, rest, blocks,
+                      (uint32_t *)(void *)(base + made->header->homes_at));
     atomic_store(&made->header->rows, 100);
     mn_segment_publish(&made->segment);
 }
@@ -217,9 +225,9 @@ static void a_directory_that_is_not_whole_is_refused(void **state)
     assert_int_equal(ivf->first_slot[ivf->clusters], 100);
     mn_tail_codes_unmap(&seen);
     const struct mn_codes *h = made.header;
-    uint64_t lists[3] = {h->first_block_at, h->first_slot_at, h->slots_at};
-    uint32_t counts[3] = {h->clusters + 1, h->clusters + 1, 100};
-    for (int list = 0; list < 3; list++)
+    uint64_t lists[] = {h->first_block_at, h->first_slot_at, h->rest_at, h->homes_at, h->slots_at, h->order_at};
+    uint32_t counts[] = {h->clusters + 1, h->clusters + 1, h->clusters, h->shared * 32, 100, 100};
+    for (size_t list = 0; list < MN_ARRAY_LEN(lists); list++)
         for (uint32_t i = 0; i < counts[list]; i++) {
             uint32_t *word = (uint32_t *)(void *)((uint8_t *)made.segment.base + lists[list]) + i, old = *word;
             *word = old + 100;
