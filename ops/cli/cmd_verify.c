@@ -13,8 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TEXT_MAX = 1000 };
-
 static const struct mn_cli_option options[] = {
     {"offline", 0, NULL, "check the files here, without a server; refused while one runs"},
     {0},
@@ -23,15 +21,48 @@ static const struct mn_cli_option options[] = {
 /* What was found, the same whoever looked. */
 struct findings {
     struct mn_cli_progress progress;
-    json_t *damaged;
+    json_t *damaged, *quarantined;
+    char quarantine[MN_PATH_MAX];
     uint64_t files, bytes;
     bool offline;
+};
+
+/* What damage of a file means, by where it lies, and what is to be done: the first row that fits. */
+static const struct {
+    const char *in, *means, *next;
+} meanings[] = {
+    {"/ivf.", "an index: recall is slower until it is there again", "nothing: the running store makes it anew"},
+    {"/codebooks/", "an index: recall is slower until it is there again", "nothing: the running store makes it anew"},
+    {"/parity.col", "no memory is touched: it is what damaged columns are mended with",
+     "nothing: the running store makes it anew"},
+    {"/idhash.col", "an index of the columns: finding ids is slower until it is there again",
+     "nothing: the running store makes it anew"},
+    {"/postings.col", "an index of the columns: filters are slower until it is there again",
+     "nothing: the running store makes it anew"},
+    {"/metaindex.col", "an index of the columns: filters are slower until it is there again",
+     "nothing: the running store makes it anew"},
+    {"/columns/", "memories of one column segment; what parity.col can make again is not lost",
+     "start the store and look again in a minute: what is still told then cannot be mended; restore a snapshot"},
+    {"/wal/MARK", "what says up to where writes were acknowledged", "nothing: the next start writes it anew"},
+    {"/wal/", "memories that were written lately; those whose records are whole are kept",
+     "start the store: info tells what is lost, notes in quarantine/ name it; restore a snapshot if it matters"},
+    {"/MANIFEST", "one copy of what says which files are the store",
+     "nothing while the other copy is whole: the next change writes it anew; else restore a snapshot"},
+    {"/STORE", "one copy of what says which store this is",
+     "nothing while the other copy is whole: the next start writes it anew; else restore a snapshot"},
+    {"/ledger.", "which repeated writes have been answered, and the next free ids",
+     "nothing: the next start makes it anew; a write that is repeated by its idem key may then be carried out twice"},
+    {"", "a file of the store", "restore a snapshot if the store cannot be started"},
 };
 
 static void note_damage(void *context, const char *path, const char *what)
 {
     struct findings *f = context;
-    json_array_append_new(f->damaged, json_pack("{s:s, s:s}", "path", path, "what", what));
+    size_t m = 0;
+    while (!strstr(path, meanings[m].in))
+        m++;
+    json_array_append_new(f->damaged, json_pack("{s:s, s:s, s:s, s:s}", "file", path, "reason", what, "means",
+                                                meanings[m].means, "next", meanings[m].next));
 }
 
 static void note_progress(void *context, uint64_t done, uint64_t total)
@@ -67,22 +98,65 @@ static enum mn_status verify_there(struct mn_cli *cli, struct findings *f)
     struct mneme_value damaged = mneme_reply_get(reply, "damaged");
     f->files = mneme_value_u64(mneme_reply_get(reply, "files"), 0);
     f->bytes = mneme_value_u64(mneme_reply_get(reply, "bytes"), 0);
-    for (size_t i = 0; i < mneme_value_length(damaged); i++)
-        json_array_append_new(f->damaged, mn_cli_json_from_value(mneme_value_at(damaged, i)));
+    for (size_t i = 0; i < mneme_value_length(damaged); i++) {
+        json_t *piece = mn_cli_json_from_value(mneme_value_at(damaged, i));
+        const char *file = json_string_value(json_object_get(piece, "file"));
+        const char *reason = json_string_value(json_object_get(piece, "reason"));
+        note_damage(f, file ? file : "", reason ? reason : "");
+        json_decref(piece);
+    }
     mneme_reply_free(reply);
     return MN_OK;
 }
 
-static void print_damage(const struct mn_cli *cli, const json_t *damaged)
+/* ---- what was put aside earlier ---- */
+
+static enum mn_status note_quarantined(void *context, const char *name)
 {
-    struct mn_cli_out_table t;
-    mn_cli_out_begin(&t, cli, "damaged");
+    struct findings *f = context;
+    char path[MN_PATH_MAX + 256];
+    json_error_t error;
+    size_t length = strlen(name);
+    if (length < 5 || strcmp(name + length - 5, ".json") != 0)
+        return MN_OK;
+    snprintf(path, sizeof path, "%s/%s", f->quarantine, name);
+    json_t *note = json_load_file(path, 0, &error);
+    const char *reason = json_string_value(json_object_get(note, "reason"));
+    json_array_append_new(f->quarantined,
+                          json_pack("{s:s, s:s}", "note", path, "reason", reason ? reason : "the note cannot be read"));
+    json_decref(note);
+    return MN_OK;
+}
+
+static enum mn_status list_quarantine(const struct mn_cli *cli, struct findings *f)
+{
+    snprintf(f->quarantine, sizeof f->quarantine, "%.*s/quarantine", MN_PATH_MAX - 16, cli->dir);
+    enum mn_status status = mn_io_posix.list(f->quarantine, note_quarantined, f);
+    return status == MN_NOT_FOUND ? MN_OK : status;
+}
+
+/* ---- the answer ---- */
+
+static void print_damage(const json_t *damaged)
+{
     for (size_t i = 0; i < json_array_size(damaged); i++) {
-        char *text = json_dumps(json_array_get(damaged, i), JSON_COMPACT | JSON_ENCODE_ANY);
-        mn_cli_out_text(&t, text, text ? strlen(text) : 0, TEXT_MAX);
-        free(text);
+        const char *file, *reason, *means, *next;
+        json_t *piece = json_array_get(damaged, i);
+        if (json_unpack(piece, "{s:s, s:s, s:s, s:s}", "file", &file, "reason", &reason, "means", &means, "next",
+                        &next) == 0)
+            printf("\n%s\n  what is wrong  %s\n  what it is     %s\n  what to do     %s\n", file, reason, means, next);
     }
-    mn_cli_out_end(&t);
+}
+
+static void print_quarantined(const json_t *quarantined)
+{
+    if (json_array_size(quarantined) > 0)
+        printf("\nput aside earlier (%zu):\n", json_array_size(quarantined));
+    for (size_t i = 0; i < json_array_size(quarantined); i++) {
+        const char *note, *reason;
+        if (json_unpack(json_array_get(quarantined, i), "{s:s, s:s}", "note", &note, "reason", &reason) == 0)
+            printf("  %s: %s\n", note, reason);
+    }
 }
 
 static enum mn_status print_findings(struct mn_cli *cli, struct findings *f)
@@ -90,15 +164,16 @@ static enum mn_status print_findings(struct mn_cli *cli, struct findings *f)
     char bytes[32];
     size_t damaged = json_array_size(f->damaged);
     if (cli->json) {
-        MN_TRY(mn_cli_json_print(json_pack("{s:b, s:I, s:I, s:O}", "ok", 1, "files", (json_int_t)f->files, "bytes",
-                                           (json_int_t)f->bytes, "damaged", f->damaged),
+        MN_TRY(mn_cli_json_print(json_pack("{s:b, s:I, s:I, s:O, s:O}", "ok", 1, "files", (json_int_t)f->files, "bytes",
+                                           (json_int_t)f->bytes, "damaged", f->damaged, "quarantined", f->quarantined),
                                  cli->out_is_terminal));
         cli->reported = damaged > 0; /* the document says it all */
     } else {
         printf("%" PRIu64 " files, %s checked%s\n", f->files, mn_cli_out_bytes((double)f->bytes, bytes),
                f->offline ? ", without a server" : "");
-        if (damaged)
-            print_damage(cli, f->damaged);
+        print_damage(f->damaged);
+        print_quarantined(f->quarantined);
+        fflush(stdout); /* before the last word on stderr */
     }
     return damaged ? MN_FAIL(MN_CORRUPT, "damaged pieces: %zu; what is whole stays available", damaged) : MN_OK;
 }
@@ -115,13 +190,17 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
     else if (status != MN_OK)
         return status;
     f.damaged = json_array();
-    if (!f.damaged)
-        return MN_FAIL(MN_INTERNAL, "out of memory");
+    f.quarantined = json_array();
     f.offline = offline;
-    status = offline ? verify_here(cli, &f) : verify_there(cli, &f);
+    status = f.damaged && f.quarantined ? MN_OK : MN_FAIL(MN_INTERNAL, "out of memory");
+    if (status == MN_OK)
+        status = offline ? verify_here(cli, &f) : verify_there(cli, &f);
+    if (status == MN_OK)
+        status = list_quarantine(cli, &f);
     if (status == MN_OK)
         status = print_findings(cli, &f);
     json_decref(f.damaged);
+    json_decref(f.quarantined);
     return status;
 }
 
@@ -130,7 +209,9 @@ const struct mn_cli_command mn_cmd_verify = {
     .options = options,
     .details = "Reads every file and compares every checksum: the running store does it beside its work, and where "
                "none runs it is done\n"
-               "here. Exit status 1 when something is damaged.\n",
+               "here. Of each damaged piece it says what it is and what to do about it, and it lists what was put "
+               "aside earlier.\n"
+               "Exit status 1 when something is damaged.\n",
     .examples = "  mneme verify\n"
                 "  mneme --dir /backup/mneme-monday verify       # a snapshot\n"
                 "  mneme verify --json | jq .damaged\n",

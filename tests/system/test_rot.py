@@ -1,13 +1,15 @@
 """Column files that rot, are cut or vanish, under a running store and a stopped one: nothing that can be made whole is lost,
 nothing is served that nobody wrote, no worker dies, and info says degraded as long as it is true."""
+import json
 import os
+import subprocess
 import time
 import unittest
 
 import mneme
 import mneme_attach
 
-from cluster import PATIENCE, Cluster, f32, poll_until
+from cluster import PATIENCE, Cluster, f32, poll_until, program
 
 ROWS = 300
 SETTINGS = {"compact.enabled": "no", "scrub.interval": "1s", "scrub.rate": "1GiB"}
@@ -137,6 +139,30 @@ class Rot(unittest.TestCase):
             return folder
         self.begin = begin
         self.cut_under(ask)
+
+    def test_verify_says_what_it_means_and_what_to_do(self):
+        folder = self.begin(IDLE)
+        self.cluster.check_stop(self.cluster.terminate())
+        told = subprocess.run([program("MNEME"), "--dir", self.cluster.dir, "verify"], capture_output=True, text=True)
+        self.assertEqual(told.returncode, 0, told)
+        flip(folder / "idhash.col", 300)
+        flip(folder / "content.col", 300)
+        quarantine = self.cluster.dir / "quarantine"
+        quarantine.mkdir(exist_ok=True)
+        (quarantine / "columns-9.json").write_text(json.dumps({"file": "columns/9", "reason": "it was rotten", "ids": []}))
+        told = subprocess.run([program("MNEME"), "--dir", self.cluster.dir, "verify"], capture_output=True, text=True)
+        self.assertEqual(told.returncode, 1, told)
+        for word in ("idhash.col", "content.col", "what to do", "it was rotten"):
+            self.assertIn(word, told.stdout)
+        told = subprocess.run([program("MNEME"), "--dir", self.cluster.dir, "--json", "verify"], capture_output=True, text=True)
+        pieces = {piece["file"].rsplit("/", 1)[1]: piece for piece in json.loads(told.stdout)["damaged"]}
+        self.assertEqual(set(pieces), {"idhash.col", "content.col"})
+        self.assertTrue(all(piece["means"] and piece["next"] for piece in pieces.values()))
+        (quarantine / "columns-9.json").unlink()
+        self.cluster.start(wait=False)
+        self.cluster.await_state("ready", "degraded")
+        self.cluster.note_instance()
+        self.becomes_whole()
 
 
 if __name__ == "__main__":
