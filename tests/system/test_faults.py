@@ -142,7 +142,8 @@ class Trial:
         cluster.start()
         self.prepare()
         return {"start": self.die_at_start, "damage": self.die_over_damage,
-                "purge_damage": self.die_purging_damage, "rot": self.die_mending, "running": self.die_under_load,
+                "mend": self.die_undoing_rot, "purge_damage": self.die_purging_damage, "rot": self.die_mending,
+                "running": self.die_under_load,
                 "purge": self.die_under_load, "recall": self.die_under_load}[self.stage]()
 
     def prepare(self):
@@ -230,17 +231,18 @@ class Trial:
         self.snapshots += 1
         self.beside_writes("snapshot", path=str(self.snapshot_path()))
 
-    def damage(self):
-        """Rot in the log of a stopped store, in one memory of three. Returns its id."""
+    def damage(self, bits=48):
+        """Rot in the log of a stopped store, in one memory of three: one bit can be mended, more cannot. Returns its id."""
         for _ in ("the old version", "the new one"):
             victims = [self.load.memory("a", id=i) for i in (30001, 30002, 30003)]
             self.load.send([Request("remember", self.load.idem(), space="a", memories=victims)])
         self.load.known["a"].update((30001, 30002, 30003))
         self.load.burst()
         self.cluster.kill_everything()
-        flip_byte(self.cluster.dir / "wal", victims[1]["content"].encode())
-        self.load.model.spaces["a"].pop(30002)
-        self.load.answered = []
+        bend(self.cluster.dir / "wal", victims[1]["content"].encode(), bits)
+        if bits > 1:
+            self.load.model.spaces["a"].pop(30002)
+            self.load.answered = []
         return 30002
 
     def die_over_damage(self):
@@ -252,6 +254,15 @@ class Trial:
         assert self.cluster.fired(), f"{self} was not reached\n{self.cluster.log_tail()}"
         notes = [path.read_text() for path in (self.cluster.dir / "quarantine").glob("*.json")]
         assert any("/30002" in note for note in notes), f"no note tells of the memory that is lost: {notes}"
+        return True
+
+    def die_undoing_rot(self):
+        """A recovery that undoes a flipped bit: nothing is lost."""
+        self.damage(bits=1)
+        self.cluster.arm()
+        self.cluster.start(wait=False)
+        self.cluster.recover(("ready", "degraded"))
+        assert self.cluster.fired(), f"{self} was not reached\n{self.cluster.log_tail()}"
         return True
 
     def die_purging_damage(self):
@@ -295,7 +306,7 @@ class Trial:
             self.try_snapshot()
         self.load.burst()
         self.load.settle()
-        if whole:
+        if whole and self.stage != "mend":
             self.cluster.restart()
         else:
             self.cluster.check_stop(self.cluster.terminate())
@@ -329,14 +340,17 @@ class Trial:
             copy.finish()
 
 
-def flip_byte(folder, wanted):
+def bend(folder, wanted, bits):
+    """Flips so many bits of what a log segment holds."""
     for path in sorted(folder.glob("*.wal")):
-        held = bytearray(path.read_bytes())
-        at = held.find(wanted)
+        at = path.read_bytes().find(wanted)
         if at >= 0:
+            bent = bytearray(wanted)
+            for bit in range(bits):
+                bent[2 + bit // 8] ^= 1 << bit % 8
             with open(path, "r+b") as file:
-                file.seek(at + 2)
-                file.write(bytes([held[at + 2] ^ 1]))
+                file.seek(at)
+                file.write(bent)
             return
     raise AssertionError(f"no log segment holds {wanted}")
 
@@ -348,6 +362,9 @@ def trials():
             continue
         if point.startswith("repair_"):
             yield Trial(point, stage="rot", settings={"scrub.interval": "1s", "compact.enabled": "no"})
+            continue
+        if point.startswith("recovery_mended"):
+            yield Trial(point, stage="mend", settings={"compact.enabled": "no"})
             continue
         if point.startswith("purge_piece"):
             yield Trial(point, stage="purge_damage")
@@ -387,7 +404,7 @@ class RandomTrial(Trial):
     """A store that lives on through one random kill after the other."""
     def __init__(self, seed):
         super().__init__("none", seed=seed)
-        rare = ("recovery_quarantine", "purge_piece", "store_", "repair_")  # not reached by these moves
+        rare = ("recovery_quarantine", "recovery_mended", "purge_piece", "store_", "repair_")  # not reached by these moves
         self.points = [p for p in points() if not p.startswith(rare)]
         self.kills = 0
 
