@@ -102,8 +102,11 @@ enum mn_status mn_router_bind(struct mn_router *router, void *zmq, const char *e
 
 void mn_router_close(struct mn_router *router)
 {
-    if (router->socket)
+    if (router->socket) {
+        zmq_socket_monitor(router->socket, NULL,
+                           0); /* one that is closed under its monitor may leave a message behind */
         zmq_close(router->socket);
+    }
     if (router->lock_fd >= 0)
         close(router->lock_fd);
     let_go(router->loans);

@@ -44,8 +44,10 @@ enum mn_status mn_stats_pub_open(struct mn_stats_pub *pub, void *zmq, struct mn_
 
 void mn_stats_pub_close(struct mn_stats_pub *pub)
 {
-    if (pub->socket)
+    if (pub->socket) {
+        zmq_socket_monitor(pub->socket, NULL, 0); /* as in router.c */
         zmq_close(pub->socket);
+    }
     pub->socket = NULL;
 }
 
