@@ -288,5 +288,7 @@ double mn_probe_strain(const struct mn_probe *probe, double nearness, uint32_t r
         over = gap + energy - near;
         spread = 2 * sqrt(fmax(gap, 0) * energy);
     }
-    return probe->logs[rank] + nearness * (spread > 0 ? over / spread : over > 0 ? HUGE_VAL : -HUGE_VAL);
+    return probe->logs[rank < codebook->clusters ? rank : codebook->clusters] + nearness * (spread > 0 ? over / spread
+                                                                                            : over > 0 ? HUGE_VAL
+                                                                                                       : -HUGE_VAL);
 }

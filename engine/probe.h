@@ -72,8 +72,8 @@ static inline bool mn_probe_knows(const struct mn_probe *probe, uint32_t cluster
 /* reach of engine/ivf.h for a gap. */
 float mn_probe_reach(const struct mn_probe *probe, float gap);
 
-/* The number that rule->stop is compared with before a cluster that is the rank-th (from 0) is looked into. limit: the
- * distance of the k-th best so far. */
+/* The number that rule->stop is compared with before a cluster that is the rank-th (from 0; what is above their number
+ * counts as that) is looked into. limit: the distance of the k-th best so far. */
 double mn_probe_strain(const struct mn_probe *probe, double nearness, uint32_t rank, const struct mn_probe_place *place,
                        float limit);
 

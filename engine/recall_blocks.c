@@ -35,6 +35,7 @@ struct plan {
     uint32_t at, source, block, end, rest;         /* what is being unrolled: a cluster in it, a source, its blocks */
     bool opening;                                  /* no block of the cluster came yet */
     float rank;                                    /* clusters opened so far; see add_rank */
+    float together;                                /* of all sources */
     struct planned line[BLOCKS_AHEAD];             /* a ring */
     uint32_t first, count;
 };
@@ -213,9 +214,9 @@ static bool plan_block(struct plan *plan, struct planned *next)
  * use up what is meant for the others. By rows alone rows far from the query are found better than asked for. */
 static void add_rank(struct plan *plan, const struct planned *next)
 {
-    const struct mn_recall_source *s = &plan->codes->sources[next->source];
-    if (s->together > 0)
-        plan->rank += SHARE * (float)__builtin_popcount(next->selected) / s->together + (1 - SHARE) * plan->opening;
+    float rows = (float)__builtin_popcount(next->selected);
+    if (plan->codes->sources[next->source].together > 0)
+        plan->rank += SHARE * rows / plan->together + (1 - SHARE) * plan->opening;
     else
         plan->rank += plan->opening;
 }
@@ -254,6 +255,9 @@ static bool goes_on(struct mn_recall_codes *c, const struct mn_probe *probe, con
 void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *probe)
 {
     struct plan plan = {.codes = c, .probe = probe, .source = c->source_count, .rest = MN_NONE};
+    for (uint32_t i = 0; i < c->source_count; i++)
+        if (c->sources[i].probe == probe && c->sources[i].way == MN_RECALL_BY_CLUSTERS)
+            plan.together += c->sources[i].together;
     refill(&plan);
     for (uint32_t i = 0; i < plan.count; i++)
         ask_for_block(&c->sources[plan.line[i].source], plan.line[i].block);
