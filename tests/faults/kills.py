@@ -39,7 +39,7 @@ SETTINGS = {
     "disk.reserve": 0, "index.rows_min": 50
 }
 VICTIMS = {"wal-writer": 6, "compactor": 4, "recall": 2, "recovery": 3, "supervisor": 1, "everything": 3}
-DELAY_MAX_S = 0.25
+DELAY_S, DELAY_MAX_S = 0.2, 2.0  # the mean; long work must come to its end now and then
 PURGED_MAX = 40  # how many purged contents are looked for: the newest
 
 
@@ -107,7 +107,7 @@ class Lane:
     def round(self, number):
         victim = self.rng.choices(list(VICTIMS), VICTIMS.values())[0]
         self.cluster.struck.clear()
-        killer = threading.Thread(target=self.cluster.strike, args=(victim, self.rng.random() * DELAY_MAX_S))
+        killer = threading.Thread(target=self.cluster.strike, args=(victim, min(self.rng.expovariate(1 / DELAY_S), DELAY_MAX_S)))
         killer.start()
         try:
             while not self.cluster.fired():
