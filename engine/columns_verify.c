@@ -10,6 +10,7 @@
 struct survey {
     const struct mn_store *store;
     uint64_t segment;
+    uint64_t died_seq; /* what a file of liveness says that it is as of */
     uint64_t *files, *bytes;
     mn_damage_fn damaged;
     void *context;
@@ -35,6 +36,8 @@ static void check_path(const struct survey *survey, enum mn_column column, const
                  (unsigned long long)file.blocks);
         survey->damaged(survey->context, path, what);
     }
+    if (column == MN_COLUMN_DIED && file.header->extra != survey->died_seq)
+        survey->damaged(survey->context, path, "it holds the liveness of another seq");
     *survey->bytes += file.file_bytes;
     mn_column_file_unmap(&file);
 }
@@ -55,15 +58,17 @@ static enum mn_status check_later_died(void *context, const char *entry)
         return MN_OK;
     snprintf(name, sizeof name, "%s%llu", copy ? MN_DIED_COPY : "died.", seq);
     snprintf(expected, sizeof expected, "%s.col", name);
+    struct survey later = *(const struct survey *)context;
+    later.died_seq = seq;
     if (strcmp(entry, expected) == 0)
-        check_file(context, MN_COLUMN_DIED, name, true);
+        check_file(&later, MN_COLUMN_DIED, name, true);
     return MN_OK;
 }
 
 enum mn_status mn_columns_verify(const struct mn_store *store, uint64_t segment, uint64_t *files, uint64_t *bytes,
                                  mn_damage_fn damaged, void *context)
 {
-    struct survey survey = {store, segment, files, bytes, damaged, context};
+    struct survey survey = {store, segment, 0, files, bytes, damaged, context};
     char dir[MN_PATH_MAX];
     for (uint32_t column = 0; column < MN_COLUMN_COUNT; column++)
         check_file(&survey, column, mn_column_info[column].name, false);
@@ -75,7 +80,7 @@ enum mn_status mn_columns_verify(const struct mn_store *store, uint64_t segment,
 void mn_ivf_verify(const struct mn_store *store, uint64_t segment, uint64_t codebook, uint64_t *files, uint64_t *bytes,
                    mn_damage_fn damaged, void *context)
 {
-    struct survey survey = {store, segment, files, bytes, damaged, context};
+    struct survey survey = {store, segment, 0, files, bytes, damaged, context};
     char path[MN_PATH_MAX];
     check_path(&survey, MN_COLUMN_IVF, mn_ivf_path(store, path, segment, codebook), false);
 }
@@ -83,7 +88,7 @@ void mn_ivf_verify(const struct mn_store *store, uint64_t segment, uint64_t code
 void mn_codebook_verify(const struct mn_store *store, uint64_t gen, uint64_t *files, uint64_t *bytes,
                         mn_damage_fn damaged, void *context)
 {
-    struct survey survey = {store, gen, files, bytes, damaged, context};
+    struct survey survey = {store, gen, 0, files, bytes, damaged, context};
     char path[MN_PATH_MAX];
     check_path(&survey, MN_COLUMN_CODEBOOK, mn_codebook_path(store, path, gen), false);
 }

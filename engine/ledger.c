@@ -1,7 +1,8 @@
 /*
  * ledger.c - idem keys and id counters: a hash table in order of age, a small table of spaces, and their file.
  *
- * File: "MNLEDGE1" | entries, spaces (uint32 each) | entries | spaces | CRC32C of all before. Entries as in the log.
+ * File: "MNLEDGE1" | entries, spaces (uint32 each) | entries | spaces | CRC32C of all before, seeded with the store's
+ * uuid and the seq. Entries as in the log.
  */
 #include "engine/ledger.h"
 
@@ -367,8 +368,8 @@ static uint64_t file_bytes(const struct mn_ledger *l)
     return bytes;
 }
 
-enum mn_status mn_ledger_write(const struct mn_ledger *ledger, const struct mn_io *io, const char *path,
-                               int64_t expire_before_ns)
+static enum mn_status write_under(const struct mn_ledger *ledger, const struct mn_io *io, const char *path,
+                                  int64_t expire_before_ns, uint32_t seed)
 {
     uint8_t *data = malloc(file_bytes(ledger));
     if (!data)
@@ -392,14 +393,14 @@ enum mn_status mn_ledger_write(const struct mn_ledger *ledger, const struct mn_i
         head.spaces++;
     }
     memcpy(data, &head, sizeof head);
-    uint32_t crc = mn_crc32c(0, data, (size_t)(to - data));
+    uint32_t crc = mn_crc32c(seed, data, (size_t)(to - data));
     memcpy(to, &crc, 4);
     enum mn_status status = mn_io_replace(io, path, data, (size_t)(to + 4 - data));
     free(data);
     return status;
 }
 
-static enum mn_status parse(struct mn_ledger *l, const uint8_t *data, uint64_t bytes, const char *path)
+static enum mn_status parse(struct mn_ledger *l, const uint8_t *data, uint64_t bytes, const char *path, uint32_t seed)
 {
     struct file_head head;
     uint32_t crc;
@@ -407,7 +408,7 @@ static enum mn_status parse(struct mn_ledger *l, const uint8_t *data, uint64_t b
         return MN_FAIL(MN_CORRUPT, "%s is too short for a ledger", path);
     memcpy(&head, data, sizeof head);
     memcpy(&crc, data + bytes - 4, 4);
-    if (memcmp(head.magic, MAGIC, 8) != 0 || crc != mn_crc32c(0, data, bytes - 4))
+    if (memcmp(head.magic, MAGIC, 8) != 0 || crc != mn_crc32c(seed, data, bytes - 4))
         return MN_FAIL(MN_CORRUPT, "%s does not match its checksum", path);
     const uint8_t *at = data + sizeof head, *end = data + bytes - 4;
     for (uint32_t i = 0; i < head.entries; i++) {
@@ -431,14 +432,31 @@ static enum mn_status parse(struct mn_ledger *l, const uint8_t *data, uint64_t b
     return MN_OK;
 }
 
-enum mn_status mn_ledger_read(struct mn_ledger *ledger, const struct mn_io *io, const char *path)
+static enum mn_status read_under(struct mn_ledger *ledger, const struct mn_io *io, const char *path, uint32_t seed)
 {
     void *data;
     size_t bytes;
     MN_TRY(mn_io_slurp(io, path, FILE_BYTES_MAX, &data, &bytes));
-    enum mn_status status = parse(ledger, data, bytes, path);
+    enum mn_status status = parse(ledger, data, bytes, path, seed);
     free(data);
     return status;
+}
+
+enum mn_status mn_ledger_read(struct mn_ledger *ledger, const struct mn_io *io, const char *path)
+{
+    return read_under(ledger, io, path, 0);
+}
+
+enum mn_status mn_ledger_write(const struct mn_ledger *ledger, const struct mn_io *io, const char *path,
+                               int64_t expire_before_ns)
+{
+    return write_under(ledger, io, path, expire_before_ns, 0);
+}
+
+/* Another store's ledger, or one of another seq, does not match its checksum here. */
+static uint32_t place_seed(const struct mn_store *store, uint64_t seq)
+{
+    return mn_crc32c(mn_crc32c(0, store->uuid, sizeof store->uuid), &seq, sizeof seq);
 }
 
 static char *ledger_path(const struct mn_store *store, uint64_t seq, char path[MN_PATH_MAX])
@@ -451,7 +469,7 @@ static char *ledger_path(const struct mn_store *store, uint64_t seq, char path[M
 enum mn_status mn_ledger_load(struct mn_ledger *ledger, const struct mn_store *store, uint64_t seq)
 {
     char path[MN_PATH_MAX];
-    return mn_ledger_read(ledger, store->io, ledger_path(store, seq, path));
+    return read_under(ledger, store->io, ledger_path(store, seq, path), place_seed(store, seq));
 }
 
 enum mn_status mn_ledger_save(const struct mn_ledger *ledger, const struct mn_store *store, uint64_t seq,
@@ -459,7 +477,7 @@ enum mn_status mn_ledger_save(const struct mn_ledger *ledger, const struct mn_st
 {
     char path[MN_PATH_MAX];
     struct mn_ledger *again;
-    MN_TRY(mn_ledger_write(ledger, store->io, ledger_path(store, seq, path), expire_before_ns));
+    MN_TRY(write_under(ledger, store->io, ledger_path(store, seq, path), expire_before_ns, place_seed(store, seq)));
     /* Read back: the log that it stands for is about to go. */
     MN_TRY(mn_ledger_new(&again));
     enum mn_status status = mn_ledger_load(again, store, seq);

@@ -154,6 +154,7 @@ struct scan {
     size_t bytes;
     struct mn_manifest newest; /* edit 0: none */
     uint32_t chain;            /* checksum of its frame */
+    uint32_t frames;           /* of it that are whole: both, or one */
     size_t end;                /* behind the last valid frame */
     struct mn_manifest_copy report;
 };
@@ -186,12 +187,14 @@ static enum mn_status take_frame(struct scan *scan, size_t at, const struct fram
     if (gap || (!copy && scan->newest.edit != 0 && head->chain != scan->chain))
         scan->report.damaged_edits++;
     scan->end = at + sizeof *head + mn_round_up(head->bytes, 8);
+    scan->frames += copy;
     if (edit.edit < scan->newest.edit || copy) {
         mn_manifest_free(&edit);
         return MN_OK;
     }
     mn_manifest_free(&scan->newest);
     scan->newest = edit;
+    scan->frames = 1;
     scan->chain = head->checksum;
     return MN_OK;
 }
@@ -297,6 +300,21 @@ static void free_copies(struct copies *c)
     }
 }
 
+/* An edit goes to the first copy, and when it is whole there to the second. So a torn end of the first is no damage
+ * while the second is not past it, and one of the second while the first has the edit that was being written; a second
+ * copy that is one edit behind is none either. Whatever else looks unfinished was whole once. */
+static void judge_ends(struct copies *c)
+{
+    const struct scan *scans = c->scans;
+    struct mn_manifest_copy *first = &c->scans[0].report, *second = &c->scans[1].report;
+    bool half = first->torn_bytes > 0 && scans[0].frames == 1;
+    if (!scans[0].data || !scans[1].data)
+        return;
+    first->damaged_edits += first->torn_bytes > 0 && (first->behind || (half && !second->behind));
+    second->damaged_edits += second->torn_bytes > 0 && scans[1].frames == (second->behind ? 1 : 2);
+    second->late = second->behind && second->edit + 1 == first->edit;
+}
+
 static enum mn_status scan_copies(struct copies *c, const struct mn_store *store)
 {
     bool any = false;
@@ -312,6 +330,7 @@ static enum mn_status scan_copies(struct copies *c, const struct mn_store *store
         c->scans[i].report.missing = any && !c->scans[i].data;
         c->scans[i].report.behind = c->scans[i].newest.edit < c->newest->newest.edit;
     }
+    judge_ends(c);
     if (any && c->newest->newest.edit == 0)
         status = MN_FAIL(MN_CORRUPT,
                          "%s/MANIFEST holds no valid edit, nor does its copy: restore it from a snapshot of "

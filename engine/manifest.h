@@ -62,6 +62,7 @@ struct mn_manifest_report {
         uint32_t damaged_edits; /* superseded by a later valid one, here or in the other copy */
         bool missing;           /* the other one is there */
         bool behind;            /* the other one has a newer edit */
+        bool late;              /* and its writer was on the way here: that is no damage */
     } copies[MN_MANIFEST_COPIES];
 };
 /* Reads the newest edit, and syncs the files first: what was read cannot be taken back by a power cut. No file: an

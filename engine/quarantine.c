@@ -7,9 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/crc.h"
 #include "engine/fault.h"
 
-#define NOTE_BYTES_MAX (256u << 10)
+#define NOTE_BYTES_MAX  (256u << 10)
+#define PIECE_BYTES_MAX ((size_t)4 << 30)
+#define NOTE_KEY        ", \"crc32c\": \"" /* of what stands before it; the last member of a note */
+#define PIECE_KEY       ", \"piece_crc32c\": \""
 
 /* What a person does with a note. */
 #define NEXT                                                                                                           \
@@ -63,6 +67,48 @@ static void put_ids(FILE *out, const struct mn_wal_segment *segment, const struc
     fputs("]", out);
 }
 
+/* `path` with another ending. */
+static char *with_ending(const char *path, const char *ending, char other[MN_PATH_MAX + 16])
+{
+    snprintf(other, MN_PATH_MAX + 16, "%.*s%s", (int)(strrchr(path, '.') - path), path, ending);
+    return other;
+}
+
+/* The checksum of a piece; *there: there is one. */
+static enum mn_status piece_checksum(const struct mn_store *store, const char *path, uint32_t *crc, bool *there)
+{
+    void *data;
+    size_t bytes;
+    enum mn_status status = mn_io_slurp(store->io, path, PIECE_BYTES_MAX, &data, &bytes);
+    *there = status == MN_OK;
+    if (status != MN_OK)
+        return status == MN_NOT_FOUND ? MN_OK : status;
+    *crc = mn_crc32c(0, data, bytes);
+    free(data);
+    return MN_OK;
+}
+
+/* Writes a note, which ends with "}\n": with the checksum of the piece that lies beside it, and its own. */
+static enum mn_status put_note(const struct mn_store *store, const char *path, const char *text, size_t bytes)
+{
+    char piece[MN_PATH_MAX + 16], *sealed = malloc(bytes + 128);
+    uint32_t crc;
+    bool there;
+    if (!sealed)
+        return MN_FAIL(MN_INTERNAL, "no memory for a quarantine note");
+    size_t length = bytes - 2;
+    memcpy(sealed, text, length);
+    enum mn_status status = piece_checksum(store, with_ending(path, ".bin", piece), &crc, &there);
+    MN_TRY_OUT(status);
+    if (there)
+        length += (size_t)sprintf(sealed + length, PIECE_KEY "%08x\"", crc);
+    length += (size_t)sprintf(sealed + length, NOTE_KEY "%08x\"}\n", mn_crc32c(0, sealed, length));
+    MN_TRY_OUT(mn_io_replace(store->io, path, sealed, length));
+out:
+    free(sealed);
+    return status;
+}
+
 static enum mn_status write_note(const struct mn_store *store, const char *base, const struct mn_wal_segment *segment,
                                  const struct mn_quarantine_note *note)
 {
@@ -83,7 +129,7 @@ static enum mn_status write_note(const struct mn_store *store, const char *base,
     fputs(", \"next\": " NEXT "}\n", out);
     fclose(out);
     snprintf(path, sizeof path, "%s.json", base);
-    enum mn_status status = mn_io_replace(store->io, path, text, bytes);
+    enum mn_status status = put_note(store, path, text, bytes);
     free(text);
     return status;
 }
@@ -122,7 +168,7 @@ static enum mn_status write_plain_note(const struct mn_store *store, const char 
     put_json(out, reason);
     fputs(", \"ids\": [], \"next\": " NEXT "}\n", out);
     fclose(out);
-    enum mn_status status = mn_io_replace(store->io, mn_store_path(store, path, name), text, bytes);
+    enum mn_status status = put_note(store, mn_store_path(store, path, name), text, bytes);
     free(text);
     return status;
 }
@@ -163,6 +209,82 @@ enum mn_status mn_quarantine_healed(const struct mn_store *store, const char *ki
     if (bytes > 0)
         MN_TRY(mn_io_replace(store->io, path, before, bytes));
     return write_note(store, base, NULL, &note);
+}
+
+/* ---- verify ---- */
+
+struct check {
+    const struct mn_store *store;
+    uint64_t *files;
+    mn_damage_fn damaged;
+    void *context;
+};
+
+/* The last place where a key stands in a note, or NULL. */
+static const char *last_key(const char *text, const char *key)
+{
+    const char *found = NULL;
+    for (const char *at = strstr(text, key); at; at = strstr(at + 1, key))
+        found = at;
+    return found;
+}
+
+/* Why a note is not what was written, or NULL. */
+static const char *trouble_of(const struct check *check, const char *path, const char *text, size_t bytes)
+{
+    char expected[64], piece[MN_PATH_MAX + 16];
+    const char *end = last_key(text, NOTE_KEY), *told = last_key(text, PIECE_KEY);
+    uint32_t crc = 0;
+    bool there;
+    if (end)
+        snprintf(expected, sizeof expected, NOTE_KEY "%08x\"}\n", mn_crc32c(0, text, (size_t)(end - text)));
+    if (!end || strlen(text) != bytes || strcmp(end, expected) != 0)
+        return "the note does not match its checksum";
+    if (piece_checksum(check->store, with_ending(path, ".bin", piece), &crc, &there) != MN_OK)
+        return "the piece that it speaks of cannot be read";
+    if (!told)
+        return NULL;
+    snprintf(expected, sizeof expected, PIECE_KEY "%08x\"", crc);
+    return !there                                           ? "the piece that it speaks of is missing"
+           : strncmp(told, expected, strlen(expected)) != 0 ? "the piece that it speaks of does not match its checksum"
+                                                            : NULL;
+}
+
+static enum mn_status check_entry(void *context, const char *name)
+{
+    const struct check *check = context;
+    char folder[MN_PATH_MAX], path[MN_PATH_MAX + 16], beside[MN_PATH_MAX + 16];
+    const char *ending = strrchr(name, '.');
+    bool note = ending && strcmp(ending, ".json") == 0, piece = ending && strcmp(ending, ".bin") == 0, there;
+    void *text;
+    size_t bytes;
+    if ((!note && !piece) || strlen(name) > 255)
+        return MN_OK; /* being written, or not ours */
+    (*check->files)++;
+    snprintf(path, sizeof path, "%.*s/%s", MN_PATH_MAX - 260, mn_store_path(check->store, folder, "quarantine"), name);
+    if (piece) {
+        MN_TRY(exists(check->store, with_ending(path, ".json", beside), &there));
+        if (!there)
+            check->damaged(check->context, path, "the note about this piece is missing");
+        return MN_OK;
+    }
+    enum mn_status status = mn_io_slurp(check->store->io, path, PIECE_BYTES_MAX, &text, &bytes);
+    if (status == MN_NOT_FOUND)
+        return MN_OK; /* a purge has just removed it */
+    MN_TRY(status);
+    const char *trouble = trouble_of(check, path, text, bytes);
+    if (trouble)
+        check->damaged(check->context, path, trouble);
+    free(text);
+    return MN_OK;
+}
+
+enum mn_status mn_quarantine_verify(const struct mn_store *store, uint64_t *files, mn_damage_fn damaged, void *context)
+{
+    struct check check = {store, files, damaged, context};
+    char path[MN_PATH_MAX];
+    enum mn_status status = store->io->list(mn_store_path(store, path, "quarantine"), check_entry, &check);
+    return status == MN_NOT_FOUND ? MN_OK : status;
 }
 
 static enum mn_status note_any(void *context, const char *name)

@@ -32,5 +32,8 @@ enum mn_status mn_quarantine_note_columns(const struct mn_store *store, uint64_t
                                           const char *reason) MN_MUST_USE;
 /* True when anything is in quarantine that is not healed: a note, or a piece whose note is gone. */
 bool mn_quarantine_holds(const struct mn_store *store);
+/* For verify: each note's checksum, and that of the piece that it speaks of; a piece without a note. */
+enum mn_status mn_quarantine_verify(const struct mn_store *store, uint64_t *files, mn_damage_fn damaged,
+                                    void *context) MN_MUST_USE;
 
 #endif

@@ -236,7 +236,8 @@ bool mn_record_header_valid(const struct mn_record *r, uint32_t salt, uint64_t o
         return false;
     uint64_t fields = mn_round_up(r->vector_bytes, MN_RECORD_ALIGN) + r->space_bytes + (uint64_t)r->tags_bytes +
                       r->meta_bytes + MN_CONTENT_LENGTH(r->content_bytes);
-    return mn_round_up(fields, MN_RECORD_ALIGN) == r->payload_bytes && r->payload_bytes <= end - offset - sizeof *r;
+    return mn_round_up(fields, MN_RECORD_ALIGN) == r->payload_bytes && r->payload_bytes <= end - offset - sizeof *r &&
+           r->tag_count <= r->tags_bytes / sizeof(uint16_t);
 }
 
 bool mn_record_payload_valid(const struct mn_record *r, uint32_t salt, uint64_t offset)

@@ -14,6 +14,7 @@
 #include "engine/ivf_file.h"
 #include "engine/ledger.h"
 #include "engine/manifest.h"
+#include "engine/quarantine.h"
 #include "engine/wal.h"
 #include "engine/wal_copy.h"
 
@@ -134,7 +135,7 @@ static void note_manifest(struct verify *v, uint32_t copy, const struct mn_manif
         snprintf(what, sizeof what, "%u damaged pieces; a whole newer edit is there", found->damaged_edits);
         note(v, path, what);
     }
-    if (found->behind && !found->missing)
+    if (found->behind && !found->missing && !found->late)
         note(v, path, "its copy has a newer edit");
 }
 
@@ -378,6 +379,56 @@ static enum mn_status verify_log(struct verify *v, uint64_t number)
     return MN_OK;
 }
 
+static enum mn_status pass_record(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
+                                  uint64_t offset)
+{
+    (void)context;
+    (void)segment;
+    (void)record;
+    (void)offset;
+    return MN_OK;
+}
+
+/* What was acknowledged must be in the log or in columns: a last log segment that is missing is named by nothing else.
+ */
+static enum mn_status verify_end(struct verify *v)
+{
+    uint64_t newest = v->manifest.log_seq;
+    char path[MN_PATH_MAX], what[128];
+    bool damaged;
+    uint64_t mark = mn_wal_mark_read(v->store, &damaged);
+    for (uint32_t l = v->log_count; l-- > 0 && newest < mark;) {
+        struct mn_wal_segment segment;
+        struct mn_wal_extent extent = {0};
+        struct mn_wal_visitor visitor = {.record = pass_record};
+        enum mn_status status = mn_wal_map(&segment, v->store, v->logs[l]);
+        if (status == MN_OK && !segment.unused)
+            status = mn_wal_scan(&segment, &visitor, &extent);
+        mn_wal_unmap(&segment);
+        newest = extent.last_seq > newest ? extent.last_seq : newest;
+        if (status != MN_CORRUPT && status != MN_NOT_FOUND)
+            MN_TRY(status);
+    }
+    if (newest >= mark)
+        return MN_OK;
+    snprintf(what, sizeof what, "seq %llu was acknowledged, and the log ends at %llu", (unsigned long long)mark,
+             (unsigned long long)newest);
+    if (v->log_count > 0)
+        mn_store_wal_path(v->store, path, v->logs[v->log_count - 1]);
+    else
+        mn_store_path(v->store, path, "wal/MARK");
+    note(v, path, what);
+    settle(v, true);
+    return MN_OK;
+}
+
+static enum mn_status verify_quarantine(struct verify *v)
+{
+    MN_TRY(mn_quarantine_verify(v->store, &v->result->files, note, v));
+    settle(v, true);
+    return MN_OK;
+}
+
 /* ---- all of it ---- */
 
 static enum mn_status measure(struct verify *v)
@@ -413,6 +464,8 @@ static enum mn_status verify_all(struct verify *v)
     for (uint32_t l = 0; l < v->log_count; l++)
         if (v->logs[l] >= v->manifest.wal_first)
             MN_TRY(verify_log(v, v->logs[l]));
+    MN_TRY(verify_end(v));
+    MN_TRY(verify_quarantine(v));
     return v->out_of_memory ? MN_FAIL(MN_SYSTEM, "no memory for what verify has found") : MN_OK;
 }
 

@@ -228,17 +228,23 @@ static void prepare_twins(struct mn_wal_keeper *k)
     mn_wal_copy_prepared(k->copy, entered);
 }
 
-static struct mark make_mark(uint64_t seq)
+/* Seeded with the store's uuid: another store's mark is none. */
+static uint32_t mark_crc(const struct mn_store *store, const struct mark *mark)
+{
+    return mn_crc32c(mn_crc32c(0, store->uuid, sizeof store->uuid), mark, offsetof(struct mark, crc));
+}
+
+static struct mark make_mark(const struct mn_store *store, uint64_t seq)
 {
     struct mark mark = {.magic = MARK_MAGIC, .seq = seq};
-    mark.crc = mn_crc32c(0, &mark, offsetof(struct mark, crc));
+    mark.crc = mark_crc(store, &mark);
     return mark;
 }
 
 enum mn_status mn_wal_mark_write(const struct mn_store *store, uint64_t seq)
 {
     char path[MN_PATH_MAX];
-    struct mark both[2] = {make_mark(seq), make_mark(seq)};
+    struct mark both[2] = {make_mark(store, seq), make_mark(store, seq)};
     return mn_io_replace(store->io, mn_store_path(store, path, "wal/MARK"), both, sizeof both);
 }
 
@@ -262,7 +268,7 @@ static void write_mark(struct mn_wal_keeper *k, uint64_t now_ns)
     uint64_t seq = atomic_load_explicit(k->acked_seq, memory_order_acquire);
     if (MN_BUG(mark_not_written) || seq == k->marked_seq || now_ns - k->mark_ns < MARK_EVERY_NS)
         return;
-    struct mark mark = make_mark(seq);
+    struct mark mark = make_mark(&k->store, seq);
     k->mark_ns = now_ns;
     /* A mark that cannot be written costs certainty after a power cut, not data: tried again at the next turn. */
     if (k->store.io->write(k->mark_fd, &mark, sizeof mark, (k->mark_turn & 1) * sizeof mark) == MN_OK &&
@@ -289,7 +295,7 @@ uint64_t mn_wal_mark_read(const struct mn_store *store, bool *damaged)
         static const struct mark blank;
         memcpy(&mark, (char *)data + at, sizeof mark);
         bool spare_zero = memcmp(mark.spare, blank.spare, sizeof mark.spare) == 0;
-        if (mark.magic == MARK_MAGIC && mark.crc == mn_crc32c(0, &mark, offsetof(struct mark, crc)) && spare_zero)
+        if (mark.magic == MARK_MAGIC && mark.crc == mark_crc(store, &mark) && spare_zero)
             seq = mark.seq > seq ? mark.seq : seq;
         else
             *damaged = true;

@@ -301,6 +301,20 @@ static bool records_whole(const struct scan *s, const struct stretch *stretch)
     return mn_wal_zero(s->segment->base + at, stretch->records_end - at);
 }
 
+/* True when the records that a whole footer lists stand one behind the other, from the batch's header to where they
+ * end. A header that says something impossible under its own right checksum passes that of its block: bytes that are
+ * followed by their checksum leave it as it is. */
+static bool records_framed(const struct scan *s, const struct stretch *stretch)
+{
+    uint64_t at = stretch->offset + sizeof(struct mn_batch_header);
+    for (struct listed l = {0}; next_listed(s, stretch, &l);) {
+        if (!l.record || offset_of(s, l.record) != at)
+            return false;
+        at += sizeof *l.record + l.record->payload_bytes;
+    }
+    return at == stretch->records_end;
+}
+
 static enum mn_status visit_lost(struct scan *s, const struct mn_record *r, const struct mn_batch_touch *touches,
                                  uint32_t touched, uint64_t seq)
 {
@@ -380,7 +394,8 @@ static enum mn_status scan_batch(struct scan *s, const struct mn_batch_header *h
     struct block_check blocks = stretch.footer ? check_blocks(s, &stretch) : (struct block_check){0};
     bool padding_whole = mn_wal_zero(base + footer_end, h->bytes - footer_end);
     bool chain_whole = !s->chain_known || h->prev_chain == s->extent->chain;
-    bool whole = stretch.footer && blocks.bad == 0, durable = true;
+    bool framed = !stretch.footer || blocks.bad > 0 || (footer->records == h->records && records_framed(s, &stretch));
+    bool whole = stretch.footer && blocks.bad == 0 && framed, durable = true;
     if (!whole || !padding_whole || !chain_whole) {
         stretch.intact = whole || records_whole(s, &stretch);
         stretch.complete = stretch.footer ? !blocks.torn
@@ -388,6 +403,7 @@ static enum mn_status scan_batch(struct scan *s, const struct mn_batch_header *h
                                                                                offset + footer_end);
         stretch.what = !stretch.footer ? "the footer of a batch is damaged"
                        : blocks.bad    ? "a block of a batch does not match its checksum"
+                       : !framed       ? "a record of a batch does not end where the next one begins"
                        : !chain_whole  ? "a batch does not follow the one before it"
                                        : "bytes behind a batch are not zero";
         MN_TRY(report(s, &stretch, &durable));

@@ -31,6 +31,8 @@ struct findings {
 static const struct {
     const char *in, *means, *next;
 } meanings[] = {
+    {"/quarantine/", "a note about earlier damage, or the piece that it speaks of: nothing of the store itself",
+     "nothing: take both away when they have been read"},
     {"/ivf.", "an index: recall is slower until it is there again", "nothing: the running store makes it anew"},
     {"/codebooks/", "an index: recall is slower until it is there again", "nothing: the running store makes it anew"},
     {"/parity.col", "no memory is touched: it is what damaged columns are mended with",

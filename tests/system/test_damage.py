@@ -1,8 +1,11 @@
 """Files that rot while the store is stopped: what is whole stays available, what is not is told, nothing is thrown away."""
 import json
+import os
+import re
+import subprocess
 import unittest
 
-from cluster import Cluster, f32
+from cluster import REPLY_S, Cluster, f32, program
 
 ROWS = 100
 
@@ -13,6 +16,10 @@ def flip(path, at):
         byte = file.read(1)
         file.seek(at)
         file.write(bytes([byte[0] ^ 0xff]))
+
+
+def cut(path, length):
+    os.truncate(path, length)
 
 
 class Damage(unittest.TestCase):
@@ -37,6 +44,23 @@ class Damage(unittest.TestCase):
     def stop(self):
         self.cluster.check_stop(self.cluster.terminate())
 
+    def mneme(self, *arguments, dir=None):
+        return subprocess.run([program("MNEME"), "--dir", str(dir or self.cluster.dir), *map(str, arguments)],
+                              capture_output=True,
+                              text=True,
+                              timeout=REPLY_S,
+                              env={**os.environ, **self.cluster.environment()})
+
+    def verified(self):
+        """The names of the files that the stopped store's verify lists."""
+        done = self.mneme("verify", "--offline", "--json")
+        damaged = json.loads(done.stdout)["damaged"]
+        self.assertEqual(done.returncode, 1 if damaged else 0, done)
+        return {piece["file"].rpartition("/")[2] for piece in damaged}
+
+    def notes(self):
+        return [json.loads(path.read_text()) for path in (self.cluster.dir / "quarantine").glob("*.json")]
+
     def ids(self):
         return {memory["id"] for memory in self.cluster.ok("list", limit=10000, fields=[])["memories"]}
 
@@ -46,6 +70,7 @@ class Damage(unittest.TestCase):
         manifest = self.cluster.dir / "MANIFEST"
         kept = manifest.read_bytes()
         manifest.unlink()
+        (self.cluster.dir / "MANIFEST.copy").unlink()
         self.cluster.start(wait=False)
         info = self.cluster.await_state("recovering", "degraded")
         self.assertNotIn("wal-writer", [role["role"] for role in info["roles"]])
@@ -61,7 +86,7 @@ class Damage(unittest.TestCase):
         self.remember(2001)
         self.stop()
         flip(folder / "born.col", 300)
-        (folder / "parity.col").unlink()
+        (folder / "parity.col").unlink()  # nothing is left to mend it with
         self.cluster.start(wait=False)
         info = self.cluster.await_state("degraded")
         self.assertTrue(info["degraded"])
@@ -93,9 +118,81 @@ class Damage(unittest.TestCase):
         self.cluster.start(wait=False)
         self.cluster.await_state("degraded")
         self.assertEqual(self.ids(), set(range(1, 1 + ROWS)) - {50})
-        notes = [json.loads(path.read_text()) for path in (self.cluster.dir / "quarantine").glob("*.json")]
+        notes = self.notes()
         self.assertTrue(any(note["first_seq"] <= 50 <= note["last_seq"] for note in notes), notes)
         self.assertTrue(any(key.endswith("/50") for note in notes for key in note["ids"]), notes)
+
+    def test_one_copy_of_the_small_files_is_enough(self):
+        """STORE, MANIFEST and the high-water mark: each damaged in another way, told of, and whole after the next start."""
+        self.columns(1)
+        self.columns(1001)
+        self.stop()
+        harms = (("STORE", lambda path: flip(path, 30)), ("STORE.copy", lambda path: path.unlink()),
+                 ("MANIFEST", lambda path: path.write_bytes(bytes(path.stat().st_size))),
+                 ("MANIFEST.copy", lambda path: path.unlink()), ("wal/MARK", lambda path: cut(path, 512)))
+        for name, harm in harms:
+            harm(self.cluster.dir / name)
+            self.assertEqual(self.verified(), {name.rpartition("/")[2]})
+            self.cluster.start()
+            self.assertEqual(self.ids(), set(range(1, 1 + ROWS)) | set(range(1001, 1001 + ROWS)))
+            self.stop()
+            self.assertEqual(self.verified(), set())
+            self.assertTrue(list((self.cluster.dir / "quarantine").glob(f"healed-{name.rpartition('/')[2]}*.json")), name)
+
+    def test_columns_that_are_cut_or_gone_are_made_again(self):
+        cut_short, gone = self.columns(1), self.columns(1001)
+        self.remember(2001)
+        self.stop()
+        cut(cut_short / "embeddings.col", (cut_short / "embeddings.col").stat().st_size - 1)
+        (gone / "times.col").unlink()
+        self.assertLessEqual({"embeddings.col", "times.col"}, self.verified())
+        self.cluster.start(wait=False)
+        self.cluster.await_state("ready", "degraded")
+        for first in (1, 1001, 2001):
+            reply = self.cluster.ok("get", ids=list(range(first, first + ROWS)), fields=["content"])
+            self.assertEqual([memory["content"] for memory in reply["memories"]],
+                             [f"content {i}" for i in range(first, first + ROWS)])
+
+    def test_log_segments_that_are_gone_or_another_store_s(self):
+        self.cluster.finish()
+        self.cluster = Cluster(settings={"wal.segment_bytes": "1MiB", "compact.enabled": "no"})
+        self.addCleanup(self.cluster.finish)
+        self.cluster.start()
+        for first in range(1, 10 * ROWS, ROWS):
+            self.remember(first)
+        self.stop()
+        logs = sorted(path for path in (self.cluster.dir / "wal").glob("*.wal") if b"content" in path.read_bytes())
+        self.assertGreater(len(logs), 2)
+        lost = {int(number) for number in re.findall(rb"content (\d+)", logs[1].read_bytes())}
+        logs[1].write_bytes(logs[0].read_bytes())
+        self.assertIn(logs[1].name, self.verified())
+        self.cluster.start(wait=False)
+        self.assertTrue(self.cluster.await_state("degraded")["degraded"])
+        ids = self.ids()
+        self.assertEqual(ids, set(range(1, 1 + 10 * ROWS)) - lost)
+        self.stop()
+        logs[1].unlink()
+        for note in (self.cluster.dir / "quarantine").iterdir():
+            note.unlink()
+        self.assertIn(logs[1].name, self.verified())
+        self.cluster.start(wait=False)
+        self.assertTrue(self.cluster.await_state("degraded")["degraded"])
+        self.assertEqual(self.ids(), ids)
+        self.assertTrue(any(note.get("first_seq", 0) <= min(lost) <= note.get("last_seq", 0) for note in self.notes()), self.notes())
+
+    def test_a_snapshot_of_a_damaged_store_says_so(self):
+        folder = self.columns(1)
+        self.remember(1001)
+        flip(folder / "content.col", 300)
+        copy, restored = self.cluster.base / "copy", self.cluster.base / "restored"
+        self.assertGreater(self.cluster.ok("snapshot", path=str(copy), timeout_s=60)["damaged"], 0)
+        refused = self.mneme("restore", copy, dir=restored)
+        self.assertEqual(refused.returncode, 1, refused)
+        self.assertIn("content.col", refused.stderr)
+        self.assertFalse(restored.exists())
+        taken = self.mneme("restore", "--damaged", copy, dir=restored)
+        self.assertEqual(taken.returncode, 0, taken)
+        self.assertIn("content.col", taken.stderr)
 
 
 if __name__ == "__main__":

@@ -111,9 +111,57 @@ static void a_copy_without_its_note_is_made_again(void **state)
     fixture_free(f);
 }
 
+static void count_damage(void *context, const char *path, const char *what)
+{
+    (void)path;
+    (void)what;
+    ++*(uint32_t *)context;
+}
+
+static uint32_t troubles(const struct fixture *f)
+{
+    uint32_t count = 0;
+    uint64_t files = 0;
+    ok(mn_quarantine_verify(&f->store, &files, count_damage, &count));
+    return count;
+}
+
+/* What is aside can rot, too. */
+static void any_flip_in_quarantine_is_found(void **state)
+{
+    static const char *const names[] = {"quarantine/wal-00000001-4096.bin", "quarantine/wal-00000001-4096.json",
+                                        "quarantine/columns-7.json"};
+    struct fixture *f = fixture_new();
+    struct mn_wal_segment segment;
+    char path[MN_PATH_MAX];
+    fixture_put(f, "s", 1, 1, "x");
+    fixture_commit(f);
+    ok(mn_wal_map(&segment, &f->store, 1));
+    struct mn_quarantine_note what = {.wal_number = 1, .offset = 4096, .bytes = 512, .reason = "r"};
+    ok(mn_quarantine_wal(&f->store, &segment, &what));
+    mn_wal_unmap(&segment);
+    ok(mn_quarantine_note_columns(&f->store, 7, "a reason"));
+    assert_int_equal(troubles(f), 0);
+    for (size_t n = 0; n < MN_ARRAY_LEN(names); n++) {
+        size_t bytes;
+        free(fixture_slurp(f, names[n], &bytes));
+        for (size_t bit = 0; bit < bytes * 8; bit++) {
+            fixture_flip(f, names[n], bit / 8, (uint8_t)(1 << bit % 8));
+            assert_int_equal(troubles(f), 1);
+            fixture_flip(f, names[n], bit / 8, (uint8_t)(1 << bit % 8));
+        }
+    }
+    ok(mn_io_posix.unlink(mn_store_path(&f->store, path, names[0]))); /* its note misses it */
+    assert_int_equal(troubles(f), 1);
+    ok(mn_io_posix.unlink(mn_store_path(&f->store, path, names[1]))); /* both are gone: a person has read them */
+    assert_int_equal(troubles(f), 0);
+    fixture_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_flip_in_quarantine_is_found),
         cmocka_unit_test(a_stretch_is_copied_with_a_note),
         cmocka_unit_test(what_is_not_there_gets_a_note_alone),
         cmocka_unit_test(a_copy_without_its_note_is_made_again),

@@ -1,7 +1,7 @@
 /*
  * corruption.c - small complete stores are damaged in every way that there is, one at a time: scenarios 41 to 63.
  *
- *     corruption [--cases N] [--specimen NAME] [--lanes N] [--zeros] [--shown N]
+ *     corruption [--cases N] [--specimen NAME] [--lanes N] [--all] [--shown N]
  *     corruption --case NAME
  *     corruption --list
  *
@@ -10,7 +10,7 @@
  * must start all the same, what is served is what was written, what was forgotten stays so, what was not touched is
  * there, and what is missing is told. Where a damage takes all that ever said that a memory was forgotten or replaced
  * (a log that ends early, or is gone), what it was before may be served again, if recovery tells of the loss:
- * `unknown`. --cases: about so many, some of every kind (0: all). --zeros: each bit behind the end of the log, too, not
+ * `unknown`. --cases: about so many, some of every kind (0: all). --all: each bit behind the end of the log, too, not
  * one a sector. A bad case is named, and --case shows what becomes of it. Prints a table and a line `report corruption
  * ...`; exit status 1 when anything was not as it must be.
  */
@@ -29,7 +29,7 @@ struct options {
     uint64_t cases;
     uint32_t lanes, shown;
     const char *specimen, *name;
-    bool zeros, list;
+    bool all, list;
 };
 
 static struct specimen specimens[SPECIMEN_SHAPES];
@@ -75,7 +75,7 @@ static void plan_all(const struct options *o, struct damage_plan *plan)
 {
     for (enum specimen_shape shape = 0; shape < SPECIMEN_SHAPES; shape++)
         if (specimens[shape].memory_count > 0)
-            damage_plan_add(plan, &specimens[shape], o->zeros);
+            damage_plan_add(plan, &specimens[shape], o->all);
     damage_plan_number(plan, o->cases);
 }
 
@@ -199,7 +199,7 @@ static int report(const struct lanes_result *result)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: corruption [--cases N] [--specimen NAME] [--lanes N] [--zeros] [--shown N]\n"
+    fprintf(stderr, "usage: corruption [--cases N] [--specimen NAME] [--lanes N] [--all] [--shown N]\n"
                     "       corruption --case NAME | --list\n");
     return 2;
 }
@@ -208,7 +208,7 @@ static bool parse(int argc, char **argv, struct options *o)
 {
     static const struct option known[] = {
         {"cases", required_argument, NULL, 'n'}, {"specimen", required_argument, NULL, 's'},
-        {"lanes", required_argument, NULL, 'l'}, {"zeros", no_argument, NULL, 'z'},
+        {"lanes", required_argument, NULL, 'l'}, {"all", no_argument, NULL, 'z'},
         {"shown", required_argument, NULL, 'v'}, {"case", required_argument, NULL, 'c'},
         {"list", no_argument, NULL, 'i'},        {0}};
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -222,7 +222,7 @@ static bool parse(int argc, char **argv, struct options *o)
         else if (c == 'l' && number > 0)
             o->lanes = (uint32_t)number;
         else if (c == 'z')
-            o->zeros = true;
+            o->all = true;
         else if (c == 'v')
             o->shown = (uint32_t)number;
         else if (c == 'c')

@@ -426,9 +426,12 @@ static bool changes(const struct damage *d, const struct specimen_memory *m, uin
     return false;
 }
 
+/* The log is read in blocks: a cut takes the one that it goes through. */
 bool damage_touches(const struct damage *d, const struct specimen_memory *m)
 {
-    return changes(d, m, m->begin, m->end);
+    bool cut = d->group->kind == DAMAGE_CUT && m->wal != 0 && holds(file_of(d)->name, m) &&
+               d->where < mn_round_up(m->end, BLOCK);
+    return cut || changes(d, m, m->begin, m->end);
 }
 
 bool damage_silences(const struct damage *d, const struct specimen_memory *m)

@@ -37,19 +37,38 @@ struct run {
 
 /* ---- verdicts ---- */
 
-/* What is no damage: a note that is taken away (whoever has read it does so), and a prepared, still empty log segment
- * that is gone or shorter (another one is made). */
+static bool all_zero(const struct disk_blob *blob)
+{
+    for (size_t at = 0; at < blob->bytes; at++)
+        if (blob->data[at] != 0)
+            return false;
+    return true;
+}
+
+/* What is no damage, because it is just what a process that died may leave: bytes behind the end of MANIFEST that look
+ * like an edit in the making, and an end of MANIFEST.copy that is a part of the newest edit, which MANIFEST has. */
+static bool unfinished(const struct damage *d, const struct disk_file *file)
+{
+    if (strcmp(file->name, "MANIFEST") == 0)
+        return d->group->kind == DAMAGE_GROWN;
+    bool end = d->group->kind == DAMAGE_CUT || d->group->kind == DAMAGE_ZERO_SECTOR;
+    /* Each of the specimen's edits is as long as the others, or longer: the newest has the last half, or more of it. */
+    return strcmp(file->name, "MANIFEST.copy") == 0 && end && d->where >= file->blob->bytes / 2;
+}
+
+/* And what somebody may do: take away a note that was read; and a prepared, still empty log segment may be gone,
+ * shorter or longer: another one is made. */
 static bool harmless(const struct damage *d)
 {
     const struct disk_file *file = &d->group->specimen->disk.files[d->group->file];
-    if (d->group->kind == DAMAGE_GONE && damage_file_of(file->name) == DAMAGE_NOTE)
-        return true;
-    if (damage_file_of(file->name) != DAMAGE_LOG || (d->group->kind != DAMAGE_GONE && d->group->kind != DAMAGE_CUT))
-        return false;
-    for (size_t at = 0; at < file->blob->bytes; at++)
-        if (file->blob->data[at] != 0)
-            return false;
-    return true;
+    enum damage_kind kind = d->group->kind;
+    enum damage_file what = damage_file_of(file->name);
+    if (what == DAMAGE_NOTE)
+        return kind == DAMAGE_GONE;
+    if (what == DAMAGE_MANIFEST)
+        return unfinished(d, file);
+    bool length = kind == DAMAGE_GONE || kind == DAMAGE_CUT || kind == DAMAGE_GROWN;
+    return what == DAMAGE_LOG && length && all_zero(file->blob);
 }
 
 bool lanes_good(const struct damage *damage, const struct verdict *v, struct tally *tally, char text[800])
@@ -122,6 +141,13 @@ static _Noreturn void child(const struct run *run, uint32_t number, uint64_t fir
 
 /* ---- the parent ---- */
 
+static volatile sig_atomic_t told_to_stop;
+
+static void stop(int signal)
+{
+    told_to_stop = signal;
+}
+
 static void start(struct run *run, uint32_t number, uint64_t first)
 {
     fflush(stdout);
@@ -148,6 +174,8 @@ static void bury(struct run *run, uint32_t number, int status)
         return;
     if (lane->instance[0] && mn_instance_remove(lane->instance) != MN_OK)
         fprintf(stderr, "%s is left\n", lane->instance);
+    if (told_to_stop)
+        return;
     if (at == NONE) {
         fprintf(stderr, "a lane does not start\n");
         exit(1);
@@ -174,7 +202,7 @@ static bool watch(struct run *run)
             continue;
         any = true;
         uint64_t since = atomic_load(&run->lanes[i].since_ns), now = mn_clock_ns();
-        if (now > since && now - since > run->limit_s * UINT64_C(1000000000))
+        if (told_to_stop || (now > since && now - since > run->limit_s * UINT64_C(1000000000)))
             kill(run->pids[i], SIGKILL);
         if (waitpid(run->pids[i], &status, WNOHANG) == run->pids[i])
             bury(run, i, status);
@@ -209,6 +237,8 @@ void lanes_run(const struct damage_plan *plan, const char *dir, uint32_t lanes, 
     uint64_t started = mn_clock_ns();
     run.limit_s = limit_s;
     run.shown = shown;
+    signal(SIGINT, stop);
+    signal(SIGTERM, stop);
     run.lanes = mmap(NULL, run.count * sizeof *run.lanes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (run.lanes == MAP_FAILED)
         abort();

@@ -19,7 +19,8 @@ struct lanes_result {
 };
 
 /* Runs all cases of the plan on `lanes` processes, each with its locks in a folder of its own below `dir`; each case
- * may take `limit_s` seconds. At most `shown` bad ones of each lane are named on stdout. */
+ * may take `limit_s` seconds. SIGINT and SIGTERM end it early, with what was done so far. At most `shown` bad ones of
+ * each lane are named on stdout. */
 void lanes_run(const struct damage_plan *plan, const char *dir, uint32_t lanes, uint32_t limit_s, uint32_t shown,
                struct lanes_result *result);
 
