@@ -164,11 +164,12 @@ static enum mn_status give_name(const struct mn_store *in, uint64_t number)
 static enum mn_status prepare_in(struct mn_wal_keeper *k, const struct mn_store *in, uint64_t number)
 {
     char folder[MN_PATH_MAX];
-    if (is_prepared(k, in, number))
-        return MN_OK;
-    MN_TRY(fill(k, in, number));
-    MN_TRY(give_name(in, number));
+    if (!is_prepared(k, in, number)) {
+        MN_TRY(fill(k, in, number));
+        MN_TRY(give_name(in, number));
+    }
     MN_FAULT_POINT(wal_prepare_renamed);
+    /* Also of one that is there already: the try that gave it its name may have failed here. */
     return in->io->sync_dir(mn_store_path(in, folder, "wal"));
 }
 
@@ -197,7 +198,7 @@ static enum mn_status prepare_late(struct mn_wal_keeper *k, const struct mn_stor
 {
     char path[MN_PATH_MAX];
     if (mn_io_file_bytes(twin->io, mn_store_wal_path(twin, path, number)) == k->segment_bytes)
-        return MN_OK;
+        return twin->io->sync_dir(mn_store_path(twin, path, "wal"));
     MN_TRY(fill(k, twin, number));
     pthread_mutex_lock(&k->lock);
     bool ready = is_ready(k, number);

@@ -88,6 +88,41 @@ static void a_prepared_segment_is_taken_when_it_is_all_zero(void **state)
     fixture_free(f);
 }
 
+static _Atomic uint32_t folder_syncs, folder_syncs_to_fail;
+
+static enum mn_status sync_wal_folder(const char *path)
+{
+    size_t length = strlen(path);
+    if (length < 4 || strcmp(path + length - 4, "/wal") != 0)
+        return mn_io_posix.sync_dir(path);
+    if (folder_syncs_to_fail > 0) {
+        folder_syncs_to_fail--;
+        return MN_FAIL(MN_SYSTEM, "the folder could not be synced");
+    }
+    folder_syncs++;
+    return mn_io_posix.sync_dir(path);
+}
+
+/* The name of a segment is durable before anything is written to it, whichever try gave it that name. */
+static void a_segment_is_taken_only_when_its_name_is_synced(void **state)
+{
+    struct fixture *f = fixture_prepare();
+    struct mn_io io = mn_io_posix;
+    uint64_t number;
+    ok(mn_wal_mark_write(&f->store, 0));
+    io.sync_dir = sync_wal_folder;
+    f->store.io = &io;
+    folder_syncs = 0;
+    folder_syncs_to_fail = 1;
+    struct mn_wal_keeper *keeper = start(f, 1, 1);
+    ok(mn_wal_keeper_take(keeper, 5000, &number));
+    assert_int_equal(folder_syncs_to_fail, 0);
+    assert_true(folder_syncs > 0);
+    mn_wal_keeper_stop(keeper);
+    f->store.io = &mn_io_posix;
+    fixture_free(f);
+}
+
 static void the_mark_follows_what_was_acknowledged(void **state)
 {
     struct fixture *f = fixture_prepare();
@@ -203,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(segments_come_in_order_and_zeroed),
         cmocka_unit_test(a_prepared_segment_is_taken_when_it_is_all_zero),
+        cmocka_unit_test(a_segment_is_taken_only_when_its_name_is_synced),
         cmocka_unit_test(the_mark_follows_what_was_acknowledged),
         cmocka_unit_test(files_and_folders_are_removed),
         cmocka_unit_test(a_full_disk_is_told_and_forgotten_when_there_is_room),
