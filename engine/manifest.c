@@ -155,6 +155,7 @@ struct scan {
     struct mn_manifest newest; /* edit 0: none */
     uint32_t chain;            /* checksum of its frame */
     uint32_t frames;           /* of it that are whole: both, or one */
+    size_t newest_at;          /* where the first of those begins */
     size_t end;                /* behind the last valid frame */
     struct mn_manifest_copy report;
 };
@@ -195,6 +196,7 @@ static enum mn_status take_frame(struct scan *scan, size_t at, const struct fram
     mn_manifest_free(&scan->newest);
     scan->newest = edit;
     scan->frames = 1;
+    scan->newest_at = at;
     scan->chain = head->checksum;
     return MN_OK;
 }
@@ -223,6 +225,18 @@ static bool torn_end(const struct scan *scan, size_t at, const struct mn_store *
     return false;
 }
 
+/* Behind the first frame of an edit its second one was being written: the same bytes, or zeros. */
+static bool torn_twin(const struct scan *scan)
+{
+    size_t frame_bytes = scan->end - scan->newest_at, tail = scan->bytes - scan->end;
+    for (size_t i = 0; i < tail && i < frame_bytes; i++) {
+        uint8_t byte = scan->data[scan->end + i];
+        if (byte != 0 && byte != scan->data[scan->newest_at + i])
+            return false;
+    }
+    return tail <= frame_bytes;
+}
+
 static enum mn_status scan_frames(struct scan *scan, const struct mn_store *store)
 {
     struct frame_head head;
@@ -240,7 +254,7 @@ static enum mn_status scan_frames(struct scan *scan, const struct mn_store *stor
     }
     if (scan->end == scan->bytes)
         return MN_OK;
-    if (torn_end(scan, scan->end, store))
+    if (torn_end(scan, scan->end, store) && (scan->frames != 1 || torn_twin(scan)))
         scan->report.torn_bytes = scan->bytes - scan->end;
     else
         scan->report.damaged_edits++;
