@@ -232,9 +232,23 @@ out:
 /* ---- the check ---- */
 
 struct survey {
-    size_t skip; /* of the copy's temporary path */
+    const struct copying *copying;
+    size_t skip;          /* of the path of the folder that is looked at */
+    uint64_t passes;      /* over the bytes, this one and those to come: for progress, 0 = none is told */
+    mn_damage_fn damaged; /* told of each piece that counts; may be NULL */
+    bool written_anew;    /* what of a snapshot is written anew, not copied, does not count */
     struct mn_copy_result *result;
 };
+
+/* Kept twice: where neither is whole, opening the snapshot or reading its manifest has failed. */
+static bool written_anew(const char *name)
+{
+    static const char *const names[] = {"STORE", "STORE.copy", "MANIFEST", "MANIFEST.copy"};
+    for (size_t n = 0; n < MN_ARRAY_LEN(names); n++)
+        if (strcmp(name, names[n]) == 0)
+            return true;
+    return false;
+}
 
 /* Codes are derived: the store that comes of the copy makes damaged ones anew. */
 static void note_damage(void *context, const char *path, const char *what)
@@ -242,18 +256,28 @@ static void note_damage(void *context, const char *path, const char *what)
     const struct survey *survey = context;
     struct mn_copy_result *result = survey->result;
     const char *name = strlen(path) > survey->skip ? path + survey->skip : path;
-    if (strstr(name, "/ivf.") || strncmp(name, "codebooks/", 10) == 0)
+    if (strstr(name, "/ivf.") || strncmp(name, "codebooks/", 10) == 0 || (survey->written_anew && written_anew(name)))
         return;
     if (result->damaged++ == 0)
         snprintf(result->damage, sizeof result->damage, "%s: %s", name, what);
+    if (survey->damaged)
+        survey->damaged(survey->copying->context, path, what);
+}
+
+static void note_progress(void *context, uint64_t done, uint64_t total)
+{
+    const struct survey *survey = context;
+    const struct copying *c = survey->copying;
+    if (c->progress && survey->passes > 0)
+        c->progress(c->context, c->done + done, c->done + survey->passes * total);
 }
 
 /* Every checksum of the copy, before it gets its name. */
-static enum mn_status check_copy(const struct copying *c)
+static enum mn_status check_copy(const struct copying *c, uint64_t passes, struct mn_copy_result *result)
 {
-    struct survey survey = {.skip = strlen(c->copy.dir) + 1, .result = c->result};
+    struct survey survey = {.copying = c, .skip = strlen(c->copy.dir) + 1, .passes = passes, .result = result};
     struct mn_verify_result found;
-    return mn_verify(&c->copy, UINT64_MAX, note_damage, NULL, &survey, &found);
+    return mn_verify(&c->copy, UINT64_MAX, note_damage, note_progress, &survey, &found);
 }
 
 /* ---- making ---- */
@@ -380,7 +404,7 @@ static enum mn_status make_copy(struct copying *c, struct mn_reader *reader, con
     c->result->seq = c->snapshot.seq;
     MN_TRY(copy_pinned(c));
     mn_reader_unpin(reader);
-    MN_TRY(check_copy(c));
+    MN_TRY(check_copy(c, 0, c->result));
     return give_name(&c->copy, path);
 }
 
@@ -495,51 +519,81 @@ static enum mn_status newest_seq(struct copying *c, uint64_t *seq)
     return status;
 }
 
-static enum mn_status restore(struct copying *c, const char *dir, bool empty, bool damaged_too)
+/* Without a manifest a store was never compacted: its log is whole from the first segment, or there are no columns. */
+static enum mn_status check_manifest(const struct copying *c)
 {
-    MN_TRY(copy_store(c));
-    MN_TRY(check_copy(c));
-    if (c->result->damaged > 0 && !damaged_too)
+    uint64_t *numbers = NULL;
+    uint32_t count = 0;
+    char path[MN_PATH_MAX];
+    bool compacted = false;
+    if (c->manifest.edit > 0)
+        return MN_OK;
+    MN_TRY(mn_wal_list(c->store, &numbers, &count));
+    bool from_the_first = count > 0 && numbers[0] == 1;
+    free(numbers);
+    if (from_the_first)
+        return MN_OK;
+    enum mn_status status = c->store->io->list(mn_store_path(c->store, path, "columns"), note_entry, &compacted);
+    if (status != MN_NOT_FOUND)
+        MN_TRY(status);
+    if (!compacted)
+        return MN_OK;
+    return MN_FAIL(MN_CORRUPT, "%s/MANIFEST is missing, and so is its copy: nothing tells which files are the store",
+                   c->store->dir);
+}
+
+/* Reading the snapshot, writing the copy and reading that are of one length: done and total speak of all three. */
+static enum mn_status check_snapshot(struct copying *c, const struct mn_restore *restore)
+{
+    struct survey survey = {.copying = c,
+                            .skip = strlen(c->store->dir) + 1,
+                            .damaged = restore->damaged,
+                            .written_anew = true,
+                            .passes = 3,
+                            .result = c->result};
+    struct mn_verify_result found;
+    MN_TRY(mn_verify(c->store, UINT64_MAX, note_damage, note_progress, &survey, &found));
+    c->done = found.bytes;
+    c->total = 3 * found.bytes;
+    if (c->result->damaged > 0 && !restore->damaged_too)
         return MN_FAIL(MN_CORRUPT, "the snapshot %s is damaged in %llu places, the first: %s", c->store->dir,
                        (unsigned long long)c->result->damaged, c->result->damage);
+    return MN_OK;
+}
+
+/* An empty folder at `dir` gives way to the copy, by the rename; one that is not empty any more does not. */
+static enum mn_status restore_checked(struct copying *c, const char *dir)
+{
+    struct mn_copy_result copy = {0};
+    MN_TRY(copy_store(c));
+    MN_TRY(check_copy(c, 1, &copy));
+    if (copy.damaged > c->result->damaged)
+        return MN_FAIL(MN_CORRUPT,
+                       "the copy is damaged where the snapshot %s is not, so its disk is to be doubted; the first: %s",
+                       c->store->dir, copy.damage);
     MN_TRY(newest_seq(c, &c->result->seq));
-    if (empty)
-        MN_TRY(c->copy.io->rmdir(dir));
     return give_name(&c->copy, dir);
 }
 
-static enum mn_status copy_back(const struct mn_io *io, const char *snapshot, const char *dir, bool damaged_too,
-                                struct copying *c)
+enum mn_status mn_snapshot_restore(const struct mn_restore *restore, struct mn_copy_result *result)
 {
+    struct copying c = {.progress = restore->progress, .context = restore->context, .result = result};
     struct mn_store store;
     bool empty;
-    *c->result = (struct mn_copy_result){0};
-    MN_TRY(mn_store_open(&store, io, snapshot));
-    c->store = &store;
-    MN_TRY(name_copy(c, dir));
-    MN_TRY(check_free(io, dir, &empty));
-    MN_TRY(mn_manifest_read(&c->manifest, &store, NULL));
-    for (uint32_t s = 0; s < c->manifest.segment_count; s++)
-        c->total += c->manifest.segments[s].bytes;
-    enum mn_status status = restore(c, dir, empty, damaged_too);
-    if (status != MN_OK)
-        give_up(&c->copy, status);
-    mn_manifest_free(&c->manifest);
+    *result = (struct mn_copy_result){0};
+    MN_TRY(mn_store_open(&store, restore->io, restore->snapshot));
+    c.store = &store;
+    MN_TRY(name_copy(&c, restore->dir));
+    MN_TRY(check_free(restore->io, restore->dir, &empty));
+    MN_TRY(mn_manifest_read(&c.manifest, &store, NULL));
+    enum mn_status status = check_manifest(&c);
+    if (status == MN_OK)
+        status = check_snapshot(&c, restore);
+    if (status == MN_OK) {
+        status = restore_checked(&c, restore->dir);
+        if (status != MN_OK)
+            give_up(&c.copy, status);
+    }
+    mn_manifest_free(&c.manifest);
     return status;
-}
-
-enum mn_status mn_snapshot_restore(const struct mn_io *io, const char *snapshot, const char *dir,
-                                   void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
-                                   struct mn_copy_result *result)
-{
-    struct copying c = {.progress = progress, .context = context, .result = result};
-    return copy_back(io, snapshot, dir, false, &c);
-}
-
-enum mn_status mn_snapshot_salvage(const struct mn_io *io, const char *snapshot, const char *dir,
-                                   void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
-                                   struct mn_copy_result *result)
-{
-    struct copying c = {.progress = progress, .context = context, .result = result};
-    return copy_back(io, snapshot, dir, true, &c);
 }

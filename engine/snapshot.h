@@ -8,6 +8,7 @@
 #ifndef MN_ENGINE_SNAPSHOT_H
 #define MN_ENGINE_SNAPSHOT_H
 
+#include "engine/columns.h"
 #include "engine/reader.h"
 
 struct mn_copy_result {
@@ -24,14 +25,20 @@ enum mn_status mn_snapshot_make(const struct mn_store *store, struct mn_instance
                                 void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
                                 struct mn_copy_result *result) MN_MUST_USE;
 
-/* Offline: copies a snapshot into a new store folder `dir` (missing or empty; MN_EXISTS), and checks every checksum of
- * the copy before it gets its name: MN_CORRUPT names the first damage. mn_snapshot_salvage copies a damaged one all the
- * same, and tells in result->damaged. */
-enum mn_status mn_snapshot_restore(const struct mn_io *io, const char *snapshot, const char *dir,
-                                   void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
-                                   struct mn_copy_result *result) MN_MUST_USE;
-enum mn_status mn_snapshot_salvage(const struct mn_io *io, const char *snapshot, const char *dir,
-                                   void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
-                                   struct mn_copy_result *result) MN_MUST_USE;
+struct mn_restore {
+    const struct mn_io *io;
+    const char *snapshot;
+    const char *dir;      /* of the new store: missing or empty (MN_EXISTS) */
+    bool damaged_too;     /* a damaged snapshot is copied all the same */
+    mn_damage_fn damaged; /* may be NULL; called for each damaged piece of the snapshot before anything is made */
+    void (*progress)(void *context, uint64_t done, uint64_t total); /* may be NULL; of all bytes to read or write */
+    void *context;
+};
+
+/* Offline: copies a snapshot into a new store folder. Every checksum of the snapshot is looked at first: MN_CORRUPT
+ * names the first damage, and nothing is made. The copy is looked at too before it gets its name: MN_CORRUPT when more
+ * of it is damaged than of the snapshot. Of a file that is kept twice one whole copy will do, and codes do not count;
+ * where neither is whole it is MN_CORRUPT, damaged_too or not. result->damaged: pieces of the snapshot. */
+enum mn_status mn_snapshot_restore(const struct mn_restore *restore, struct mn_copy_result *result) MN_MUST_USE;
 
 #endif

@@ -4,6 +4,7 @@
 #include "engine/store.h"
 #include "engine/verify.h"
 #include "ops/cli/cli.h"
+#include "ops/cli/cli_damage.h"
 #include "ops/cli/cli_json.h"
 #include "ops/cli/cli_out.h"
 #include "ops/cli/cli_progress.h"
@@ -27,44 +28,12 @@ struct findings {
     bool offline;
 };
 
-/* What damage of a file means, by where it lies, and what is to be done: the first row that fits. */
-static const struct {
-    const char *in, *means, *next;
-} meanings[] = {
-    {"/quarantine/", "a note about earlier damage, or the piece that it speaks of: nothing of the store itself",
-     "nothing: take both away when they have been read"},
-    {"/ivf.", "an index: recall is slower until it is there again", "nothing: the running store makes it anew"},
-    {"/codebooks/", "an index: recall is slower until it is there again", "nothing: the running store makes it anew"},
-    {"/parity.col", "no memory is touched: it is what damaged columns are mended with",
-     "nothing: the running store makes it anew"},
-    {"/idhash.col", "an index of the columns: finding ids is slower until it is there again",
-     "nothing: the running store makes it anew"},
-    {"/postings.col", "an index of the columns: filters are slower until it is there again",
-     "nothing: the running store makes it anew"},
-    {"/metaindex.col", "an index of the columns: filters are slower until it is there again",
-     "nothing: the running store makes it anew"},
-    {"/columns/", "memories of one column segment; what parity.col can make again is not lost",
-     "start the store and look again in a minute: what is still told then cannot be mended; restore a snapshot"},
-    {"/wal/MARK", "what says up to where writes were acknowledged", "nothing: the next start writes it anew"},
-    {"/wal/", "memories that were written lately; those whose records are whole are kept",
-     "start the store: info tells what is lost, notes in quarantine/ name it; restore a snapshot if it matters"},
-    {"/MANIFEST", "one copy of what says which files are the store",
-     "nothing while the other copy is whole: the next change writes it anew; else restore a snapshot"},
-    {"/STORE", "one copy of what says which store this is",
-     "nothing while the other copy is whole: the next start writes it anew; else restore a snapshot"},
-    {"/ledger.", "which repeated writes have been answered, and the next free ids",
-     "nothing: the next start makes it anew; a write that is repeated by its idem key may then be carried out twice"},
-    {"", "a file of the store", "restore a snapshot if the store cannot be started"},
-};
-
 static void note_damage(void *context, const char *path, const char *what)
 {
     struct findings *f = context;
-    size_t m = 0;
-    while (!strstr(path, meanings[m].in))
-        m++;
+    const struct mn_cli_damage *piece = mn_cli_damage_of(path);
     json_array_append_new(f->damaged, json_pack("{s:s, s:s, s:s, s:s}", "file", path, "reason", what, "means",
-                                                meanings[m].means, "next", meanings[m].next));
+                                                piece->means, "next", piece->next));
 }
 
 static void note_progress(void *context, uint64_t done, uint64_t total)

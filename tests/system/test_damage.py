@@ -190,7 +190,7 @@ class Damage(unittest.TestCase):
         self.assertEqual(refused.returncode, 1, refused)
         self.assertIn("content.col", refused.stderr)
         self.assertFalse(restored.exists())
-        taken = self.mneme("restore", "--damaged", copy, dir=restored)
+        taken = self.mneme("restore", "--force", copy, dir=restored)
         self.assertEqual(taken.returncode, 0, taken)
         self.assertIn("content.col", taken.stderr)
 

@@ -698,7 +698,8 @@ static void copies_take_codes_along(void **state)
         snprintf(path, sizeof path, "%s/columns/%llu/ivf.1.col", copy, id);
         if (damaged)
             flip(path, 300);
-        live_ok(mn_snapshot_restore(&mn_io_posix, copy, restored, NULL, NULL, &result));
+        live_ok(
+            mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = copy, .dir = restored}, &result));
         struct live_store *other = live_store_open(restored);
         memcpy(other->model, s->model, sizeof s->model);
         live_check(other);

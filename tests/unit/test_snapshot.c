@@ -178,23 +178,32 @@ static void restoring(void **state)
     fill(s);
     live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &made));
     assert_int_equal(made.damaged, 0);
-    live_ok(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result));
+    live_ok(mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored},
+                                &result));
     assert_int_equal(result.seq, made.seq);
     assert_int_equal(result.files, made.files + 1); /* wal/MARK is written, not copied, by the first */
-    assert_int_equal(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result), MN_EXISTS);
+    assert_int_equal(
+        mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored}, &result),
+        MN_EXISTS);
     live_ok(mn_io_remove_tree(&mn_io_posix, f->restored));
     assert_int_equal(mkdir(f->restored, 0700), 0); /* an empty folder will do */
-    live_ok(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result));
+    live_ok(mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored},
+                                &result));
     snprintf(half, sizeof half, "%s.mneme-copy", f->restored);
     assert_false(exists(half));
     expect_store(f->restored, s->model, s->next_version);
     assert_int_equal(mkdir(f->restored, 0700), 0);
     snprintf(file, sizeof file, "%s/mine", f->restored);
     fclose(fopen(file, "w"));
-    assert_int_equal(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result), MN_EXISTS);
+    assert_int_equal(
+        mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored}, &result),
+        MN_EXISTS);
     assert_true(exists(file));
-    assert_int_equal(mn_snapshot_restore(&mn_io_posix, "/tmp/mn-no-such-folder", f->restored, NULL, NULL, &result),
-                     MN_NOT_FOUND);
+    assert_int_equal(
+        mn_snapshot_restore(
+            &(struct mn_restore){.io = &mn_io_posix, .snapshot = "/tmp/mn-no-such-folder", .dir = f->restored},
+            &result),
+        MN_NOT_FOUND);
 }
 
 static void damage(const char *path, off_t at)
@@ -232,12 +241,16 @@ static void damaged_snapshots_are_refused(void **state)
         else
             mn_store_path(&copy, path, "wal/MARK"), at = 600;
         damage(path, at);
-        assert_int_equal(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result), MN_CORRUPT);
+        assert_int_equal(
+            mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored},
+                                &result),
+            MN_CORRUPT);
         assert_non_null(strstr(mn_error_text(), strrchr(path, '/') + 1));
         assert_false(exists(f->restored) || exists(half));
         damage(path, at);
     }
-    live_ok(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result));
+    live_ok(mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored},
+                                &result));
 }
 
 /* Of what is kept twice one copy will do; the restored store has both. */
@@ -256,10 +269,14 @@ static void one_copy_of_the_small_files_is_enough(void **state)
             assert_int_equal(truncate(path, 30), 0);
             if (c == 1) /* the other one is gone already */
                 break;
-            live_ok(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result));
+            live_ok(mn_snapshot_restore(
+                &(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored}, &result));
             expect_store(f->restored, s->model, s->next_version);
         }
-        assert_int_equal(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result), MN_CORRUPT);
+        assert_int_equal(
+            mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored},
+                                &result),
+            MN_CORRUPT);
         assert_non_null(strstr(mn_error_text(), names[kind][0]));
         live_ok(mn_io_remove_tree(&mn_io_posix, f->copy));
         live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
@@ -282,9 +299,13 @@ static void damaged_stores_have_damaged_snapshots(void **state)
     live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
     assert_int_equal(result.damaged, 1);
     assert_non_null(strstr(result.damage, "embeddings.col"));
-    assert_int_equal(mn_snapshot_restore(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result), MN_CORRUPT);
+    assert_int_equal(
+        mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored}, &result),
+        MN_CORRUPT);
     assert_false(exists(f->restored));
-    live_ok(mn_snapshot_salvage(&mn_io_posix, f->copy, f->restored, NULL, NULL, &result));
+    live_ok(mn_snapshot_restore(
+        &(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored, .damaged_too = true},
+        &result));
     assert_int_equal(result.damaged, 1);
     assert_true(exists(f->restored));
 }

@@ -379,7 +379,9 @@ void world_check_copy(struct world *w, bool restored)
     if (!there && !w->taken_maybe)
         world_broken(w, WORLD_LOST, "the snapshot that was taken is not there");
     if (there && restored)
-        must_work(w, mn_snapshot_restore(&mn_io_posix, copy, again, NULL, NULL, &result), "restore");
+        must_work(
+            w, mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = copy, .dir = again}, &result),
+            "restore");
     if (there)
         check_store_at(w, restored ? again : copy, restored ? "a restored snapshot" : "a snapshot");
     must_work(w, mn_io_remove_tree(&mn_io_posix, copy), "remove the copy");
