@@ -50,7 +50,7 @@ CASES = {
     "no_descriptors_compactor": (35, "compactor", ALL, "openat", "error=EMFILE", None),
     "no_descriptors_writer": (35, "wal-writer", ALL, "openat", "error=EMFILE", None),
     "no_descriptors_recall": (35, "recall", ALL, "openat", "error=EMFILE", False),
-    "mappings_fail_recall": (35, "recall", ALL, "mmap", "error=ENOMEM:when=1..20", False),
+    "mappings_fail_recall": (35, "recall", ALL, "mmap", "error=ENOMEM:when=1..20", None),  # libzmq ends the process
 }
 
 
