@@ -640,6 +640,18 @@ static void a_log_that_ends_before_the_mark_has_lost_something(void **state)
     fixture_free(f);
 }
 
+/* A word that something has written over would end the store's seqs at once. */
+static void an_acknowledged_seq_beyond_all_measure_is_not_believed(void **state)
+{
+    struct fixture *f = three_segments();
+    fixture_open_instance(f);
+    atomic_store(&f->instance.control->acked_seq, UINT64_C(1) << 50);
+    ok(fixture_recover(f));
+    assert_false(f->report.lost);
+    assert_int_equal(f->report.last_seq, 60);
+    fixture_free(f);
+}
+
 /* A torn end that nobody was promised is dropped in silence, and its seq is used again. */
 static void a_torn_end_is_dropped_in_silence(void **state)
 {
@@ -1178,6 +1190,7 @@ int main(void)
         cmocka_unit_test(a_missing_segment_is_told),
         cmocka_unit_test(segments_that_are_short_foreign_or_swapped),
         cmocka_unit_test(a_log_that_ends_before_the_mark_has_lost_something),
+        cmocka_unit_test(an_acknowledged_seq_beyond_all_measure_is_not_believed),
         cmocka_unit_test(a_torn_end_is_dropped_in_silence),
         cmocka_unit_test(a_damaged_replacement_hides_what_it_replaced),
         cmocka_unit_test(nothing_rises_whichever_block_is_lost),
