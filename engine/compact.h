@@ -70,8 +70,9 @@ enum mn_status mn_compactor_open(struct mn_compactor **compactor, const struct m
                                  struct mn_instance *instance) MN_MUST_USE;
 void mn_compactor_close(struct mn_compactor *compactor);
 
-/* Removes what a compactor that died, or a proposal that was refused, has left: column folders, liveness and ledger
- * files that neither the manifest nor a view names. Only while no proposal is on its way to the writer. */
+/* Removes what a compactor that died, or a proposal that was refused, has left: column folders, liveness, ledger files,
+ * codes and hot copies of them that neither the manifest nor a view names. Only while no proposal is on its way to the
+ * writer. */
 enum mn_status mn_compactor_sweep(struct mn_compactor *compactor) MN_MUST_USE;
 
 /* Decides what to take from the current manifest and view. force: everything in sealed log segments and every segment

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "engine/compact_inside.h"
+#include "engine/hot.h"
 #include "engine/tune.h"
 
 #define GROWN_TIMES    4    /* rows since the training that ask for a new codebook */
@@ -274,6 +275,7 @@ static enum mn_status code_segment(struct care *care, uint32_t s)
         before = mn_io_file_bytes(c->store.io, mn_ivf_path(&c->store, path, segment->id, segment->codebook));
     MN_TRY(
         mn_ivf_write(&c->store, segment->id, part, care->codebook, NULL, care->pause, care->context, &bytes, &energy));
+    mn_hot_remove(c->instance, segment->id, care->codebook->gen); /* it may be the copy that cannot be used */
     MN_TRY(propose(care));
     struct mn_manifest_segment *next = &care->proposal->next.segments[s];
     next->codebook = care->codebook->gen;

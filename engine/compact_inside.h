@@ -71,9 +71,9 @@ bool mn_compact_sealed(const struct mn_part *part);
  * and what mn_compact_tidy_codes does. */
 enum mn_status mn_compact_tidy(struct mn_compactor *compactor, const struct mn_manifest *manifest) MN_MUST_USE;
 
-/* Removes inverted files and codebooks that neither the manifest nor a view names, and what was being written when a
- * compactor died. The codebook before the newest stays: codes of the tail may be on it. *left (may be NULL): some are
- * still in a view. */
+/* Removes inverted files, hot copies and codebooks that neither the manifest nor a view names, and what was being
+ * written when a compactor died. Only while no proposal is on its way to the writer. The codebook before the newest
+ * stays: codes of the tail may be on it. *left (may be NULL): some are still in a view. */
 enum mn_status mn_compact_tidy_codes(struct mn_compactor *compactor, const struct mn_manifest *manifest,
                                      bool *left) MN_MUST_USE;
 

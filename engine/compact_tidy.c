@@ -1,5 +1,5 @@
 /*
- * compact_tidy.c - removing inverted files and codebooks that nobody needs any more.
+ * compact_tidy.c - removing inverted files (and hot copies of them) and codebooks that nobody needs any more.
  *
  * One is needed while the manifest names it, or a view: a reader that has the view pinned may not have opened it yet.
  * Segments that were let go take their inverted files with them (the writer's limbo).
@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "engine/compact_inside.h"
+#include "engine/hot.h"
 
 /* An inverted file: columns/<segment>/ivf.<codebook>.col. */
 struct named {
@@ -157,11 +158,18 @@ static enum mn_status tidy_folder(struct tidying *t, uint64_t segment)
     return remove_unneeded(t);
 }
 
+static bool copy_wanted(void *context, uint64_t segment, uint64_t codebook)
+{
+    return need(context, segment, codebook) > 0;
+}
+
 enum mn_status mn_compact_tidy_codes(struct mn_compactor *compactor, const struct mn_manifest *manifest, bool *left)
 {
     struct tidying t = {.compactor = compactor};
     enum mn_status status = MN_OK;
+    bool removed = false; /* nobody has one of those mapped: there is nothing to announce */
     MN_TRY_OUT(note_all(&t, manifest));
+    MN_TRY_OUT(mn_hot_prune(compactor->instance, copy_wanted, &t, &removed));
     for (uint32_t s = 0; s < manifest->segment_count; s++)
         MN_TRY_OUT(tidy_folder(&t, manifest->segments[s].id));
     MN_TRY_OUT(tidy_folder(&t, 0));

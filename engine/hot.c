@@ -353,7 +353,7 @@ static void drop_cached(const char *path)
     close(fd);
 }
 
-static void remove_copies(const struct mn_instance *instance, uint64_t segment, uint64_t codebook)
+void mn_hot_remove(const struct mn_instance *instance, uint64_t segment, uint64_t codebook)
 {
     char name[NAME_MAX_];
     for (uint32_t node = 0; node < mn_numa_nodes(); node++) {
@@ -376,7 +376,7 @@ static enum mn_status make_all(struct making *m, uint64_t budget)
         enum mn_status status = make_one(m);
         if (status == MN_OK)
             continue;
-        remove_copies(m->instance, m->segment, m->codebook);
+        mn_hot_remove(m->instance, m->segment, m->codebook);
         return mn_error_pass(status, __FILE__, __LINE__);
     }
     return MN_OK;
@@ -414,6 +414,35 @@ void mn_hot_announce(struct mn_instance *instance)
 {
     /* Release: the files are there, or gone, before the number says so. */
     atomic_fetch_add_explicit(&instance->control->hot_gen, 1, memory_order_release);
+}
+
+/* ---- letting go ---- */
+
+struct pruning {
+    const struct mn_instance *instance;
+    bool (*wanted)(void *context, uint64_t segment, uint64_t codebook);
+    void *context;
+    bool *removed;
+};
+
+static enum mn_status remove_unwanted(void *context, const char *name)
+{
+    const struct pruning *p = context;
+    uint64_t segment, codebook;
+    uint32_t node;
+    if (!read_name(name, &segment, &codebook, &node) ||
+        (node < mn_numa_nodes() && p->wanted(p->context, segment, codebook)))
+        return MN_OK;
+    *p->removed |= unlinkat(p->instance->dir_fd, name, 0) == 0;
+    return MN_OK;
+}
+
+enum mn_status mn_hot_prune(const struct mn_instance *instance,
+                            bool (*wanted)(void *context, uint64_t segment, uint64_t codebook), void *context,
+                            bool *removed)
+{
+    struct pruning p = {instance, wanted, context, removed};
+    return mn_instance_list(instance, remove_unwanted, &p);
 }
 
 /* ---- tending all ---- */
@@ -469,18 +498,13 @@ static enum mn_status choose(struct tending *t)
     return MN_OK;
 }
 
-static enum mn_status remove_unwanted(void *context, const char *name)
+static bool is_wanted(void *context, uint64_t segment, uint64_t codebook)
 {
-    struct tending *t = context;
-    uint64_t segment, codebook;
-    uint32_t node;
-    if (!read_name(name, &segment, &codebook, &node))
-        return MN_OK;
+    const struct tending *t = context;
     for (uint32_t i = 0; i < t->count; i++)
-        if (t->wanted[i]->id == segment && t->wanted[i]->codebook == codebook && node < mn_numa_nodes())
-            return MN_OK;
-    t->report->changed |= unlinkat(t->instance->dir_fd, name, 0) == 0;
-    return MN_OK;
+        if (t->wanted[i]->id == segment && t->wanted[i]->codebook == codebook)
+            return true;
+    return false;
 }
 
 /* True when a copy is there; then it is counted. */
@@ -529,7 +553,7 @@ enum mn_status mn_hot_tend(const struct mn_store *store, struct mn_instance *ins
     struct tending t = {.store = store, .instance = instance, .manifest = manifest, .budget = budget, .report = report};
     *report = (struct mn_hot_report){0};
     MN_TRY(choose(&t));
-    enum mn_status status = mn_instance_list(instance, remove_unwanted, &t);
+    enum mn_status status = mn_hot_prune(instance, is_wanted, &t, &report->changed);
     for (uint32_t i = 0; status == MN_OK && i < t.count; i++)
         status = provide(&t, t.wanted[i], pause, context);
     if (report->changed)

@@ -51,6 +51,13 @@ uint64_t mn_hot_budget(const struct mn_instance *instance, uint64_t setting);
  * in mn_compact_build. Readers look for new copies when control.hot_gen has moved: see mn_hot_announce. */
 enum mn_status mn_hot_make(const struct mn_store *store, struct mn_instance *instance, uint64_t segment,
                            uint64_t codebook, uint64_t budget, bool (*pause)(void *context), void *context) MN_MUST_USE;
+/* Removes the copies of one inverted file: of one that is written anew, or was never published. */
+void mn_hot_remove(const struct mn_instance *instance, uint64_t segment, uint64_t codebook);
+/* Removes every copy that is not wanted; *removed is set when there was one. A copy is known by its name alone, and the
+ * numbers of what was never published are given again: its copies must be gone by then. */
+enum mn_status mn_hot_prune(const struct mn_instance *instance,
+                            bool (*wanted)(void *context, uint64_t segment, uint64_t codebook), void *context,
+                            bool *removed) MN_MUST_USE;
 /* Tells readers that copies have come or gone: they look at their next pin. */
 void mn_hot_announce(struct mn_instance *instance);
 

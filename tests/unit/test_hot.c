@@ -312,6 +312,77 @@ static void a_restart_makes_them_anew(void **state)
     mn_hot_place(0, false);
 }
 
+/* A compaction that copies ahead of its publication and dies: the next one is given the same number. */
+static void what_was_never_published_leaves_no_copy(void **state)
+{
+    struct live_store *s = *state;
+    for (uint32_t more = 0; more <= 100; more += 100) { /* as many rows as those that never came, and more */
+        struct mn_compact_proposal proposal;
+        live_remember(s, 1, 0, 300);
+        live_seal(s);
+        live_build(s, true, &proposal);
+        assert_int_equal(proposal.output_count, 1);
+        uint64_t id = proposal.outputs[0], codebook = proposal.next.codebook;
+        live_ok(mn_hot_make(&s->store, &s->instance, id, codebook, PLENTY, NULL, NULL));
+        mn_compact_proposal_free(&proposal);
+        live_remember(s, 1, 0, 300 + more);
+        live_seal(s);
+        live_ok(mn_compactor_sweep(s->compactor));
+        assert_true(live_compact(s, true));
+        assert_int_equal(newest(s).id, id);
+        assert_int_equal(newest(s).codebook, codebook);
+        assert_false(is_hot(s));
+        assert_true(tend(s, PLENTY).changed);
+        assert_true(is_hot(s));
+        live_check(s);
+    }
+}
+
+static void a_sweep_spares_what_is_named(void **state)
+{
+    struct live_store *s = *state;
+    struct mn_manifest_segment segment = newest(s);
+    char name[64];
+    tend(s, PLENTY);
+    snprintf(name, sizeof name, "hot.%llu.%llu.0", (unsigned long long)segment.id,
+             (unsigned long long)segment.codebook + 1); /* on a codebook that was never published */
+    close(openat(s->instance.dir_fd, name, O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+    assert_int_equal(copies_of(s, segment.id), 2);
+    live_ok(mn_compactor_sweep(s->compactor));
+    assert_int_equal(copies_of(s, segment.id), 1);
+    assert_true(mn_hot_there(&s->instance, segment.id, segment.codebook));
+    assert_true(is_hot(s));
+}
+
+/* A copy that cannot be used goes with the codes that are made anew because of it; else that would never end. */
+static void what_is_coded_anew_is_copied_anew(void **state)
+{
+    struct live_store *s = *state;
+    struct mn_manifest_segment segment = newest(s);
+    struct mn_segment seen;
+    struct mn_segment_identity identity = s->instance.identity;
+    struct mn_compact_care care;
+    char name[64];
+    while (live_care(s, &care))
+        ;
+    tend(s, PLENTY);
+    identity.magic = MN_MAGIC_HOT;
+    identity.fingerprint = mn_engine_fingerprint();
+    snprintf(name, sizeof name, "hot.%llu.%llu.0", (unsigned long long)segment.id,
+             (unsigned long long)segment.codebook);
+    live_ok(mn_segment_map(&seen, s->instance.dir_fd, name, true, &identity));
+    ((struct mn_column_header *)(void *)((struct mn_hot_header *)seen.base + 1))->rows++;
+    mn_segment_unmap(&seen);
+    assert_true(live_care(s, &care));
+    assert_false(care.sound);
+    assert_int_equal(care.segment, segment.id);
+    assert_int_equal(copies_of(s, segment.id), 0);
+    assert_false(live_care(s, &care));
+    assert_true(care.sound);
+    tend(s, PLENTY);
+    assert_true(is_hot(s));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +396,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(no_room_and_no_time, setup, teardown),
         cmocka_unit_test_setup_teardown(leftovers_and_foreign_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_restart_makes_them_anew, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_never_published_leaves_no_copy, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_sweep_spares_what_is_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_coded_anew_is_copied_anew, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
