@@ -179,6 +179,24 @@ static bool skewed(const struct care *care)
     return most * clusters > rows * SKEW_TIMES;
 }
 
+/* What rounding alone may make of a residual: against its centroid when energies were measured in the training, against
+ * the mean when rows were brought into the codebook's space. */
+static double rounding_of(const struct mn_codebook *codebook)
+{
+    double mean = 0, longest = 0, part = mn_kernel_rounding(codebook->width);
+    for (uint32_t d = 0; d < codebook->dim; d++)
+        mean += (double)codebook->mean[d] * (double)codebook->mean[d];
+    for (uint32_t c = 0; c < codebook->clusters; c++)
+        longest = (double)codebook->norms[c] > longest ? (double)codebook->norms[c] : longest;
+    return part * longest + part * part * mean;
+}
+
+static bool residuals_grown(const struct mn_compact_coded *coded, const struct mn_codebook *codebook)
+{
+    double before = (double)codebook->energy * ENERGY_TIMES + rounding_of(codebook);
+    return coded->energy > before * (double)coded->rows;
+}
+
 static bool outgrown(const struct care *care)
 {
     const struct mn_codebook *codebook = care->codebook;
@@ -187,8 +205,7 @@ static bool outgrown(const struct care *care)
     uint64_t trained = codebook->trained_rows ? codebook->trained_rows : 1;
     if (rows >= trained * GROWN_TIMES)
         return true;
-    if (coded->codebook == codebook->gen && coded->rows * CODED_SHARE >= trained &&
-        coded->energy > (double)codebook->energy * ENERGY_TIMES * (double)coded->rows)
+    if (coded->codebook == codebook->gen && coded->rows * CODED_SHARE >= trained && residuals_grown(coded, codebook))
         return true;
     return rows * SKEW_GROWN_DEN >= trained * SKEW_GROWN_NUM && skewed(care);
 }

@@ -64,7 +64,9 @@ static void make_vector(float vector[LIVE_DIM], uint32_t space, uint32_t id, uin
     for (uint32_t d = 0; d < LIVE_DIM; d++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
         float noise = (float)(seed >> 40) / (1 << 24) - 0.5f;
-        if (version >= LIVE_ALIKE)
+        if (version >= LIVE_SEVEN)
+            vector[d] = sinf((float)(version % (version >= LIVE_ONE ? 1 : 7) * 16 + d)) + 0.001f;
+        else if (version >= LIVE_ALIKE)
             vector[d] = 1 + noise / 1000;
         else if (version >= LIVE_STRANGE)
             vector[d] = noise;

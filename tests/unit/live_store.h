@@ -16,9 +16,12 @@
 #define LIVE_IDS    2000u
 #define LIVE_DIM    16u
 
-/* Embeddings lie on a circle; of versions from here on (set next_version) they do not, or all are nearly the same. */
+/* Embeddings lie on a circle; of versions from here on (set next_version) they do not, or all are nearly the same, or
+ * there are seven different ones in all, or one. */
 #define LIVE_STRANGE 1000000u
 #define LIVE_ALIKE   2000000u
+#define LIVE_SEVEN   3000000u
+#define LIVE_ONE     4000000u
 
 enum live_state { LIVE_NEVER = 0, LIVE_VISIBLE, LIVE_SUPPRESSED, LIVE_DELETED, LIVE_PURGED };
 

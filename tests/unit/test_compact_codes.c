@@ -486,6 +486,28 @@ static void skewed_clusters_ask_for_a_new_codebook(void **state)
     assert_int_equal(care_all(s), 0); /* as skewed as before, and no more rows: the same again would help nobody */
 }
 
+/* The same few embeddings over and over: every row is its cluster's centroid, but for rounding. */
+static void one_codebook_is_enough(struct live_store *s, uint32_t version)
+{
+    s->next_version = version;
+    add_segment(s, 0, 0, 500);
+    assert_int_equal(care_all(s), 0);
+    add_segment(s, 1, 0, 500);
+    add_segment(s, 2, 0, 200);
+    assert_int_equal(care_all(s), 0);
+    all_on(s, 1);
+}
+
+static void seven_embeddings_over_and_over(void **state)
+{
+    one_codebook_is_enough(*state, LIVE_SEVEN);
+}
+
+static void one_embedding_over_and_over(void **state)
+{
+    one_codebook_is_enough(*state, LIVE_ONE);
+}
+
 /* ---- calibration ---- */
 
 static struct mn_tuning tuning(struct live_store *s)
@@ -728,6 +750,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(four_times_the_rows_ask_for_a_new_codebook, setup, teardown),
         cmocka_unit_test_setup_teardown(strange_rows_ask_for_a_new_codebook, setup, teardown),
         cmocka_unit_test_setup_teardown(skewed_clusters_ask_for_a_new_codebook, setup, teardown),
+        cmocka_unit_test_setup_teardown(seven_embeddings_over_and_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_embedding_over_and_over, setup, teardown),
         cmocka_unit_test_setup_teardown(recall_is_calibrated_when_the_store_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(sweep_removes_what_nobody_needs, setup, teardown),
         cmocka_unit_test_setup_teardown(purged_rows_take_their_codes_along, setup, teardown),
