@@ -34,28 +34,26 @@ static uint32_t below(uint32_t n)
     return (uint32_t)(d.random >> 33) % n;
 }
 
-/* Clusters of up to `most` rows. */
-static void make(uint32_t most)
+/* Of clusters whose first slots stand there. */
+static void make_of(uint32_t clusters, uint32_t supers)
 {
     d.codebook = (struct mn_codebook){
-        .width = WIDTH, .clusters = CLUSTERS, .supers = SUPERS, .child = d.child, .centroids = &d.centroids[0][0]};
-    for (uint32_t s = 0; s <= SUPERS; s++)
-        d.child[s] = s * CLUSTERS / SUPERS;
-    for (uint32_t c = 0; c < CLUSTERS; c++) {
+        .width = WIDTH, .clusters = clusters, .supers = supers, .child = d.child, .centroids = &d.centroids[0][0]};
+    for (uint32_t s = 0; s <= supers; s++)
+        d.child[s] = s * clusters / supers;
+    for (uint32_t c = 0; c < clusters; c++)
         for (uint32_t i = 0; i < WIDTH; i++)
             d.centroids[c][i] = (float)below(1000);
-        d.first_slot[c + 1] = d.first_slot[c] + below(most + 1);
-    }
-    uint32_t rows = d.first_slot[CLUSTERS];
+    uint32_t rows = d.first_slot[clusters];
     for (uint32_t slot = 0; slot < rows; slot++) {
         d.order[slot] = rows - 1 - slot;
         d.slots[rows - 1 - slot] = slot;
     }
     uint32_t blocks =
         mn_ivf_arrange(&d.codebook, mn_kernels_best(), d.first_slot, d.first_block, d.rest, d.scratch, d.distances);
-    mn_ivf_fill_homes(CLUSTERS, d.first_slot, d.first_block, d.rest, blocks, d.homes);
+    mn_ivf_fill_homes(clusters, d.first_slot, d.first_block, d.rest, blocks, d.homes);
     d.ivf = (struct mn_ivf){.codebook = &d.codebook,
-                            .clusters = CLUSTERS,
+                            .clusters = clusters,
                             .rows = rows,
                             .first_slot = d.first_slot,
                             .first_block = d.first_block,
@@ -66,22 +64,55 @@ static void make(uint32_t most)
                             .order = d.order};
 }
 
+/* All of them, of up to `most` rows. */
+static void make(uint32_t most)
+{
+    for (uint32_t c = 0; c < CLUSTERS; c++)
+        d.first_slot[c + 1] = d.first_slot[c] + below(most + 1);
+    make_of(CLUSTERS, SUPERS);
+}
+
+/* Some of them, of 1 to 5,000 rows in all; many may be empty, and a few large. */
+static void make_any(void)
+{
+    uint32_t clusters = 2 + below(CLUSTERS - 1), rows = 1 + below(5000), few = 1 + below(clusters);
+    uint32_t sizes[CLUSTERS] = {0};
+    for (uint32_t row = 0; row < rows; row++)
+        sizes[below(2) ? below(clusters) : clusters - 1 - below(few)]++;
+    for (uint32_t c = 0; c < clusters; c++)
+        d.first_slot[c + 1] = d.first_slot[c] + sizes[c];
+    make_of(clusters, 1 + below(clusters < SUPERS ? clusters : SUPERS));
+}
+
+static void check_lanes(void)
+{
+    assert_true(mn_ivf_holds(&d.ivf));
+    uint8_t *used = calloc(d.ivf.block_count + 1, MN_IVF_LANES);
+    assert_non_null(used);
+    for (uint32_t c = 0; c < d.ivf.clusters; c++) {
+        for (uint32_t slot = d.first_slot[c]; slot < d.first_slot[c + 1]; slot++) {
+            uint32_t lane = mn_ivf_lane(&d.ivf, c, slot);
+            assert_true(lane < d.ivf.block_count * MN_IVF_LANES);
+            assert_int_equal(used[lane]++, 0);
+        }
+    }
+    free(used);
+}
+
 static void every_slot_has_a_lane_of_its_own(void **state)
 {
     static const uint32_t sizes[] = {0, 1, 5, 31, 33, 99};
     for (size_t n = 0; n < MN_ARRAY_LEN(sizes); n++) {
         make(sizes[n]);
-        assert_true(mn_ivf_holds(&d.ivf));
-        uint8_t *used = calloc(d.ivf.block_count + 1, MN_IVF_LANES);
-        assert_non_null(used);
-        for (uint32_t c = 0; c < CLUSTERS; c++) {
-            for (uint32_t slot = d.first_slot[c]; slot < d.first_slot[c + 1]; slot++) {
-                uint32_t lane = mn_ivf_lane(&d.ivf, c, slot);
-                assert_true(lane < d.ivf.block_count * MN_IVF_LANES);
-                assert_int_equal(used[lane]++, 0);
-            }
-        }
-        free(used);
+        check_lanes();
+    }
+}
+
+static void clusters_of_any_shape_hold(void **state)
+{
+    for (uint32_t n = 0; n < 500; n++) {
+        make_any();
+        check_lanes();
     }
 }
 
@@ -125,6 +156,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_slot_has_a_lane_of_its_own),
+        cmocka_unit_test(clusters_of_any_shape_hold),
         cmocka_unit_test(neighbours_share),
         cmocka_unit_test(a_directory_with_a_wrong_word_is_not_believed),
     };
