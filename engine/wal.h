@@ -136,7 +136,8 @@ enum mn_status mn_wal_keeper_take(struct mn_wal_keeper *keeper, uint32_t wait_ms
 /* The number that was taken last, not begun, is the next again. */
 void mn_wal_keeper_give_back(struct mn_wal_keeper *keeper, uint64_t number);
 uint32_t mn_wal_keeper_ready(struct mn_wal_keeper *keeper);
-/* Has the thread remove a file or a folder (absolute path); nothing there is not an error. */
+/* Has the thread remove a file or a folder (absolute path); nothing there is not an error. What cannot be removed is
+ * tried again each second; after a stop the next writer finds it. */
 enum mn_status mn_wal_keeper_remove(struct mn_wal_keeper *keeper, const char *path) MN_MUST_USE;
 /* Removals asked for and not done. */
 uint32_t mn_wal_keeper_removals(struct mn_wal_keeper *keeper);
@@ -149,8 +150,8 @@ bool mn_wal_keeper_full(struct mn_wal_keeper *keeper);
  * pay for the way out of a full disk: a start, the notes and copies of a quarantine, a segment that is healed. */
 void mn_wal_make_room(const struct mn_store *store, uint64_t bytes);
 
-/* The newest mark on disk, 0 when there is none. *damaged: wal/MARK is there, and is not the two whole sectors that it is
- * made of; the mark is the newest that is left in it, then. */
+/* The newest mark on disk, 0 when there is none. *damaged: wal/MARK is there, and is not the two whole sectors that it
+ * is made of; the mark is the newest that is left in it, then. */
 uint64_t mn_wal_mark_read(const struct mn_store *store, bool *damaged);
 /* Makes wal/MARK anew: both sectors say `seq`. */
 enum mn_status mn_wal_mark_write(const struct mn_store *store, uint64_t seq) MN_MUST_USE;

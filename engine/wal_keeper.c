@@ -26,6 +26,7 @@
 #define HURRY_NS       UINT64_C(3000000000)
 #define MARK_EVERY_NS  UINT64_C(100000000)
 #define SPACE_EVERY_NS UINT64_C(500000000)
+#define RETRY_NS       UINT64_C(1000000000) /* what could not be removed is tried again */
 
 /* wal/MARK: two slots of a sector each, written by turns, so that one is always whole. */
 #define MARK_MAGIC UINT64_C(0x314b52414d4e4d4e)
@@ -38,6 +39,11 @@ struct mark {
     uint8_t spare[492];
 };
 _Static_assert(sizeof(struct mark) == 512, "a sector");
+
+struct removal {
+    char *path;
+    uint64_t not_before_ns;
+};
 
 struct mn_wal_keeper {
     struct mn_store store;
@@ -55,31 +61,53 @@ struct mn_wal_keeper {
     uint64_t next_number;
     uint64_t ready[READY_MAX];
     uint32_t ready_count;
-    char **removals; /* paths, under the lock */
+    struct removal *removals; /* under the lock; new ones come at the end, only the thread takes any out */
     uint32_t removal_count, removal_max;
     _Atomic bool full;
-    _Atomic uint64_t not_removed;
     int mark_fd;
     uint64_t marked_seq, mark_turn, mark_ns, space_ns;
 };
 
-/* Removes the oldest path of the list; called with the lock held, which it lets go of meanwhile. */
+/* The oldest removal whose time has come; removal_count: none. */
+static uint32_t due_removal(const struct mn_wal_keeper *k)
+{
+    uint32_t i = 0;
+    uint64_t now = k->removal_count > 0 ? mn_clock_ns() : 0;
+    while (i < k->removal_count && k->removals[i].not_before_ns > now)
+        i++;
+    return i;
+}
+
+/* False when it is still there, and to be tried again. What a copy of the log keeps goes when that is brought up to
+ * date. */
+static bool remove_path(struct mn_wal_keeper *k, const char *path)
+{
+    if (k->store.io->unlink(path) == MN_OK || mn_io_remove_tree(k->store.io, path) == MN_OK)
+        return true;
+    if (!mn_wal_copy_owns(k->copy, path))
+        return false;
+    mn_wal_copy_fail(k->copy, mn_error_text());
+    return true;
+}
+
+/* Called with the lock held, which it lets go of meanwhile. What cannot be removed stays on the list: a purge is not
+ * done while it is there. */
 static bool remove_next(struct mn_wal_keeper *k)
 {
-    if (k->removal_count == 0)
+    uint32_t at = due_removal(k);
+    if (at == k->removal_count)
         return false;
-    char *path = k->removals[0];
+    char *path = k->removals[at].path;
     pthread_mutex_unlock(&k->lock);
-    /* What cannot be removed now is found again when the next writer opens: it costs disk, nothing else. */
-    if (k->store.io->unlink(path) != MN_OK && mn_io_remove_tree(k->store.io, path) != MN_OK) {
-        if (mn_wal_copy_owns(k->copy, path))
-            mn_wal_copy_fail(k->copy, mn_error_text());
-        atomic_fetch_add(&k->not_removed, 1);
-    }
+    bool removed = remove_path(k, path);
     MN_FAULT_POINT(limbo_mid_unlink);
-    free(path);
     pthread_mutex_lock(&k->lock);
-    memmove(k->removals, k->removals + 1, --k->removal_count * sizeof *k->removals);
+    if (!removed) {
+        k->removals[at].not_before_ns = mn_clock_ns() + RETRY_NS;
+        return true;
+    }
+    free(path);
+    memmove(k->removals + at, k->removals + at + 1, (--k->removal_count - at) * sizeof *k->removals);
     return true;
 }
 
@@ -355,7 +383,7 @@ static void *keep(void *context)
             k->ready[k->ready_count++] = number;
             k->next_number++;
             pthread_cond_broadcast(&k->changed);
-        } else if (!k->stop && k->removal_count == 0) {
+        } else if (!k->stop && due_removal(k) == k->removal_count) {
             sleep_until_asked(k);
         }
     }
@@ -431,7 +459,7 @@ void mn_wal_keeper_stop(struct mn_wal_keeper *keeper)
     pthread_mutex_unlock(&keeper->lock);
     pthread_join(keeper->thread, NULL);
     for (uint32_t i = 0; i < keeper->removal_count; i++)
-        free(keeper->removals[i]); /* the next writer finds the files again */
+        free(keeper->removals[i].path); /* the next writer finds the files again */
     free(keeper->removals);
     keeper->mark_ns = 0;
     write_mark(keeper, mn_clock_ns());
@@ -494,7 +522,7 @@ enum mn_status mn_wal_keeper_remove(struct mn_wal_keeper *keeper, const char *pa
     pthread_mutex_lock(&keeper->lock);
     if (status == MN_OK && keeper->removal_count == keeper->removal_max) {
         uint32_t max = keeper->removal_max ? keeper->removal_max * 2 : 64;
-        char **removals = realloc(keeper->removals, max * sizeof *removals);
+        struct removal *removals = realloc(keeper->removals, max * sizeof *removals);
         if (removals) {
             keeper->removals = removals;
             keeper->removal_max = max;
@@ -503,7 +531,7 @@ enum mn_status mn_wal_keeper_remove(struct mn_wal_keeper *keeper, const char *pa
         }
     }
     if (status == MN_OK) {
-        keeper->removals[keeper->removal_count++] = copy;
+        keeper->removals[keeper->removal_count++] = (struct removal){.path = copy};
         pthread_cond_broadcast(&keeper->changed);
     } else {
         free(copy);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 
 static _Atomic uint64_t acked;
 static _Atomic bool disk_is_full;
+static _Atomic bool stuck; /* a file that cannot be unlinked */
 
 static enum mn_status reserve_if_room(int fd, uint64_t bytes)
 {
@@ -202,6 +204,40 @@ static void files_and_folders_are_removed(void **state)
     fixture_free(f);
 }
 
+static enum mn_status unlink_unless_stuck(const char *path)
+{
+    return stuck && strstr(path, "columns/7/b.col") ? MN_FAIL(MN_SYSTEM, "io error") : mn_io_posix.unlink(path);
+}
+
+static void what_cannot_be_removed_is_tried_again(void **state)
+{
+    struct fixture *f = fixture_prepare();
+    struct mn_io io = mn_io_posix;
+    char path[MN_PATH_MAX];
+    io.unlink = unlink_unless_stuck;
+    f->store.io = &io;
+    stuck = true;
+    struct mn_wal_keeper *keeper = start(f, 1, 1);
+    ok(mn_io_posix.mkdir(mn_store_path(&f->store, path, "columns/7")));
+    ok(mn_io_replace(&mn_io_posix, mn_store_path(&f->store, path, "columns/7/b.col"), "x", 1));
+    ok(mn_io_replace(&mn_io_posix, mn_store_path(&f->store, path, "columns/file"), "x", 1));
+    ok(mn_wal_keeper_remove(keeper, mn_store_path(&f->store, path, "columns/7")));
+    ok(mn_wal_keeper_remove(keeper, mn_store_path(&f->store, path, "columns/file")));
+    for (int i = 0; i < 300 && mn_wal_keeper_removals(keeper) > 1; i++)
+        usleep(10000);
+    assert_false(fixture_exists(f, "columns/file")); /* others do not wait for it */
+    usleep(100000);
+    assert_int_equal(mn_wal_keeper_removals(keeper), 1);
+    assert_true(fixture_exists(f, "columns/7/b.col"));
+    stuck = false;
+    for (int i = 0; i < 500 && mn_wal_keeper_removals(keeper) > 0; i++)
+        usleep(10000);
+    assert_int_equal(mn_wal_keeper_removals(keeper), 0);
+    assert_false(fixture_exists(f, "columns/7"));
+    mn_wal_keeper_stop(keeper);
+    fixture_free(f);
+}
+
 static void a_full_disk_is_told_and_forgotten_when_there_is_room(void **state)
 {
     struct fixture *f = fixture_prepare();
@@ -243,6 +279,7 @@ int main(void)
         cmocka_unit_test(a_segment_is_taken_only_when_its_name_is_synced),
         cmocka_unit_test(the_mark_follows_what_was_acknowledged),
         cmocka_unit_test(files_and_folders_are_removed),
+        cmocka_unit_test(what_cannot_be_removed_is_tried_again),
         cmocka_unit_test(a_full_disk_is_told_and_forgotten_when_there_is_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
