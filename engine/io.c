@@ -20,6 +20,9 @@
 #include "engine/fault.h"
 #include "engine/guard.h"
 
+#define BLOCK  4096u /* what reads past the page cache are aligned to */
+#define SECTOR 512u  /* the least that a disk reads */
+
 static int open_whole(const char *path, int mode)
 {
     int fd;
@@ -55,6 +58,13 @@ static enum mn_status posix_size(int fd, uint64_t *bytes)
     return MN_OK;
 }
 
+/* A read past the page cache ends inside a sector only where the file ends; what would ask on from there is refused for
+ * not being aligned. */
+static bool at_end(int fd, uint64_t at)
+{
+    return at % SECTOR != 0 && (fcntl(fd, F_GETFL) & O_DIRECT);
+}
+
 static enum mn_status posix_read(int fd, void *data, size_t bytes, uint64_t offset)
 {
     for (size_t done = 0; done < bytes;) {
@@ -63,9 +73,9 @@ static enum mn_status posix_read(int fd, void *data, size_t bytes, uint64_t offs
             continue;
         if (n < 0)
             return MN_FAIL_ERRNO("cannot read %zu bytes at %llu", bytes, (unsigned long long)offset);
-        if (n == 0)
+        done += n > 0 ? (size_t)n : 0;
+        if (n == 0 || (done < bytes && at_end(fd, offset + done)))
             return MN_FAIL(MN_CORRUPT, "the file is shorter than %llu bytes", (unsigned long long)(offset + bytes));
-        done += (size_t)n;
     }
     return MN_OK;
 }
@@ -304,12 +314,23 @@ out:
     return status;
 }
 
-enum mn_status mn_io_slurp(const struct mn_io *io, const char *path, size_t bytes_max, void **data, size_t *bytes)
+/* Whole blocks are asked for, and the last may be there in part. */
+static enum mn_status read_blocks(const struct mn_io *io, int fd, char *data, uint64_t bytes)
+{
+    uint64_t whole = bytes / BLOCK * BLOCK;
+    if (whole > 0)
+        MN_TRY(io->read(fd, data, whole, 0));
+    enum mn_status status = bytes > whole ? io->read(fd, data + whole, BLOCK, whole) : MN_OK;
+    return status == MN_CORRUPT ? MN_OK : status;
+}
+
+static enum mn_status slurp(const struct mn_io *io, const char *path, int flags, size_t bytes_max, void **data,
+                            size_t *bytes)
 {
     int fd;
     uint64_t size = 0;
     char *copy = NULL;
-    MN_TRY(io->open(path, MN_IO_READ, &fd));
+    MN_TRY(io->open(path, MN_IO_READ | flags, &fd));
     enum mn_status status = MN_OK;
     MN_TRY_OUT(io->size(fd, &size));
     if (size > bytes_max) {
@@ -317,12 +338,12 @@ enum mn_status mn_io_slurp(const struct mn_io *io, const char *path, size_t byte
                          (unsigned long long)size, bytes_max);
         goto out;
     }
-    copy = malloc(size + 1);
+    copy = flags & MN_IO_DIRECT ? aligned_alloc(BLOCK, mn_round_up(size + 1, BLOCK)) : malloc(size + 1);
     if (!copy) {
         status = MN_FAIL(MN_INTERNAL, "no memory for %s", path);
         goto out;
     }
-    MN_TRY_OUT(io->read(fd, copy, size, 0));
+    MN_TRY_OUT(flags & MN_IO_DIRECT ? read_blocks(io, fd, copy, size) : io->read(fd, copy, size, 0));
     copy[size] = 0;
     *data = copy;
     *bytes = size;
@@ -331,6 +352,16 @@ out:
     free(copy);
     io->close(fd);
     return status;
+}
+
+enum mn_status mn_io_slurp(const struct mn_io *io, const char *path, size_t bytes_max, void **data, size_t *bytes)
+{
+    return slurp(io, path, 0, bytes_max, data, bytes);
+}
+
+enum mn_status mn_io_slurp_disk(const struct mn_io *io, const char *path, size_t bytes_max, void **data, size_t *bytes)
+{
+    return slurp(io, path, MN_IO_DIRECT, bytes_max, data, bytes);
 }
 
 struct removal {

@@ -24,7 +24,8 @@ struct mn_io {
     enum mn_status (*open)(const char *path, int flags, int *fd);
     void (*close)(int fd);
     enum mn_status (*size)(int fd, uint64_t *bytes);
-    enum mn_status (*read)(int fd, void *data, size_t bytes, uint64_t offset); /* all or MN_CORRUPT: "is shorter" */
+    /* All, or MN_CORRUPT: "is shorter"; what there is of it is in `data` then. */
+    enum mn_status (*read)(int fd, void *data, size_t bytes, uint64_t offset);
     enum mn_status (*write)(int fd, const void *data, size_t bytes, uint64_t offset);
     /* Writes a range back now and waits for it. Promises nothing (only datasync does); it keeps long work from filling
      * the disk's queue, which the log's next sync would have to wait for. */
@@ -56,6 +57,10 @@ extern const struct mn_io mn_io_posix;
 enum mn_status mn_io_replace(const struct mn_io *io, const char *path, const void *data, size_t bytes) MN_MUST_USE;
 enum mn_status mn_io_slurp(const struct mn_io *io, const char *path, size_t bytes_max, void **data,
                            size_t *bytes) MN_MUST_USE;
+/* The same, of what the disk has, where that can be read past the page cache: after a sync that failed the cache shows
+ * what was written all the same. */
+enum mn_status mn_io_slurp_disk(const struct mn_io *io, const char *path, size_t bytes_max, void **data,
+                                size_t *bytes) MN_MUST_USE;
 /* Bytes of a file; 0 when there is none, or it cannot be read. */
 uint64_t mn_io_file_bytes(const struct mn_io *io, const char *path);
 /* Makes the name of `path` in its folder durable. */

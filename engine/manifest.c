@@ -261,8 +261,9 @@ static enum mn_status scan_frames(struct scan *scan, const struct mn_store *stor
     return MN_OK;
 }
 
-/* An edit that is read is acted upon: files that it does not name are removed. So it must not be one that a power cut
- * can still take back, as when its writer died before the sync. */
+/* An edit that is read is acted upon: files that it does not name are removed. So it must be one that a power cut
+ * cannot take back: not one whose writer died before the sync, nor one whose sync failed, which the page cache shows
+ * and the disk does not have. */
 static enum mn_status settle(const struct mn_store *store, const char *path)
 {
     int fd;
@@ -282,7 +283,7 @@ static enum mn_status scan_file(struct scan *scan, const struct mn_store *store,
     if (status == MN_NOT_FOUND)
         return MN_OK;
     MN_TRY(status);
-    status = mn_io_slurp(store->io, path, FILE_MAX, &data, &scan->bytes);
+    status = mn_io_slurp_disk(store->io, path, FILE_MAX, &data, &scan->bytes);
     if (status == MN_TOO_LARGE)
         data = calloc(1, 1);
     else
@@ -361,6 +362,7 @@ enum mn_status mn_manifest_read(struct mn_manifest *manifest, const struct mn_st
 {
     struct copies c;
     *manifest = (struct mn_manifest){0};
+    MN_TRY(store->io->sync_dir(store->dir)); /* a replaced file has its name for good */
     MN_TRY(scan_copies(&c, store));
     for (uint32_t i = 0; report && i < MN_MANIFEST_COPIES; i++)
         report->copies[i] = c.scans[i].report;

@@ -65,8 +65,9 @@ struct mn_manifest_report {
         bool late;              /* and its writer was on the way here: that is no damage */
     } copies[MN_MANIFEST_COPIES];
 };
-/* Reads the newest edit, and syncs the files first: what was read cannot be taken back by a power cut. No file: an
- * empty manifest (edit 0). MN_CORRUPT when there is a file and no valid edit in any. `report` may be NULL. */
+/* Reads the newest edit: the files and their names are synced first, and read past the page cache, so what was read
+ * cannot be taken back by a power cut. No file: an empty manifest (edit 0). MN_CORRUPT when there is a file and no
+ * valid edit in any. `report` may be NULL. */
 enum mn_status mn_manifest_read(struct mn_manifest *manifest, const struct mn_store *store,
                                 struct mn_manifest_report *report) MN_MUST_USE;
 

@@ -143,8 +143,8 @@ enum mn_status mn_quarantine_wal(const struct mn_store *store, const struct mn_w
     mn_store_path(store, base, name);
     snprintf(path, sizeof path, "%s.json", base);
     MN_TRY(exists(store, path, &there));
-    if (there)
-        return MN_OK;
+    if (there) /* the try that wrote it may have failed to sync its name */
+        return mn_io_sync_name(store->io, path);
     mn_wal_make_room(store, note->bytes + NOTE_BYTES_MAX);
     if (segment) {
         snprintf(path, sizeof path, "%s.bin", base);

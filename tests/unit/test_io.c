@@ -217,6 +217,28 @@ static void a_replace_that_fails_leaves_the_old_or_the_new(void **state)
     }
 }
 
+/* Whatever its length; nothing is said of what lies behind its end. */
+static void a_file_is_read_past_the_cache(void **state)
+{
+    static const size_t lengths[] = {0, 1, 511, 512, 513, 4095, 4096, 4097, 9000, 12288};
+    struct place *p = *state;
+    char bytes[12288];
+    void *data;
+    size_t length;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (char)(i * 7 % 251 + 1);
+    for (size_t l = 0; l < MN_ARRAY_LEN(lengths); l++) {
+        ok(mn_io_replace(io, p->path, bytes, lengths[l]));
+        ok(mn_io_slurp_disk(io, p->path, sizeof bytes, &data, &length));
+        assert_int_equal(length, lengths[l]);
+        assert_memory_equal(data, bytes, length);
+        assert_int_equal(((char *)data)[length], 0);
+        free(data);
+    }
+    fails(MN_TOO_LARGE, mn_io_slurp_disk(io, p->path, sizeof bytes - 1, &data, &length));
+    fails(MN_NOT_FOUND, mn_io_slurp_disk(io, p->other, sizeof bytes, &data, &length));
+}
+
 #define in_place(test) cmocka_unit_test_setup_teardown(test, open_place, close_place)
 
 int main(void)
@@ -227,6 +249,7 @@ int main(void)
         in_place(removing_follows_no_links),
         in_place(a_replaced_file_is_whole),
         in_place(a_replace_that_fails_leaves_the_old_or_the_new),
+        in_place(a_file_is_read_past_the_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -538,6 +538,104 @@ static void failing_disk(void **state)
     }
 }
 
+/* ---- a sync that fails: from then on the cache shows what the disk does not have ---- */
+
+static struct {
+    const char *path; /* the file */
+    uint8_t *disk;    /* what the disk has of it */
+    size_t bytes;
+    int writing, past_cache;
+} unsynced;
+
+static enum mn_status open_unsynced(const char *path, int flags, int *fd)
+{
+    enum mn_status status = mn_io_posix.open(path, flags, fd);
+    bool it = status == MN_OK && strcmp(path, unsynced.path) == 0;
+    if (it && flags & MN_IO_WRITE)
+        unsynced.writing = *fd;
+    if (it && flags & MN_IO_DIRECT)
+        unsynced.past_cache = *fd;
+    return status;
+}
+
+static void close_unsynced(int fd)
+{
+    if (fd == unsynced.writing)
+        unsynced.writing = -1;
+    if (fd == unsynced.past_cache)
+        unsynced.past_cache = -1;
+    mn_io_posix.close(fd);
+}
+
+static enum mn_status sync_unsynced(int fd)
+{
+    return fd == unsynced.writing ? MN_FAIL(MN_SYSTEM, "the sync failed") : MN_OK;
+}
+
+static enum mn_status read_unsynced(int fd, void *data, size_t bytes, uint64_t offset)
+{
+    enum mn_status status = mn_io_posix.read(fd, data, bytes, offset);
+    for (size_t i = 0; fd == unsynced.past_cache && i < bytes; i++)
+        ((uint8_t *)data)[i] = offset + i < unsynced.bytes ? unsynced.disk[offset + i] : 0;
+    return status;
+}
+
+/* Nobody acts upon an edit whose sync failed, and none is written behind it. */
+static void an_edit_whose_sync_failed_is_none(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest m;
+    struct mn_manifest_report report;
+    struct mn_io io = quick;
+    struct mn_store store = f->store;
+    io.open = open_unsynced;
+    io.close = close_unsynced;
+    io.datasync = sync_unsynced;
+    io.read = read_unsynced;
+    store.io = &io;
+    for (uint32_t segments = 1; segments < 200; segments = segments * 2 + 1) {
+        fresh(f, 2, segments);
+        unsynced.path = f->path;
+        unsynced.writing = unsynced.past_cache = -1;
+        unsynced.bytes = slurp(f, &unsynced.disk);
+        make_state(&m, 3, 2);
+        m.edit = 2;
+        assert_int_equal(mn_manifest_append(&m, &store), MN_SYSTEM);
+        mn_manifest_free(&m);
+        assert_ok(mn_manifest_read(&m, &store, NULL));
+        expect_state(&m, 2, segments);
+        mn_manifest_free(&m);
+        make_state(&m, 3, 4);
+        m.edit = 2;
+        assert_ok(mn_manifest_append(&m, &store)); /* the file is replaced, so its sync does not fail */
+        mn_manifest_free(&m);
+        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        expect_state(&m, 3, 4);
+        expect_report(&report, 0, 0);
+        mn_manifest_free(&m);
+        free(unsynced.disk);
+    }
+}
+
+static enum mn_status sync_no_folder(const char *path)
+{
+    return MN_FAIL(MN_SYSTEM, "cannot sync %s", path);
+}
+
+/* Nor upon one in a file whose name may go. */
+static void an_edit_without_a_name_for_good_is_none(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest m;
+    struct mn_io io = quick;
+    struct mn_store store = f->store;
+    fresh(f, 2, 3);
+    io.sync_dir = sync_no_folder;
+    store.io = &io;
+    assert_int_equal(mn_manifest_read(&m, &store, NULL), MN_SYSTEM);
+    mn_manifest_free(&m);
+}
+
 static void encode_and_decode(void **state)
 {
     (void)state;
@@ -575,6 +673,8 @@ int main(void)
         cmocka_unit_test(torn_with_zero_sectors),
         cmocka_unit_test(no_valid_edit_is_corrupt),
         cmocka_unit_test(failing_disk),
+        cmocka_unit_test(an_edit_whose_sync_failed_is_none),
+        cmocka_unit_test(an_edit_without_a_name_for_good_is_none),
         cmocka_unit_test(lost_edit_is_reported),
         cmocka_unit_test(encode_and_decode),
         cmocka_unit_test(one_copy_is_enough),

@@ -111,6 +111,35 @@ static void a_copy_without_its_note_is_made_again(void **state)
     fixture_free(f);
 }
 
+static bool folder_fails;
+static uint32_t folder_syncs;
+
+static enum mn_status sync_folder(const char *path)
+{
+    folder_syncs++;
+    return folder_fails ? MN_FAIL(MN_SYSTEM, "cannot sync %s", path) : mn_io_posix.sync_dir(path);
+}
+
+/* What a note speaks of is mended next, so the note must be there to stay, whichever try wrote it. */
+static void a_note_has_its_name_for_good(void **state)
+{
+    struct fixture *f = fixture_prepare();
+    struct mn_io io = mn_io_posix;
+    struct mn_quarantine_note what = {.wal_number = 5, .reason = "a log segment is missing"};
+    io.sync_dir = sync_folder;
+    f->store.io = &io;
+    folder_fails = true;
+    fails(MN_SYSTEM, mn_quarantine_wal(&f->store, NULL, &what));
+    assert_true(fixture_exists(f, "quarantine/wal-00000005-0.json"));
+    fails(MN_SYSTEM, mn_quarantine_wal(&f->store, NULL, &what));
+    folder_fails = false;
+    folder_syncs = 0;
+    ok(mn_quarantine_wal(&f->store, NULL, &what));
+    assert_int_equal(folder_syncs, 1);
+    f->store.io = &mn_io_posix;
+    fixture_free(f);
+}
+
 static void count_damage(void *context, const char *path, const char *what)
 {
     (void)path;
@@ -164,6 +193,7 @@ int main(void)
         cmocka_unit_test(any_flip_in_quarantine_is_found),
         cmocka_unit_test(a_stretch_is_copied_with_a_note),
         cmocka_unit_test(what_is_not_there_gets_a_note_alone),
+        cmocka_unit_test(a_note_has_its_name_for_good),
         cmocka_unit_test(a_copy_without_its_note_is_made_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

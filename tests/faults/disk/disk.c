@@ -21,7 +21,7 @@ struct undo_write {
     uint64_t offset, bytes; /* whole sectors */
     bool doomed;            /* a sync of it failed: later ones do not write it */
     bool promised;          /* a sync said that it is there, and it is not */
-    uint8_t *stays;         /* of a doomed one, by sector: written again since, and synced */
+    uint8_t *stays;         /* of a doomed one, by sector: it had landed, or was written again since and synced */
     uint8_t before[];
 };
 
@@ -159,19 +159,22 @@ void disk_note_length(int fd)
     file_of(fd);
 }
 
-/* What a write has put over doomed ones is there now. */
-static void settle_doomed(struct undo_write *newer)
+/* This sector of a doomed write is there all the same. */
+static void let_stay(struct undo_write *w, uint64_t at)
 {
-    for (struct undo_write *d = newer->older; d; d = d->older) {
-        if (!d->doomed)
-            continue;
-        if (!d->stays)
-            d->stays = calloc(1, d->bytes / SECTOR);
-        must(d->stays != NULL, "memory");
-        for (uint64_t at = 0; at < d->bytes; at += SECTOR)
-            if (d->offset + at >= newer->offset && d->offset + at < newer->offset + newer->bytes)
-                d->stays[at / SECTOR] = 1;
-    }
+    if (!w->stays)
+        w->stays = calloc(1, w->bytes / SECTOR);
+    must(w->stays != NULL, "memory");
+    w->stays[at / SECTOR] = 1;
+}
+
+/* What a write has put at [offset, offset + bytes) over doomed ones is there now. */
+static void settle_doomed(struct undo_write *newer, uint64_t offset, uint64_t bytes)
+{
+    for (struct undo_write *d = newer->older; d; d = d->older)
+        for (uint64_t at = 0; d->doomed && at < d->bytes; at += SECTOR)
+            if (d->offset + at >= offset && d->offset + at < offset + bytes)
+                let_stay(d, at);
 }
 
 void disk_note_sync(int fd, bool lie)
@@ -184,7 +187,7 @@ void disk_note_sync(int fd, bool lie)
     for (struct undo_write *w = f->writes; w; w = w->older) {
         w->promised |= lie;
         if (!w->doomed && !lie)
-            settle_doomed(w);
+            settle_doomed(w, w->offset, w->bytes);
     }
     if (lie)
         return;
@@ -204,11 +207,24 @@ void disk_note_sync(int fd, bool lie)
         forget_file(f);
 }
 
+/* Whether a sector had landed before the sync failed: the same for all writes that went over it. */
+static bool landed(uint64_t place, uint32_t salt, uint32_t percent)
+{
+    return (uint32_t)(((place / SECTOR + salt) * UINT64_C(0x9e3779b97f4a7c15)) >> 33) % 100 < percent;
+}
+
 void disk_note_failed_sync(int fd)
 {
     struct undo_file *f = find_file(fd);
-    for (struct undo_write *w = f ? f->writes : NULL; w; w = w->older)
+    uint32_t percent = disk_draw(2) ? 0 : disk_draw(101), salt = disk_draw(UINT32_MAX);
+    for (struct undo_write *w = f ? f->writes : NULL; w; w = w->older) {
+        for (uint64_t at = 0; !w->doomed && at < w->bytes; at += SECTOR)
+            if (landed(w->offset + at, salt, percent)) {
+                let_stay(w, at);
+                settle_doomed(w, w->offset + at, SECTOR);
+            }
         w->doomed = true;
+    }
 }
 
 void disk_read_past_cache(int fd, uint8_t *data, uint64_t offset, uint64_t bytes)
@@ -216,9 +232,9 @@ void disk_read_past_cache(int fd, uint8_t *data, uint64_t offset, uint64_t bytes
     const struct undo_file *f = find_file(fd);
     for (const struct undo_write *w = f ? f->writes : NULL; w; w = w->older)
         for (uint64_t at = 0; w->doomed && at < w->bytes; at += SECTOR) {
-            uint64_t place = w->offset + at;
-            if (!(w->stays && w->stays[at / SECTOR]) && place >= offset && place + SECTOR <= offset + bytes)
-                memcpy(data + (place - offset), w->before + at, SECTOR);
+            uint64_t place = w->offset + at, left = offset + bytes - place;
+            if (!(w->stays && w->stays[at / SECTOR]) && place >= offset && place < offset + bytes)
+                memcpy(data + (place - offset), w->before + at, left < SECTOR ? left : SECTOR);
         }
 }
 
@@ -246,7 +262,7 @@ static void lose_bytes(struct undo_file *f, uint32_t garbage)
     must(fstat(f->fd, &st) == 0, "fstat");
     for (const struct undo_write *w = f->writes; w; w = w->older)
         for (uint64_t at = 0; at < w->bytes; at += SECTOR)
-            if (!(w->stays && w->stays[at / SECTOR]) && disk_draw(100) < percent)
+            if (!(w->stays && w->stays[at / SECTOR]) && (w->doomed || disk_draw(100) < percent))
                 lose_sector(f, w, at, garbage);
     bool shorter = (uint64_t)st.st_size > f->length && disk_draw(2) == 0; /* its new length was not there yet */
     must(ftruncate(f->fd, shorter ? (off_t)f->length : st.st_size) == 0, "ftruncate");

@@ -12,7 +12,8 @@
  * for a process that died alone.
  *
  * A sync that fails is the last that is heard of its pages: the kernel takes them for clean, shows them to whoever
- * reads, and reports success to the next sync. They do not reach the disk unless they are written again.
+ * reads, and reports success to the next sync. Some had landed, perhaps; the others do not reach the disk unless they
+ * are written again. Whoever reads past the cache sees which.
  *
  * One disk at a time; one thread at a time (tests/faults/disk/turns.h).
  */
