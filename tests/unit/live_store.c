@@ -153,7 +153,7 @@ static struct live_store *make(void)
 struct live_store *live_store_new(void)
 {
     struct live_store *s = make();
-    snprintf(s->dir, sizeof s->dir, "/tmp/mn-live-XXXXXX");
+    snprintf(s->dir, sizeof s->dir, "/dev/shm/mn-live-XXXXXX");
     assert_non_null(mkdtemp(s->dir));
     live_ok(mn_store_create(&s->store, &mn_io_posix, s->dir, LIVE_DIM, MN_METRIC_COSINE));
     live_store_start(s);

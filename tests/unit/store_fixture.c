@@ -60,7 +60,7 @@ struct fixture *fixture_prepare(void)
     f->settings.history_window = 0;
     f->settings.disk_reserve = 0;
     f->random = 0x9e3779b97f4a7c15u;
-    snprintf(f->dir, sizeof f->dir, "/tmp/mn-unit-XXXXXX");
+    snprintf(f->dir, sizeof f->dir, "/dev/shm/mn-unit-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     ok(mn_store_create(&f->store, &mn_io_posix, f->dir, FIXTURE_DIM, MN_METRIC_IP));
     return f;

@@ -35,7 +35,7 @@ struct place {
 static struct place new_place(uint32_t dim, enum mn_metric metric)
 {
     struct place p;
-    snprintf(p.dir, sizeof p.dir, "/tmp/mn-codebook-XXXXXX");
+    snprintf(p.dir, sizeof p.dir, "/dev/shm/mn-codebook-XXXXXX");
     assert_non_null(mkdtemp(p.dir));
     assert_ok(mn_store_create(&p.store, &mn_io_posix, p.dir, dim, metric));
     return p;

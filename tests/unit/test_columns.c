@@ -30,7 +30,7 @@ struct fixture {
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    snprintf(f->dir, sizeof f->dir, "/tmp/mn-columns-XXXXXX");
+    snprintf(f->dir, sizeof f->dir, "/dev/shm/mn-columns-XXXXXX");
     if (!f || !mkdtemp(f->dir) || mn_store_create(&f->store, &mn_io_posix, f->dir, DIM, MN_METRIC_COSINE) != MN_OK)
         return -1;
     *state = f;

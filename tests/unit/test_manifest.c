@@ -47,7 +47,7 @@ static int setup(void **state)
     quick = mn_io_posix;
     quick.datasync = no_sync;
     quick.sync_dir = no_folder_sync;
-    snprintf(f->dir, sizeof f->dir, "/tmp/mn-manifest-XXXXXX");
+    snprintf(f->dir, sizeof f->dir, "/dev/shm/mn-manifest-XXXXXX");
     if (!mkdtemp(f->dir) || mn_store_create(&f->store, &quick, f->dir, 4, MN_METRIC_COSINE) != MN_OK)
         return -1;
     mn_store_path(&f->store, f->path, mn_manifest_names[0]);
