@@ -240,12 +240,14 @@ struct survey {
     struct mn_copy_result *result;
 };
 
-/* Kept twice: where neither is whole, opening the snapshot or reading its manifest has failed. */
+/* What no copy is made of: it is written anew. Kept twice: where neither is whole, opening the snapshot or reading its
+ * manifest has failed. */
+static const char *const anew[] = {"STORE", "STORE.copy", "MANIFEST", "MANIFEST.copy"};
+
 static bool written_anew(const char *name)
 {
-    static const char *const names[] = {"STORE", "STORE.copy", "MANIFEST", "MANIFEST.copy"};
-    for (size_t n = 0; n < MN_ARRAY_LEN(names); n++)
-        if (strcmp(name, names[n]) == 0)
+    for (size_t n = 0; n < MN_ARRAY_LEN(anew); n++)
+        if (strcmp(name, anew[n]) == 0)
             return true;
     return false;
 }
@@ -358,6 +360,19 @@ static enum mn_status write_manifest(struct copying *c)
     return status;
 }
 
+static enum mn_status write_small_files(struct copying *c)
+{
+    char path[MN_PATH_MAX];
+    MN_TRY(mn_store_write(&c->copy));
+    MN_TRY(write_manifest(c));
+    for (size_t n = 0; n < MN_ARRAY_LEN(anew); n++) {
+        uint64_t bytes = mn_io_file_bytes(c->copy.io, mn_store_path(&c->copy, path, anew[n]));
+        if (bytes > 0)
+            advance(c, bytes);
+    }
+    return MN_OK;
+}
+
 static void measure(struct copying *c)
 {
     for (uint32_t s = 0; s < c->manifest.segment_count; s++)
@@ -371,7 +386,6 @@ static enum mn_status copy_pinned(struct copying *c)
     char name[64];
     measure(c);
     MN_TRY(make_folders(&c->copy));
-    MN_TRY(mn_store_write(&c->copy));
     MN_TRY(copy_log(c));
     MN_TRY(mn_wal_mark_write(&c->copy, c->snapshot.seq));
     MN_FAULT_POINT(snapshot_mid_copy);
@@ -382,7 +396,7 @@ static enum mn_status copy_pinned(struct copying *c)
         snprintf(name, sizeof name, "ledger.%llu", (unsigned long long)c->manifest.ledger_seq);
         MN_TRY(copy_file(c, name));
     }
-    return write_manifest(c);
+    return write_small_files(c);
 }
 
 /* Pins a view whose manifest is the newest one; between the two a publication may pass. */
@@ -476,8 +490,7 @@ static enum mn_status copy_store(struct copying *c)
 {
     char name[64];
     MN_TRY(make_folders(&c->copy));
-    MN_TRY(mn_store_write(&c->copy));
-    MN_TRY(write_manifest(c));
+    MN_TRY(write_small_files(c));
     if (c->manifest.ledger_seq != 0) {
         snprintf(name, sizeof name, "ledger.%llu", (unsigned long long)c->manifest.ledger_seq);
         MN_TRY(copy_file(c, name));
