@@ -208,6 +208,8 @@ def full_in_quarantine(story):  # 33: damage that loses nothing, and no room to 
     cluster.ok("consolidate", wait=True, timeout_s=60)
     story.work(2)
     story.load.settle()
+    # What pays for a start on a full disk.
+    poll_until("a prepared segment", lambda: cluster.ok("stats")["stats"]["wal_prepared"] > 0, PATIENCE_S, 0.05)
     cluster.kill_everything()
     harm_padding(cluster.dir)
     story.disk.fill()
