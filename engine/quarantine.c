@@ -253,21 +253,17 @@ static const char *trouble_of(const struct check *check, const char *path, const
 static enum mn_status check_entry(void *context, const char *name)
 {
     const struct check *check = context;
-    char folder[MN_PATH_MAX], path[MN_PATH_MAX + 16], beside[MN_PATH_MAX + 16];
+    char folder[MN_PATH_MAX], path[MN_PATH_MAX + 16];
     const char *ending = strrchr(name, '.');
-    bool note = ending && strcmp(ending, ".json") == 0, piece = ending && strcmp(ending, ".bin") == 0, there;
+    bool note = ending && strcmp(ending, ".json") == 0, piece = ending && strcmp(ending, ".bin") == 0;
     void *text;
     size_t bytes;
     if ((!note && !piece) || strlen(name) > 255)
         return MN_OK; /* being written, or not ours */
     (*check->files)++;
     snprintf(path, sizeof path, "%.*s/%s", MN_PATH_MAX - 260, mn_store_path(check->store, folder, "quarantine"), name);
-    if (piece) {
-        MN_TRY(exists(check->store, with_ending(path, ".json", beside), &there));
-        if (!there)
-            check->damaged(check->context, path, "the note about this piece is missing");
-        return MN_OK;
-    }
+    if (piece)
+        return MN_OK; /* its note speaks for it; one without a note was being put aside when the power went */
     enum mn_status status = mn_io_slurp(check->store->io, path, PIECE_BYTES_MAX, &text, &bytes);
     if (status == MN_NOT_FOUND)
         return MN_OK; /* a purge has just removed it */

@@ -249,10 +249,9 @@ static enum mn_status memory_read(int fd, void *data, size_t bytes, uint64_t off
     const struct disk_file *file = opened(fd);
     if (!file)
         return mn_io_posix.read(fd, data, bytes, offset);
-    if (offset > file->blob->bytes || bytes > file->blob->bytes - offset)
-        return MN_FAIL(MN_CORRUPT, "%s is shorter", file->name);
-    memcpy(data, file->blob->data + offset, bytes);
-    return MN_OK;
+    uint64_t there = offset < file->blob->bytes ? file->blob->bytes - offset : 0;
+    memcpy(data, file->blob->data + offset, bytes < there ? bytes : there);
+    return bytes <= there ? MN_OK : MN_FAIL(MN_CORRUPT, "%s is shorter", file->name);
 }
 
 /* A blob of this file's own with room for `bytes`. */
