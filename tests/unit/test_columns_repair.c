@@ -166,7 +166,7 @@ static void any_hit_is_mended(void **state)
 {
     struct fixture *f = *state;
     for (size_t i = 0; i < MN_ARRAY_LEN(files); i++) {
-        uint64_t places[] = {16, 255, 256 + 100, f->length[i] / 2, f->length[i] - 6, f->length[i] - 2};
+        uint64_t places[] = {16, 255, f->length[i] * 3 / 4, f->length[i] / 2, f->length[i] - 6, f->length[i] - 2};
         for (size_t p = 0; p < MN_ARRAY_LEN(places); p++) {
             scribble(f, i, places[p], 1);
             if (scrub(f) == 0)
