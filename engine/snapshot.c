@@ -70,17 +70,6 @@ static enum mn_status copy_file(struct copying *c, const char *name)
     return MN_OK;
 }
 
-/* The folder that holds `path`, into `parent`. */
-static void parent_of(const char *path, char parent[MN_PATH_MAX])
-{
-    snprintf(parent, MN_PATH_MAX, "%s", path);
-    char *slash = strrchr(parent, '/');
-    if (!slash)
-        snprintf(parent, MN_PATH_MAX, ".");
-    else
-        slash[slash == parent] = 0;
-}
-
 static enum mn_status sync_folders(const struct mn_store *copy)
 {
     static const char *const folders[] = {"wal", "columns", "codebooks", "quarantine"};
@@ -93,13 +82,11 @@ static enum mn_status sync_folders(const struct mn_store *copy)
 /* The copy gets its name last: whatever has that name is whole. */
 static enum mn_status give_name(const struct mn_store *copy, const char *path)
 {
-    char parent[MN_PATH_MAX];
     MN_TRY(sync_folders(copy));
     MN_FAULT_POINT(snapshot_before_rename);
     MN_TRY(copy->io->rename(copy->dir, path));
     MN_FAULT_POINT(snapshot_renamed);
-    parent_of(path, parent);
-    return copy->io->sync_dir(parent);
+    return mn_io_sync_name(copy->io, path);
 }
 
 /* Removes a copy that failed; the sentence about why stays. */

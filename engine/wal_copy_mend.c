@@ -58,11 +58,6 @@ static bool stopping(struct mn_wal_copy *c)
     return stop;
 }
 
-static bool zero(const uint8_t *p, uint64_t bytes)
-{
-    return p[0] == 0 && memcmp(p, p + 1, bytes - 1) == 0;
-}
-
 /* A prepared segment: the keeper makes its twin. */
 static enum mn_status begun(const struct pair *p, bool *begun)
 {
@@ -72,7 +67,7 @@ static enum mn_status begun(const struct pair *p, bool *begun)
         return MN_OK;
     MN_TRY(io->read(p->from, p->ours, MN_WAL_BLOCK, 0));
     MN_TRY(io->read(p->from, p->ours + MN_WAL_BLOCK, MN_WAL_BLOCK, p->bytes - MN_WAL_BLOCK));
-    *begun = !zero(p->ours, UINT64_C(2) * MN_WAL_BLOCK);
+    *begun = !mn_wal_zero(p->ours, UINT64_C(2) * MN_WAL_BLOCK);
     return MN_OK;
 }
 

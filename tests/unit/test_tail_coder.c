@@ -23,8 +23,9 @@
 
 /* ---- a /dev/shm that is full when the test says so ---- */
 
-static bool shm_full;
-static uint32_t reservations;
+/* Each thread has its own: the keeper, which prepares log segments in a thread of the fixture's writer, has room. */
+static _Thread_local bool shm_full;
+static _Thread_local uint32_t reservations;
 
 /* Takes the place of the C library's in this program. */
 int posix_fallocate(int fd, off_t offset, off_t length)
