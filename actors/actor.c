@@ -328,8 +328,8 @@ static enum mn_status set_up(struct mn_actor *actor, const struct mn_actor_argum
     MN_TRY(mn_settings_read_file(&actor->settings, settings_path(&actor->store, path)));
     if (actor->role != MN_ROLE_COMPACTOR)
         take_scheduling(actor);
-    if (actor->role == MN_ROLE_RECALL)
-        MN_TRY(mn_numa_bind(actor->node));
+    if (actor->role == MN_ROLE_RECALL && mn_numa_bind(actor->node) != MN_OK)
+        mn_log(actor, "runs on any CPU: %s", mn_error_text()); /* the node's may have been taken away meanwhile */
     actor->zmq = zmq_ctx_new();
     if (!actor->zmq)
         return MN_FAIL_ERRNO("zmq_ctx_new");

@@ -44,8 +44,8 @@ static void lay_out_child(struct mn_supervisor *s, enum mn_role role, uint32_t s
 
 void mn_children_lay_out(struct mn_supervisor *s)
 {
-    uint32_t nodes = mn_numa_nodes();
-    uint32_t workers = s->settings.recall_workers ? (uint32_t)s->settings.recall_workers : nodes;
+    const struct mn_numa_nodes *nodes = mn_numa_nodes();
+    uint32_t workers = s->settings.recall_workers ? (uint32_t)s->settings.recall_workers : nodes->count;
     if (workers > MN_ROLE_SLOTS - MN_SLOT_RECALL)
         workers = MN_ROLE_SLOTS - MN_SLOT_RECALL;
     s->child_count = 0;
@@ -53,7 +53,7 @@ void mn_children_lay_out(struct mn_supervisor *s)
     lay_out_child(s, MN_ROLE_WAL_WRITER, MN_SLOT_WAL_WRITER, 0, 0);
     lay_out_child(s, MN_ROLE_COMPACTOR, MN_SLOT_COMPACTOR, 0, 0);
     for (uint32_t i = 0; i < workers; i++)
-        lay_out_child(s, MN_ROLE_RECALL, MN_SLOT_RECALL + i, i, i % nodes);
+        lay_out_child(s, MN_ROLE_RECALL, MN_SLOT_RECALL + i, i, nodes->node[i % nodes->count].number);
 }
 
 struct mn_child *mn_children_find(struct mn_supervisor *s, enum mn_role role)

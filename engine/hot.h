@@ -4,8 +4,9 @@
  * A recall walks the codes of a few clusters of each segment: megabytes here and there in a file of gigabytes. In huge
  * pages that costs few misses of the TLB, and in shared memory nobody drops it for something else. The compactor makes
  * the copies, from files that it has checked whole; every other process maps them read-only and checks nothing again.
- * They are named hot.<segment>.<codebook>.<node> in the instance's folder. A copy is derived twice over: without it the
- * file serves. So one may be unlinked at any time (mappings live on), and what does not fit the budget has none.
+ * They are named hot.<segment>.<codebook>.<node> in the instance's folder, one for each node that has CPUs and memory.
+ * A copy is derived twice over: without it the file serves. So one may be unlinked at any time (mappings live on), and
+ * what does not fit the budget has none.
  */
 #ifndef MN_ENGINE_HOT_H
 #define MN_ENGINE_HOT_H
@@ -26,9 +27,9 @@ struct mn_hot {
     uint64_t data_bytes;
 };
 
-/* Of which node this process takes copies (another's where there is none of its own), and whether it locks what it
- * maps (recall.lock_hot; where the system does not allow that, they are merely mapped). For all threads, before the
- * first map. */
+/* Of which node this process takes copies, and whether it locks what it maps (recall.lock_hot; where the system does
+ * not allow that, they are merely mapped). For all threads, before the first map. A process that does not call this
+ * takes those of the node that the calling thread runs on when it maps. Where a node has none, another's serve. */
 void mn_hot_place(uint32_t node, bool lock);
 
 /* True when mn_hot_map would find one. */

@@ -1,37 +1,100 @@
 /*
  * numa.c - nodes and scheduling classes, as far as the machine and its rights allow.
+ *
+ * libnuma reads once, when it is loaded, which CPUs and which memory the process may use (numa_all_cpus_ptr,
+ * numa_all_nodes_ptr); what we bind later does not change that.
  */
 #include "shm/numa.h"
 
 #include <numa.h>
 #include <numaif.h>
+#include <pthread.h>
 #include <sched.h>
 
-uint32_t mn_numa_nodes(void)
+static struct mn_numa_nodes found;
+static bool available;
+static uint32_t last;
+static pthread_once_t found_once = PTHREAD_ONCE_INIT;
+
+/* The CPUs of a node that this process may use; how many. */
+static unsigned usable_cpus(uint32_t node, struct bitmask *cpus)
 {
-    if (numa_available() < 0)
-        return 1;
-    uint32_t nodes = 0;
-    struct bitmask *cpus = numa_allocate_cpumask();
-    for (int node = 0; node <= numa_max_node(); node++)
-        nodes += numa_node_to_cpus(node, cpus) == 0 && numa_bitmask_weight(cpus) > 0;
-    numa_free_cpumask(cpus);
-    return nodes > 0 ? nodes : 1;
+    numa_bitmask_clearall(cpus);
+    if (!numa_bitmask_isbitset(numa_nodes_ptr, node) || numa_node_to_cpus((int)node, cpus) != 0)
+        return 0;
+    for (unsigned cpu = 0; cpu < cpus->size; cpu++)
+        if (!numa_bitmask_isbitset(numa_all_cpus_ptr, cpu))
+            numa_bitmask_clearbit(cpus, cpu);
+    return numa_bitmask_weight(cpus);
+}
+
+static bool has_memory(uint32_t node)
+{
+    return numa_bitmask_isbitset(numa_all_nodes_ptr, node) && numa_node_size64((int)node, NULL) > 0;
+}
+
+static void find(void)
+{
+    bool any_memory = false;
+    available = numa_available() >= 0;
+    if (available) {
+        last = (uint32_t)numa_max_node();
+        struct bitmask *cpus = numa_allocate_cpumask();
+        for (uint32_t node = 0; node <= last && found.count < MN_NUMA_MAX; node++) {
+            if (usable_cpus(node, cpus) == 0)
+                continue;
+            bool memory = has_memory(node);
+            found.node[found.count++] = (struct mn_numa_node){node, memory};
+            any_memory |= memory;
+        }
+        numa_free_cpumask(cpus);
+    }
+    if (found.count == 0)
+        found.count = 1;
+    if (!any_memory)
+        found.node[0].memory = true; /* it comes from somewhere */
+}
+
+const struct mn_numa_nodes *mn_numa_nodes(void)
+{
+    pthread_once(&found_once, find);
+    return &found;
+}
+
+uint32_t mn_numa_last(void)
+{
+    mn_numa_nodes();
+    return last;
+}
+
+uint32_t mn_numa_here(void)
+{
+    unsigned node;
+    mn_numa_nodes();
+    return !available || getcpu(NULL, &node) != 0 ? 0 : node;
 }
 
 enum mn_status mn_numa_bind(uint32_t node)
 {
-    if (mn_numa_nodes() == 1)
+    mn_numa_nodes();
+    if (!available)
         return MN_OK;
-    if (numa_run_on_node((int)node) != 0)
-        return MN_FAIL_ERRNO("cannot run on NUMA node %u", node);
-    numa_set_preferred((int)node);
-    return MN_OK;
+    struct bitmask *cpus = numa_allocate_cpumask();
+    enum mn_status status = MN_OK;
+    if (usable_cpus(node, cpus) == 0)
+        status = MN_FAIL(MN_NOT_FOUND, "NUMA node %u has no CPU that this process may use", node);
+    else if (numa_sched_setaffinity(0, cpus) != 0)
+        status = MN_FAIL_ERRNO("cannot run on NUMA node %u", node);
+    else if (has_memory(node))
+        numa_set_preferred((int)node);
+    numa_free_cpumask(cpus);
+    return status;
 }
 
 enum mn_status mn_numa_place(void *address, uint64_t bytes, uint32_t node)
 {
-    if (mn_numa_nodes() == 1)
+    mn_numa_nodes();
+    if (!available)
         return MN_OK;
     struct bitmask *nodes = numa_allocate_nodemask();
     numa_bitmask_setbit(nodes, node);
