@@ -211,8 +211,9 @@ bool mn_batch_header_valid(const struct mn_batch_header *h, uint32_t salt, uint6
         h->crc != mn_crc32c(seed_of(salt, offset), h, offsetof(struct mn_batch_header, crc)))
         return false;
     return h->bytes % MN_WAL_BLOCK == 0 && h->bytes <= segment_bytes - offset && h->footer_at >= sizeof *h &&
-           h->footer_at <= h->bytes && h->footer_bytes <= h->bytes - h->footer_at &&
-           h->footer_bytes >= sizeof(struct mn_batch_footer) + 12 && h->first_seq <= h->last_seq && h->records > 0;
+           h->footer_at % MN_RECORD_ALIGN == 0 && h->footer_at <= h->bytes &&
+           h->footer_bytes <= h->bytes - h->footer_at && h->footer_bytes >= sizeof(struct mn_batch_footer) + 12 &&
+           h->first_seq <= h->last_seq && h->records > 0;
 }
 
 bool mn_batch_footer_valid(const struct mn_batch_footer *footer, uint32_t salt, uint64_t offset, uint64_t at,

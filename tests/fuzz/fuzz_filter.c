@@ -1,11 +1,16 @@
 /*
- * fuzz_filter.c - a tail chunk and a filter out of arbitrary bytes: whatever the rows and links hold, matching returns
- * and reads nothing outside the chunk and its log segment.
+ * fuzz_filter.c - a tail chunk and a filter out of arbitrary bytes: whatever the rows and links hold, matching and
+ * ranking return and read nothing outside the chunk and its log segment; and hits come in their order, each row once.
  *
- * A chunk comes from shared memory: the writer is trusted to mean well, not to be free of faults.
+ * A chunk comes from shared memory: the writer is trusted to mean well, not to be free of faults. With MNEME_FUZZ_SEED
+ * in the environment a chunk that the engine itself has filled is written to that file first, for the corpus.
  */
 #include "engine/filter.h"
+#include "engine/meta.h"
+#include "engine/recall.h"
+#include "engine/tail.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define ROWS    8
@@ -19,6 +24,9 @@ struct chunk {
     _Alignas(64) uint8_t arena[ARENA];
 };
 
+static struct chunk chunk;
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void use_filter(const struct mn_part *part, const uint8_t *data, size_t size)
@@ -48,13 +56,63 @@ static void use_filter(const struct mn_part *part, const uint8_t *data, size_t s
     mn_matcher_free(&m);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* ---- ranking ---- */
+
+static bool in_order(const struct mn_hit *a, const struct mn_hit *b)
 {
-    static struct chunk chunk;
-    size_t body = sizeof chunk - sizeof chunk.header;
-    if (size < body || size > body + 4096)
-        return 0;
-    memcpy(chunk.rows, data, body);
+    return a->score > b->score || (a->score == b->score && a->at >= b->at);
+}
+
+/* A row of a damaged chunk may be no number: there is no order then. */
+static bool all_numbers(const struct mn_search *search)
+{
+    for (uint32_t i = 0; i < search->hit_count; i++)
+        if (search->hits[i].score != search->hits[i].score)
+            return false;
+    return true;
+}
+
+static void check_hits(const struct mn_search *search, uint32_t k)
+{
+    bool ordered = all_numbers(search);
+    MN_ASSERT(search->hit_count <= k);
+    for (uint32_t i = 0; i < search->hit_count; i++) {
+        MN_ASSERT(search->hits[i].part == 0 && search->hits[i].row < ROWS);
+        MN_ASSERT(i == 0 || !ordered || in_order(&search->hits[i - 1], &search->hits[i]));
+        for (uint32_t before = 0; before < i; before++)
+            MN_ASSERT(search->hits[before].row != search->hits[i].row);
+    }
+}
+
+static void rank(struct mn_part *part, const uint8_t *data, size_t size)
+{
+    static struct mn_search searches[MN_METRIC_COUNT];
+    _Alignas(64) float embedding[16] = {1, -2, 0.5f, 4};
+    struct mn_snapshot snapshot = {.seq = 100, .now = 1000, .part_count = 1, .parts = part};
+    struct mn_query query = {.scope = {.all_spaces = true, .after = INT64_MIN}, .embedding = embedding, .target = 0.9};
+    double half_life = size > 0 ? data[0] * 1e-6 : 3600; /* a request with anything else is refused */
+    double weight = size > 1 ? data[1] / 255.0 : 0.5, least = size > 2 ? data[2] / 255.0 : 0.1;
+    for (unsigned kind = 0; kind < 24; kind++) {
+        struct mn_search *search = &searches[kind % MN_METRIC_COUNT];
+        if (!search->embedding)
+            MN_ASSERT(mn_search_init(search, kind % MN_METRIC_COUNT, 4) == MN_OK);
+        query.k = kind % 4 == 0 ? ROWS : 3;
+        query.exact = kind % 2 != 0;
+        query.has_min_score = kind % 8 == 7;
+        query.has_exclude = kind % 8 == 5;
+        query.exclude = part->tail_rows[0].id;
+        query.exclude_space = (struct mn_str){"default", 7};
+        query.rank = (struct mn_rank){
+            .on = kind >= 12, .half_life_s = half_life, .now = 2000, .confidence_weight = weight, .floor = least};
+        if (mn_recall_search(search, &snapshot, &query) == MN_OK)
+            check_hits(search, query.k);
+    }
+}
+
+/* ---- the input ---- */
+
+static void lay_out(void)
+{
     chunk.header = (struct mn_tail_header){.rows_max = ROWS,
                                            .buckets = BUCKETS,
                                            .rows_at = offsetof(struct chunk, rows),
@@ -62,6 +120,78 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                            .string_buckets_at = offsetof(struct chunk, strings),
                                            .arena_at = offsetof(struct chunk, arena),
                                            .arena_max = ARENA};
+}
+
+/* A log segment's worth of memories and the chunk that follows from it, as the writer makes them; returns the log's
+ * bytes. */
+static uint64_t fill(uint8_t *wal, uint64_t bytes_max)
+{
+    static const struct mn_str tags[] = {{"red", 3}, {"default", 7}};
+    uint32_t record_at[ROWS], row;
+    struct mn_batch batch = {.data = wal, .bytes_max = bytes_max, .record_at = record_at, .records_max = ROWS};
+    struct mn_tail tail = {.header = &chunk.header,
+                           .rows = chunk.rows,
+                           .id_buckets = (_Atomic uint32_t *)chunk.ids,
+                           .string_buckets = (_Atomic uint32_t *)chunk.strings,
+                           .arena = chunk.arena,
+                           .arena_used = 8,
+                           .rows_reserved = ROWS,
+                           .arena_reserved = ARENA};
+    mn_batch_begin(&batch, 0, 1);
+    for (uint32_t i = 0; i < ROWS; i++) {
+        uint8_t data[96];
+        float vector[4] = {1, (float)i, -1, 0.5f};
+        struct mn_meta_writer meta = {.data = data, .bytes_max = sizeof data};
+        mn_meta_map_begin(&meta, 2);
+        mn_meta_key(&meta, (struct mn_str){"n", 1});
+        mn_meta_int(&meta, (int64_t)i - 3);
+        mn_meta_key(&meta, tags[1]);
+        mn_meta_str(&meta, tags[0]);
+        mn_meta_end(&meta);
+        struct mn_str space = {"default", i % 3 == 0 ? 3 : 7};
+        struct mn_record record = {.op = MN_RECORD_PUT,
+                                   .seq = i + 1,
+                                   .id = {.lo = i / 2},
+                                   .space_hash = mn_str_hash(space),
+                                   .at = i * 100,
+                                   .expires = INT64_MAX,
+                                   .confidence = 0.5f,
+                                   .scale = 1};
+        struct mn_record_parts parts = {.vector = vector,
+                                        .vector_bytes = sizeof vector,
+                                        .space = space,
+                                        .meta = {(const char *)data, i % 4 ? meta.bytes : 0},
+                                        .content = {"a memory", 8},
+                                        .tags = tags,
+                                        .tag_count = i % 3};
+        uint64_t at = mn_batch_add(&batch, &record, &parts);
+        const struct mn_record *added = (const struct mn_record *)(const void *)(wal + at);
+        MN_ASSERT(mn_tail_add_record(&tail, added, at, &row) == MN_OK);
+    }
+    return batch.at;
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    static _Alignas(64) uint8_t wal[8192];
+    const char *path = getenv("MNEME_FUZZ_SEED");
+    if (!path)
+        return 0;
+    lay_out();
+    uint64_t bytes = fill(wal, sizeof wal);
+    FILE *file = fopen(path, "w");
+    MN_ASSERT(file && fwrite(chunk.rows, sizeof chunk - sizeof chunk.header, 1, file) == 1);
+    MN_ASSERT(fwrite(wal, bytes, 1, file) == 1 && fclose(file) == 0);
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    size_t body = sizeof chunk - sizeof chunk.header;
+    if (size < body || size > body + 4096)
+        return 0;
+    memcpy(chunk.rows, data, body);
+    lay_out();
     uint8_t *wal = malloc(size - body + 1);
     if (!wal)
         return 0;
@@ -75,6 +205,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                            .wal = wal,
                            .wal_bytes = size - body};
     use_filter(&part, data + body, size - body);
+    rank(&part, data + body, size - body);
     for (uint32_t row = 0; row < ROWS; row++) {
         struct mn_str content;
         bool bin;

@@ -2,9 +2,12 @@
  * fuzz_log.c - any bytes as a log segment: scanning returns, reads nothing outside of it, and what it hands out as a
  * whole record can be put into a tail chunk's row without reading outside the record.
  *
- * Checksums would keep a fuzzer at the gate. The input is therefore a recipe: batches of records with arbitrary fields,
- * sealed as the writer seals them, and then bytes of the finished segment overwritten.
+ * Checksums would keep a fuzzer at the gate. The first byte says how they are passed. Even: the input is a recipe,
+ * batches of records with arbitrary fields, sealed as the writer seals them, and then bytes of the finished segment
+ * overwritten. Odd: it is the batches themselves, and every header, record and footer in them gets a right checksum
+ * whatever it says; each batch of the corpus was written by a real writer (tests/fuzz/seeds).
  */
+#include "engine/crc.h"
 #include "engine/wal.h"
 
 #include <stdlib.h>
@@ -73,7 +76,7 @@ static uint64_t write_batches(struct recipe *r, uint8_t *segment, uint32_t salt)
     return offset;
 }
 
-/* Overwrites what the recipe says, and seals some of it again: a record header whose own checksum is right. */
+/* Overwrites what the recipe says. */
 static void overwrite(struct recipe *r, uint8_t *segment, uint64_t end)
 {
     for (uint32_t n = take(r, 1) % 8; n > 0; n--) {
@@ -81,6 +84,60 @@ static void overwrite(struct recipe *r, uint8_t *segment, uint64_t end)
         segment[at] ^= (uint8_t)take(r, 1);
     }
 }
+
+/* ---- batches as they are ---- */
+
+static void seal_batch_header(uint8_t *segment, uint64_t at, uint32_t salt)
+{
+    struct mn_batch_header *header = (struct mn_batch_header *)(void *)(segment + at);
+    header->crc = mn_crc32c(salt ^ (uint32_t)at, header, offsetof(struct mn_batch_header, crc));
+}
+
+/* Its arrays may lie anywhere: only what is inside of the segment is sealed. */
+static void seal_footer(uint8_t *segment, uint64_t at, uint64_t batch, uint32_t salt)
+{
+    struct mn_batch_footer *footer = (struct mn_batch_footer *)(void *)(segment + at);
+    const struct mn_batch_header *header = (const struct mn_batch_header *)(const void *)(segment + batch);
+    uint64_t bytes = mn_footer_bytes(footer->touched, footer->records, footer->blocks);
+    if (bytes > SEGMENT_BYTES - at - sizeof(uint32_t))
+        return;
+    uint32_t *crcs = (uint32_t *)(uintptr_t)mn_footer_block_crcs(footer);
+    for (uint64_t i = 0, from = batch; i < footer->blocks && from < at; i++, from += MN_WAL_BLOCK)
+        crcs[i] = mn_crc32c(salt ^ (uint32_t)from, segment + from, at - from < MN_WAL_BLOCK ? at - from : MN_WAL_BLOCK);
+    footer->chain = mn_batch_chain(header->prev_chain, crcs, footer->blocks);
+    uint32_t crc = mn_crc32c(salt ^ (uint32_t)at, footer, bytes);
+    memcpy(segment + at + bytes, &crc, sizeof crc);
+}
+
+static void seal_record(uint8_t *segment, uint64_t at, uint32_t salt)
+{
+    struct mn_record *record = (struct mn_record *)(void *)(segment + at);
+    uint32_t payload = record->payload_bytes, most = SEGMENT_BYTES - (uint32_t)at - (uint32_t)sizeof *record;
+    if (payload <= most) {
+        mn_record_seal(record, salt, at);
+        return;
+    }
+    record->crc = mn_crc32c(salt ^ (uint32_t)at, record, offsetof(struct mn_record, crc));
+}
+
+/* Batches begin at blocks, records and footers at multiples of 64: what has the mark of one is taken for it. */
+static void write_image(struct recipe *r, uint8_t *segment, uint32_t salt)
+{
+    uint64_t room = SEGMENT_BYTES - 2 * MN_WAL_BLOCK, bytes = r->left < room ? r->left : room, batch = MN_WAL_BLOCK;
+    memcpy(segment + MN_WAL_BLOCK, r->at, bytes);
+    for (uint64_t at = MN_WAL_BLOCK; at + sizeof(struct mn_record) <= MN_WAL_BLOCK + bytes; at += MN_RECORD_ALIGN) {
+        uint64_t magic;
+        memcpy(&magic, segment + at, sizeof magic);
+        if (magic == MN_BATCH_MAGIC && at % MN_WAL_BLOCK == 0)
+            seal_batch_header(segment, batch = at, salt);
+        else if (magic == MN_FOOTER_MAGIC)
+            seal_footer(segment, at, batch, salt);
+        else if ((uint32_t)magic == MN_RECORD_MAGIC)
+            seal_record(segment, at, salt);
+    }
+}
+
+/* ---- looking at it ---- */
 
 static enum mn_status visit_record(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
                                    uint64_t offset)
@@ -121,14 +178,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!bytes)
         return 0;
     memset(bytes, 0, SEGMENT_BYTES);
+    bool image = take(&r, 1) % 2 != 0;
     uint32_t salt = take(&r, 4);
     struct mn_wal_segment segment = {.store = &store,
                                      .number = 1,
                                      .bytes = SEGMENT_BYTES,
                                      .base = bytes,
                                      .header = {.salt = salt, .dim = DIM, .bytes = SEGMENT_BYTES, .number = 1}};
-    uint64_t sum = 0, end = write_batches(&r, bytes, salt);
-    overwrite(&r, bytes, end);
+    uint64_t sum = 0;
+    if (image)
+        write_image(&r, bytes, salt);
+    else
+        overwrite(&r, bytes, write_batches(&r, bytes, salt));
     struct mn_wal_extent extent;
     struct mn_wal_visitor visitor = {&sum, visit_record, visit_lost, visit_damage};
     if (mn_wal_scan(&segment, &visitor, &extent) == MN_OK)

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "engine/crc.h"
 #include "engine/record.h"
 
 #define BUFFER (4u << 20)
@@ -126,6 +127,24 @@ static void sizes_are_what_was_promised(void **state)
     }
 }
 
+/* A right checksum does not make a footer of a place where none can begin. Found by tests/fuzz/fuzz_log. */
+static void a_footer_begins_where_records_do(void **state)
+{
+    struct mn_batch batch = make_batch(MN_WAL_BLOCK, 7);
+    struct mn_record record = {.op = MN_RECORD_PUT, .seq = 1, .id = number_id(1)};
+    uint64_t chain = 0;
+    mn_batch_add(&batch, &record, &(struct mn_record_parts){.space = text_str("s")});
+    uint64_t made = mn_batch_finish(&batch, 1, 3, &chain);
+    struct mn_batch_header *h = (void *)batch.data;
+    for (uint32_t by = 0; by < MN_RECORD_ALIGN; by++) {
+        h->footer_at += by;
+        h->crc = mn_crc32c(7 ^ MN_WAL_BLOCK, h, offsetof(struct mn_batch_header, crc));
+        assert_int_equal(mn_batch_header_valid(h, 7, MN_WAL_BLOCK, MN_WAL_BLOCK + made), by == 0);
+        h->footer_at -= by;
+    }
+    free_batch(&batch);
+}
+
 /* No block holds both a record that takes something away and the ids that it takes. */
 static void what_is_taken_away_stands_twice(void **state)
 {
@@ -195,7 +214,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_record_is_read_back_field_by_field),  cmocka_unit_test(sizes_are_what_was_promised),
         cmocka_unit_test(what_is_taken_away_stands_twice),       cmocka_unit_test(the_chain_depends_on_all_before),
-        cmocka_unit_test(a_segment_header_belongs_to_one_place),
+        cmocka_unit_test(a_segment_header_belongs_to_one_place), cmocka_unit_test(a_footer_begins_where_records_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
