@@ -8,11 +8,11 @@
 
 #include "engine/rowset.h"
 
-#define FIRST  64 /* clusters refined at first, about; then as many again as there are */
-#define SPARE  20 /* refined at least: so many and half as many again as are taken */
-#define AHEAD  4  /* codes of centroids asked for before they are needed */
-#define GROUP  16 /* estimates looked at together */
-#define STRIDE 8  /* every so many estimates one is looked at to find out how far to refine */
+#define FIRST    96 /* clusters refined at first, about; then as many again as there are */
+#define SPARE    20 /* refined at least: so many and half as many again as are taken */
+#define AHEAD    4  /* codes of centroids asked for before they are needed */
+#define STRIDE   8  /* every so many estimates one is looked at to find out how far to refine, */
+#define HALVINGS 12 /* in so many steps */
 
 void mn_probe_free(struct mn_probe *probe)
 {
@@ -166,70 +166,74 @@ float mn_probe_gap(struct mn_probe *probe, uint32_t cluster)
     return gap;
 }
 
-static inline bool earlier(const struct mn_probe_place *a, const struct mn_probe_place *b)
+/* A cluster's place in the order as one number: its order above, itself below. */
+static inline uint64_t key_of(float order, uint32_t cluster)
 {
-    return a->order != b->order ? a->order < b->order : a->cluster < b->cluster;
+    uint32_t bits;
+    memcpy(&bits, &order, sizeof bits);
+    bits ^= bits >> 31 ? UINT32_MAX : UINT32_C(1) << 31;
+    return (uint64_t)bits << 32 | cluster;
 }
 
-static void sink(struct mn_probe_place *heap, uint32_t count, uint32_t i, struct mn_probe_place place)
+/* Puts `key` into the hole at i of a heap, least on top. The hole goes down to the end first, which takes no decision
+ * that a processor could guess wrong, then the key a step or so back up: most belong near the end. */
+static void sink(uint64_t *heap, uint32_t count, uint32_t i, uint64_t key)
 {
-    for (;;) {
-        uint32_t child = 2 * i + 1;
-        if (child >= count)
-            break;
-        child += child + 1 < count && earlier(&heap[child + 1], &heap[child]);
-        if (!earlier(&heap[child], &place))
-            break;
+    uint32_t top = i, child;
+    while ((child = 2 * i + 1) + 1 < count) {
+        child += heap[child + 1] < heap[child];
         heap[i] = heap[child];
         i = child;
     }
-    heap[i] = place;
-}
-
-/* The rank-th (from 0) least of the sample (Hoare's selection). */
-static float sample_at(struct mn_probe *probe, uint32_t rank)
-{
-    float *all = probe->sample;
-    int64_t low = 0, high = (int64_t)probe->sampled - 1;
-    while (low < high) {
-        float pivot = all[low + (high - low) / 2];
-        int64_t i = low, j = high;
-        while (i <= j) {
-            while (all[i] < pivot)
-                i++;
-            while (all[j] > pivot)
-                j--;
-            if (i <= j) {
-                float swapped = all[i];
-                all[i++] = all[j];
-                all[j--] = swapped;
-            }
-        }
-        if (rank <= j)
-            high = j;
-        else if (rank >= i)
-            low = i;
-        else
-            break;
+    if (child < count) {
+        heap[i] = heap[child];
+        i = child;
     }
-    return all[rank];
+    for (; i > top && key < heap[(i - 1) / 2]; i = (i - 1) / 2)
+        heap[i] = heap[(i - 1) / 2];
+    heap[i] = key;
 }
 
-/* Wanted clusters with an estimate in [from, to), or with none that is below `from` when `to` is infinite, in rising
- * order. */
+/* An estimate below which about `rank` of the sample lie. By halves: which way to go is known without a jump that a
+ * processor could guess wrong. */
+static float sample_at(const struct mn_probe *probe, uint32_t rank)
+{
+    const float *all = probe->sample;
+    float low = INFINITY, high = -INFINITY;
+    for (uint32_t i = 0; i < probe->sampled; i++) {
+        low = all[i] < low ? all[i] : low;
+        high = all[i] > high && all[i] < INFINITY ? all[i] : high;
+    }
+    for (uint32_t step = 0; step < HALVINGS; step++) {
+        float middle = 0.5f * low + 0.5f * high;
+        uint32_t below = 0;
+        for (uint32_t i = 0; i < probe->sampled; i++)
+            below += all[i] < middle;
+        low = below < rank ? middle : low;
+        high = below < rank ? high : middle;
+    }
+    return high;
+}
+
+/* Wanted clusters with an estimate in [from, to), in rising order. Most have none; which is no pattern to guess. */
 static uint32_t choose(const struct mn_probe *probe, float from, float to, uint32_t *chosen)
 {
     const float *estimates = probe->estimates;
     uint32_t clusters = probe->codebook->clusters, n = 0;
-    bool all = !(to < INFINITY);
-    for (uint32_t first = 0; first < clusters; first += GROUP) {
-        uint32_t end = clusters - first < GROUP ? clusters : first + GROUP, any = 0;
-        for (uint32_t c = first; c < first + GROUP; c++) /* most groups have none: found out without a jump */
-            any |= (uint32_t)(estimates[c] < to) & (uint32_t) !(estimates[c] < from);
-        for (uint32_t c = first; (any || all) && c < end; c++) {
-            chosen[n] = c;
-            n += (all ? probe->all || mn_rowset_has(probe->wanted, c) : estimates[c] < to) && !(estimates[c] < from);
-        }
+    for (uint32_t c = 0; c < clusters; c++) {
+        chosen[n] = c;
+        n += (uint32_t)(estimates[c] < to) & (uint32_t) !(estimates[c] < from);
+    }
+    return n;
+}
+
+/* The same of all that are left, those that have no estimate among them. */
+static uint32_t choose_rest(const struct mn_probe *probe, float from, uint32_t *chosen)
+{
+    uint32_t clusters = probe->codebook->clusters, n = 0;
+    for (uint32_t c = 0; c < clusters; c++) {
+        chosen[n] = c;
+        n += !(probe->estimates[c] < from) && (probe->all || mn_rowset_has(probe->wanted, c));
     }
     return n;
 }
@@ -239,18 +243,19 @@ static uint32_t choose(const struct mn_probe *probe, float from, float to, uint3
 static void refine(struct mn_probe *probe)
 {
     const struct mn_codebook *codebook = probe->codebook;
-    probe->goal = 2 * probe->goal + FIRST;
+    probe->goal = probe->goal > 0 ? 2 * probe->goal : FIRST;
     uint32_t width = codebook->width, rank = probe->goal / STRIDE;
     float to = rank < probe->sampled ? sample_at(probe, rank) : INFINITY;
-    struct mn_probe_place *fresh = probe->heap + probe->heap_count;
-    uint32_t n = choose(probe, probe->refined_to, to, probe->chosen);
+    uint64_t *fresh = probe->heap + probe->heap_count;
+    uint32_t n = to < INFINITY ? choose(probe, probe->refined_to, to, probe->chosen)
+                               : choose_rest(probe, probe->refined_to, probe->chosen);
+    for (uint32_t i = 0; i < AHEAD && i < n; i++)
+        prefetch(codebook->codes8 + (size_t)probe->chosen[i] * width, width);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t c = probe->chosen[i];
         if (i + AHEAD < n)
             prefetch(codebook->codes8 + (size_t)probe->chosen[i + AHEAD] * width, width);
-        fresh[i].cluster = c;
-        fresh[i].gap = mn_probe_gap(probe, c);
-        fresh[i].order = fresh[i].gap + bonus(codebook) * codebook->energies[c];
+        fresh[i] = key_of(mn_probe_gap(probe, c) + bonus(codebook) * codebook->energies[c], c);
     }
     probe->heap_count += n;
     probe->refined += n;
@@ -265,7 +270,8 @@ bool mn_probe_take(struct mn_probe *probe, struct mn_probe_place *place)
         refine(probe);
     if (probe->heap_count == 0)
         return false;
-    *place = probe->heap[0];
+    place->cluster = (uint32_t)probe->heap[0];
+    place->gap = probe->gaps[place->cluster];
     probe->heap_count--;
     sink(probe->heap, probe->heap_count, 0, probe->heap[probe->heap_count]);
     probe->taken++;

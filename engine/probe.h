@@ -3,8 +3,8 @@
  * in which order, and when to stop.
  *
  * Clusters are taken in the order of |q - c|^2 + energy / 2 (energy: mean |x - c|^2 of the cluster; a wide cluster
- * reaches nearer than its centroid says). The 1-bit codes of the centroids sort all clusters roughly; 8-bit codes
- * refine those that may come next, some at a time.
+ * reaches nearer than its centroid says), then of their numbers. The 1-bit codes of the centroids sort all clusters
+ * roughly; 8-bit codes refine those that may come next, some at a time.
  */
 #ifndef MN_ENGINE_PROBE_H
 #define MN_ENGINE_PROBE_H
@@ -13,7 +13,6 @@
 #include "engine/tune.h"
 
 struct mn_probe_place {
-    float order; /* clusters come in the rising order of this, then of their numbers */
     float gap;
     uint32_t cluster;
 };
@@ -33,7 +32,7 @@ struct mn_probe {
     bool all;
     uint32_t wanted_count;
 
-    struct mn_probe_place *heap; /* refined, not taken; the next one on top */
+    uint64_t *heap; /* refined, not taken; the next one on top: see key_of in probe.c */
     uint32_t heap_count, refined, goal;
     float *estimates; /* [clusters]: order by 1-bit codes */
     float refined_to; /* those with an estimate below it are refined */

@@ -4,12 +4,13 @@
  * Clusters are taken nearest first (probe.h), and of each the blocks of all sources on that codebook; what has no
  * clusters is scanned from end to end. A row whose lower bound is below the limit goes on to wait for its 8-bit codes
  * (recall_weigh.c). Memory is asked ahead: for blocks some turns before they are scanned, and for the codes of waiting
- * rows, which are weighed one block later.
+ * rows, which are weighed some blocks later.
  */
 #include "engine/recall_codes_inside.h"
 #include "engine/rowset.h"
 
 #define BLOCKS_AHEAD 8u
+#define SEED_BLOCKS  2u    /* scanned while the codes of those come that set the first limit */
 #define SOON         0.6   /* strain left when the embeddings of the best are asked for */
 #define SHARE        0.75f /* of a cluster's weight that goes by its selected rows: see add_rank */
 #define FOLLOW_MAX   1     /* so few selected rows of a block are weighed without a look at their 1-bit codes */
@@ -60,8 +61,6 @@ static void place_lanes(struct mn_recall_codes *c, const struct planned *at)
 {
     spread(at->gap, c->gaps);
     spread(at->reach, c->reaches);
-    for (uint32_t i = 0; i < MN_IVF_LANES; i++)
-        c->slots[i] = at->slot + i;
 }
 
 /* A shared block. Selects the rest of the cluster that is due, and what else is in it of clusters whose gaps are known
@@ -93,7 +92,8 @@ static void wait_for_lanes(struct mn_recall_codes *c, const struct planned *at, 
 {
     for (; below; below &= below - 1) {
         uint32_t lane = (uint32_t)__builtin_ctz(below);
-        mn_recall_weigh_wait(c, (struct mn_recall_waiting){c->low[lane], c->gaps[lane], at->source, c->slots[lane]});
+        uint32_t slot = at->slot != MN_NONE ? at->slot + lane : c->slots[lane];
+        mn_recall_weigh_wait(c, (struct mn_recall_waiting){c->low[lane], c->gaps[lane], at->source, slot});
     }
 }
 
@@ -142,8 +142,10 @@ static void scan_block(struct mn_recall_codes *c, struct planned *at, const uint
         uint32_t below = kernels->scan_ahead(&s->probe->scan, at->block, ahead, c->gaps, c->reaches, c->limit, c->low);
         wait_for_lanes(c, at, below & at->selected);
     }
-    if (c->limit < INFINITY && before > c->waiting_first)
-        mn_recall_weigh_until(c, before < c->waiting_end ? before : c->waiting_end);
+    uint32_t turn = c->scans++ % MN_RECALL_TURNS, due = c->marks[turn];
+    c->marks[turn] = before;
+    if (c->limit < INFINITY && due > c->waiting_first)
+        mn_recall_weigh_until(c, due < c->waiting_end ? due : c->waiting_end);
 }
 
 /* ---- the blocks of the nearest clusters ---- */
@@ -243,10 +245,10 @@ static const struct planned *refill(struct plan *plan)
  * are asked for: most of them will be needed. */
 static bool goes_on(struct mn_recall_codes *c, const struct mn_probe *probe, const struct planned *at)
 {
-    if (c->limit == INFINITY)
-        mn_recall_weigh_rest(c);
-    if (c->limit == INFINITY)
+    if (c->limit == INFINITY) {
+        mn_recall_weigh_seed(c);
         return true;
+    }
     double strain = mn_probe_strain(probe, (double)c->rule.nearness, (uint32_t)at->rank, at->opens, c->limit);
     c->ending |= strain > (double)c->rule.stop - SOON;
     return !(strain > (double)c->rule.stop);
@@ -258,6 +260,7 @@ void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *
     for (uint32_t i = 0; i < c->source_count; i++)
         if (c->sources[i].probe == probe && c->sources[i].way == MN_RECALL_BY_CLUSTERS)
             plan.together += c->sources[i].together;
+    uint32_t seeded = 0;
     refill(&plan);
     for (uint32_t i = 0; i < plan.count; i++)
         ask_for_block(&c->sources[plan.line[i].source], plan.line[i].block);
@@ -274,6 +277,9 @@ void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *
         if (followed)
             ask_for_lanes(c, next);
         scan_block(c, &at, next && !followed ? next->block : NULL);
+        seeded = c->seeds > 0 ? seeded + 1 : 0;
+        if (seeded == SEED_BLOCKS)
+            mn_recall_weigh_seeds(c);
     }
     c->recall->search->steps += probe->taken;
     mn_recall_weigh_rest(c);

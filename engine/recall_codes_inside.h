@@ -17,7 +17,8 @@
 #include "engine/selection.h"
 
 #define MN_RECALL_PROBES  4    /* codebooks that one search goes through; parts on others are scanned exactly */
-#define MN_RECALL_WAITING 512u /* rows that wait for their 8-bit codes */
+#define MN_RECALL_WAITING 512u /* rows that wait for their 8-bit codes, */
+#define MN_RECALL_TURNS   3u   /* while so many blocks are scanned */
 
 enum mn_recall_way { MN_RECALL_BY_CLUSTERS, MN_RECALL_BY_FLAT, MN_RECALL_BY_LIST };
 
@@ -72,6 +73,9 @@ struct mn_recall_codes {
     struct mn_recall_candidates best, spare;
     struct mn_recall_waiting waiting[MN_RECALL_WAITING];
     uint32_t waiting_first, waiting_end;
+    uint32_t scans;                  /* blocks scanned */
+    uint32_t marks[MN_RECALL_TURNS]; /* a ring: waiting_end before each of the last of them */
+    uint32_t seeds; /* of those that wait, the first so many are to set the first limit; see mn_recall_weigh_seed */
     /* The current search's. */
     struct mn_recall *recall;
     struct mn_tune_rule rule;
@@ -115,6 +119,11 @@ enum mn_status mn_recall_weigh_reserve(struct mn_recall_codes *c, uint32_t k) MN
 void mn_recall_weigh_begin(struct mn_recall_codes *c);
 /* Weighs those that wait, in their order, up to place `end`. */
 void mn_recall_weigh_until(struct mn_recall_codes *c, uint32_t end);
+/* While nothing keeps rows out: brings those of the waiting with the lowest bounds to the front and asks for their
+ * codes, if there are enough of them to set a limit. */
+void mn_recall_weigh_seed(struct mn_recall_codes *c);
+/* Weighs those, and of the others drops what the limit keeps out. */
+void mn_recall_weigh_seeds(struct mn_recall_codes *c);
 /* Weighs all that wait; while nothing keeps rows out, those with the lowest bounds first. */
 void mn_recall_weigh_rest(struct mn_recall_codes *c);
 /* Of these selected rows, compares those that may come back by their embeddings, at once. rows: is overwritten. */

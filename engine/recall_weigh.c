@@ -44,7 +44,8 @@ void mn_recall_weigh_begin(struct mn_recall_codes *c)
             size = fmaxf(size, c->probes[i].norm * c->probes[i].norm);
     c->bound = bound_of(c->recall, size);
     c->limit = c->bound;
-    c->waiting_first = c->waiting_end = c->asked = 0;
+    c->waiting_first = c->waiting_end = c->seeds = c->asked = 0;
+    memset(c->marks, 0, sizeof c->marks);
     c->ending = false;
 }
 
@@ -274,32 +275,46 @@ static void select_lowest(struct mn_recall_waiting *all, uint32_t count, uint32_
 
 /* While fewer than k rows are found every row waits. Those with the lowest bounds go first: they set a limit that most
  * of the others do not pass. */
-static void weigh_first(struct mn_recall_codes *c)
+static void bring_seeds(struct mn_recall_codes *c, uint32_t wanted)
 {
     struct mn_recall_waiting *all = c->waiting + c->waiting_first;
-    uint32_t count = c->waiting_end - c->waiting_first, wanted = c->best.max - c->best.count;
+    uint32_t count = c->waiting_end - c->waiting_first;
     if (wanted < count)
         select_lowest(all, count, wanted);
-    else
-        wanted = count;
-    for (uint32_t i = 0; i < wanted; i++)
+    c->seeds = wanted < count ? wanted : count;
+    for (uint32_t i = 0; i < c->seeds; i++)
         mn_recall_weigh_ask_for_codes(c, &all[i]);
-    mn_recall_weigh_until(c, c->waiting_first + wanted);
-    uint32_t kept = c->waiting_first;
-    for (uint32_t i = c->waiting_first; i < c->waiting_end; i++) {
+}
+
+void mn_recall_weigh_seed(struct mn_recall_codes *c)
+{
+    uint32_t wanted = c->best.max - c->best.count;
+    if (c->seeds == 0 && c->waiting_end - c->waiting_first >= wanted)
+        bring_seeds(c, wanted);
+}
+
+void mn_recall_weigh_seeds(struct mn_recall_codes *c)
+{
+    uint32_t end = c->waiting_end, kept = c->waiting_first + c->seeds;
+    for (uint32_t i = c->waiting_first, n = c->seeds; n > 0; n--)
+        weigh(c, &c->waiting[i++]);
+    c->waiting_first = kept;
+    c->seeds = 0;
+    for (uint32_t i = kept; i < end; i++) {
         if (c->waiting[i].low < c->limit) {
-            mn_recall_weigh_ask_for_codes(c, &c->waiting[i]);
+            if (c->limit < INFINITY)
+                mn_recall_weigh_ask_for_codes(c, &c->waiting[i]);
             c->waiting[kept++] = c->waiting[i];
         }
     }
     c->waiting_end = kept;
-    mn_recall_weigh_until(c, c->waiting_end);
 }
 
 void mn_recall_weigh_rest(struct mn_recall_codes *c)
 {
-    if (c->limit < INFINITY)
-        mn_recall_weigh_until(c, c->waiting_end);
-    else
-        weigh_first(c);
+    if (c->seeds == 0 && !(c->limit < INFINITY))
+        bring_seeds(c, c->best.max - c->best.count);
+    if (c->seeds > 0)
+        mn_recall_weigh_seeds(c);
+    mn_recall_weigh_until(c, c->waiting_end);
 }

@@ -7,7 +7,8 @@
  * BASE and QUERIES are raw floats, row by row. STORE is a folder that keeps the column segments, the codebook, the
  * inverted files and the exact answers from run to run; it is made when it is missing. Each line is one target: recall,
  * then time over all queries, each asked once (of `rounds` rounds, the one with the least median is shown; rounds other
- * than the first find caches as the queries before left them, too). huge=1 copies codes to memory in huge pages.
+ * than the first find caches as the queries before left them, too), then the same of each query's least time of all
+ * rounds: that is what a machine shows that has nothing else to do. huge=1 copies codes to memory in huge pages.
  */
 #include <math.h>
 #include <stdio.h>
@@ -292,7 +293,8 @@ static void open_store(struct bench *b)
 
 struct round {
     double *us;
-    double recall, scanned, coarse, scan, rerank;
+    double *least; /* [queries]: the least of all rounds; 0: none yet */
+    double recall, scanned, steps, coarse, scan, rerank;
 };
 
 static int compare_doubles(const void *a, const void *b)
@@ -317,7 +319,7 @@ static void ask_all(const struct bench *b, struct mn_search *search, double targ
     struct mn_snapshot snapshot = {
         .gen = 1, .seq = 1, .part_count = b->o.parts, .parts = (struct mn_part *)b->parts, .tuning = b->tuning_words};
     uint64_t good = 0;
-    round->scanned = round->coarse = round->scan = round->rerank = 0;
+    round->steps = round->scanned = round->coarse = round->scan = round->rerank = 0;
     for (uint32_t i = 0; i < b->o.query_count; i++) {
         struct mn_query query = {.scope = {.all_spaces = true, .after = INT64_MIN},
                                  .embedding = b->queries + (size_t)i * b->o.dim,
@@ -326,6 +328,9 @@ static void ask_all(const struct bench *b, struct mn_search *search, double targ
         double begin = now_s();
         must(mn_recall_search(search, &snapshot, &query) == MN_OK, "a search");
         round->us[i] = (now_s() - begin) * 1e6;
+        if (round->least[i] == 0 || round->us[i] < round->least[i])
+            round->least[i] = round->us[i];
+        round->steps += (double)search->steps / b->o.query_count;
         good += good_hits(b, search, i);
         round->scanned += (double)search->scanned / b->o.query_count;
         round->coarse += (double)search->coarse_ns / 1e3 / b->o.query_count;
@@ -339,17 +344,28 @@ static void ask_all(const struct bench *b, struct mn_search *search, double targ
 static void show(const char *what, const struct bench *b, const struct round *r)
 {
     uint32_t n = b->o.query_count;
-    printf("%-8s recall %.4f  p50 %6.1f  p90 %6.1f  p99 %6.1f  p99.9 %6.1f us  rows %6.0f | coarse %5.1f scan %5.1f "
-           "f32 %5.1f\n",
+    printf("%-8s recall %.4f  p50 %6.1f  p90 %6.1f  p99 %6.1f  p99.9 %6.1f us  rows %6.0f steps %4.0f | coarse %5.1f "
+           "scan %5.1f f32 %5.1f\n",
            what, r->recall, r->us[n / 2], r->us[n * 9 / 10], r->us[n * 99 / 100], r->us[(uint32_t)(n * 0.999)],
-           r->scanned, r->coarse, r->scan, r->rerank);
+           r->scanned, r->steps, r->coarse, r->scan, r->rerank);
+    fflush(stdout);
+}
+
+static void show_least(const struct bench *b, double *us)
+{
+    uint32_t n = b->o.query_count;
+    qsort(us, n, sizeof *us, compare_doubles);
+    printf("   least of each query: p50 %6.1f  p90 %6.1f  p99 %6.1f  p99.9 %6.1f us\n", us[n / 2], us[n * 9 / 10],
+           us[n * 99 / 100], us[(uint32_t)(n * 0.999)]);
     fflush(stdout);
 }
 
 static void measure(const struct bench *b, struct mn_search *search, const char *what, double target)
 {
-    struct round best = {.us = need(b->o.query_count * sizeof(double), false)};
-    struct round round = {.us = need(b->o.query_count * sizeof(double), false)};
+    double *least = need(b->o.query_count * sizeof *least, false);
+    memset(least, 0, b->o.query_count * sizeof *least);
+    struct round best = {.us = need(b->o.query_count * sizeof(double), false), .least = least};
+    struct round round = {.us = need(b->o.query_count * sizeof(double), false), .least = least};
     for (uint32_t i = 0; i < b->o.rounds; i++) {
         ask_all(b, search, target, &round);
         if (b->o.all && b->o.rounds > 1)
@@ -361,6 +377,8 @@ static void measure(const struct bench *b, struct mn_search *search, const char 
         }
     }
     show(what, b, &best);
+    show_least(b, least);
+    free(least);
     free(best.us);
     free(round.us);
 }
