@@ -8,6 +8,8 @@
  */
 #include "actors/wal_writer.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "shm/process.h"
@@ -211,6 +213,24 @@ static void pack_receipt(struct mn_reply *reply, const struct mn_purge_wait *p, 
         mn_reply_pack_id(reply, &p->ids[i]);
 }
 
+/* What waited for its rewrite is answered. */
+static void answer_purge(struct mn_wal_writer *w, const struct mn_purge_wait *p, uint64_t files)
+{
+    char text[256];
+    uint64_t segment = mn_writer_purge_unsearched(w->writer);
+    if (segment == 0) {
+        pack_receipt(&w->reply, p, files - p->files_before);
+        mn_wal_writer_send(w, &p->peer, p->received_ns);
+        return;
+    }
+    snprintf(text, sizeof text,
+             "the memories are gone from every answer and from all other files, but column segment %" PRIu64
+             " is too damaged to be searched for their bytes: the purge is carried out there at the first start that "
+             "can open it",
+             segment);
+    mn_wal_writer_refuse(w, &p->peer, p->rid, MN_CORRUPT, text);
+}
+
 enum mn_status mn_wal_writer_forgotten(struct mn_wal_writer *w, const struct mn_held *held, struct mn_str rid,
                                        const struct mn_forget *forget, const struct mn_id *ids, uint32_t id_count,
                                        const struct mn_outcome *outcome)
@@ -258,8 +278,7 @@ uint32_t mn_wal_writer_purges_turn(struct mn_wal_writer *w)
     for (uint32_t i = w->purge_count; i-- > 0;) {
         if (w->purges[i].seq > done)
             continue;
-        pack_receipt(&w->reply, &w->purges[i], files - w->purges[i].files_before);
-        mn_wal_writer_send(w, &w->purges[i].peer, w->purges[i].received_ns);
+        answer_purge(w, &w->purges[i], files);
         remove_purge(w, i);
         answered++;
     }

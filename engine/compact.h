@@ -55,9 +55,9 @@ struct mn_compact_proposal {
     uint32_t map_count;
     struct mn_row_map *maps;
     uint64_t rows_in, rows_out, bytes_out, files_rewritten;
-    uint64_t
-        purge_seq; /* purges up to here are carried out; 0 while a segment is too damaged to be searched for them */
-    uint64_t rows_lost; /* left out because they cannot be read and a purge forced their segment to be rewritten */
+    uint64_t purge_seq;  /* purges up to here are carried out, */
+    uint64_t unsearched; /* but for this segment, which cannot be opened and so not be searched; 0: none */
+    uint64_t rows_lost;  /* left out because they cannot be read and a purge forced their segment to be rewritten */
     /* Of codes; they stay with the compactor. */
     uint64_t rows_coded;
     uint32_t codebooks_trained, code_failures;

@@ -96,6 +96,25 @@ static enum mn_status add_segments(struct mn_compact_build *b, const struct mn_c
     return MN_OK;
 }
 
+/* The segment that cannot be searched for what was purged, nor marked for what was forgotten; 0: all can. */
+static uint64_t unopened(const struct mn_compact_build *b)
+{
+    for (uint32_t s = 0; s < b->manifest.segment_count; s++)
+        if (!mn_compact_part(&b->snapshot, false, b->manifest.segments[s].id))
+            return b->manifest.segments[s].id;
+    return 0;
+}
+
+static enum mn_status open_ledger(struct mn_compact_build *b)
+{
+    if (b->wal_end == b->manifest.wal_first)
+        return MN_OK;
+    MN_TRY(mn_ledger_new(&b->ledger));
+    if (b->manifest.ledger_seq != 0)
+        MN_TRY(mn_ledger_load(b->ledger, &b->compactor->store, b->manifest.ledger_seq));
+    return unopened(b) == 0 ? mn_compact_purges_recall(&b->purges, b->ledger) : MN_OK;
+}
+
 /* Whatever holds a purged version is rewritten, planned or not. */
 static enum mn_status add_purged(struct mn_compact_build *b)
 {
@@ -121,6 +140,7 @@ static enum mn_status choose_inputs(struct mn_compact_build *b, const struct mn_
         return MN_FAIL(MN_BUSY, "the log has moved on: plan again");
     MN_TRY(add_log(b, plan));
     MN_TRY(add_segments(b, plan));
+    MN_TRY(open_ledger(b));
     return add_purged(b);
 }
 
@@ -286,25 +306,26 @@ static enum mn_status keep_liveness(struct mn_compact_build *b)
     return MN_OK;
 }
 
-/* False while a segment cannot be searched for what was purged. */
-static bool all_opened(const struct mn_compact_build *b)
-{
-    for (uint32_t s = 0; s < b->manifest.segment_count; s++)
-        if (!mn_compact_part(&b->snapshot, false, b->manifest.segments[s].id))
-            return false;
-    return true;
-}
-
-static enum mn_status fold_log(struct mn_compact_build *b, struct mn_ledger *ledger)
+/* When every segment is open, each has its marks, and they are durable with it. */
+static enum mn_status fold_log(struct mn_compact_build *b)
 {
     struct mn_manifest *next = &b->proposal->next;
+    struct mn_ledger *ledger = b->ledger;
     const struct mn_store *store = &b->compactor->store;
+    uint64_t first = b->manifest.log_seq + 1;
     int64_t window = b->policy->idem_window_ns;
-    if (b->manifest.ledger_seq != 0)
-        MN_TRY(mn_ledger_load(ledger, store, b->manifest.ledger_seq));
-    for (uint32_t i = 0; i < b->input_count; i++)
-        if (b->inputs[i].part->tail)
-            MN_TRY(mn_ledger_fold(ledger, store, b->inputs[i].part->number, b->manifest.log_seq + 1, next->log_seq));
+    bool blind = unopened(b) != 0;
+    for (uint32_t i = 0; i < b->input_count; i++) {
+        const struct mn_part *part = b->inputs[i].part;
+        if (part->tail)
+            MN_TRY(mn_ledger_fold(ledger, store, part->number, first, next->log_seq));
+        if (part->tail && blind)
+            MN_TRY(mn_ledger_fold_marks(ledger, store, part->number, first, next->log_seq));
+    }
+    if (blind)
+        MN_TRY(mn_ledger_marks_thin(mn_ledger_marks(ledger)));
+    else
+        mn_ledger_marks_free(mn_ledger_marks(ledger));
     MN_TRY(mn_ledger_save(ledger, store, next->log_seq, window > 0 ? b->snapshot.now - window : INT64_MIN));
     next->ledger_seq = next->log_seq;
     return MN_OK;
@@ -322,13 +343,10 @@ static enum mn_status keep_log(struct mn_compact_build *b)
     MN_TRY(keep_liveness(b));
     if (next->log_seq == b->manifest.log_seq)
         return MN_OK; /* the log segments were empty */
-    struct mn_ledger *ledger;
-    MN_TRY(mn_ledger_new(&ledger));
-    enum mn_status status = fold_log(b, ledger);
-    mn_ledger_free(ledger);
-    MN_TRY(status);
+    MN_TRY(fold_log(b));
     MN_TRY(mn_compact_purges_quarantine(&b->purges, &b->compactor->store, &b->proposal->files_rewritten));
-    b->proposal->purge_seq = all_opened(b) ? next->log_seq : 0;
+    b->proposal->purge_seq = next->log_seq;
+    b->proposal->unsearched = unopened(b);
     return MN_OK;
 }
 
@@ -397,6 +415,7 @@ static void end(struct mn_compact_build *b)
     free(b->inputs);
     free(b->keys);
     mn_compact_purges_free(&b->purges);
+    mn_ledger_free(b->ledger);
     mn_manifest_free(&b->manifest);
     if (b->pinned)
         mn_reader_unpin(b->compactor->reader);

@@ -100,6 +100,8 @@ struct mn_compact_purges {
 /* Adds the purges of a log segment. */
 enum mn_status mn_compact_purges_collect(struct mn_compact_purges *purges, const struct mn_store *store,
                                          uint64_t wal_number) MN_MUST_USE;
+/* Adds those that the ledger still knows of: carried out but for a segment that could not be opened. */
+enum mn_status mn_compact_purges_recall(struct mn_compact_purges *purges, struct mn_ledger *ledger) MN_MUST_USE;
 void mn_compact_purges_free(struct mn_compact_purges *purges);
 /* Marks rows of a part that a purge covers as MN_MAP_DROPPED in to[] (which may be NULL); returns how many there are.
  */
@@ -143,7 +145,8 @@ struct mn_compact_build {
     struct mn_snapshot snapshot;
     bool pinned;
     uint64_t history_seq;
-    uint64_t wal_end; /* log segments below it are taken */
+    uint64_t wal_end;         /* log segments below it are taken */
+    struct mn_ledger *ledger; /* the manifest's, when log is taken */
     struct mn_compact_purges purges;
     struct mn_compact_input *inputs;
     uint32_t input_count;

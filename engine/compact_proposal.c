@@ -24,7 +24,8 @@ struct head {
     uint64_t edit_bytes; /* a multiple of 8 follows */
     uint64_t body_bytes; /* behind this head */
     uint32_t output_count, map_count;
-    uint8_t spare[32];
+    uint64_t unsearched;
+    uint8_t spare[24];
     uint32_t zero, checksum; /* of the numbers from base_edit up to here, then of the body */
 };
 _Static_assert(sizeof(struct head) == 224 + 32 && offsetof(struct head, base_edit) == 128, "shared");
@@ -68,6 +69,7 @@ static void fill(struct head *head, const struct mn_compact_proposal *p, const v
     head->files_rewritten = p->files_rewritten;
     head->purge_seq = p->purge_seq;
     head->rows_lost = p->rows_lost;
+    head->unsearched = p->unsearched;
     head->edit_bytes = edit_bytes;
     head->body_bytes = body_bytes(p, edit_bytes);
     head->output_count = p->output_count;
@@ -205,6 +207,7 @@ static enum mn_status read_head(struct mn_compact_proposal *p, const struct mn_s
     p->files_rewritten = head->files_rewritten;
     p->purge_seq = head->purge_seq;
     p->rows_lost = head->rows_lost;
+    p->unsearched = head->unsearched;
     *rest = (struct rest){(const uint8_t *)(head + 1), head->body_bytes};
     if (head->edit_bytes > rest->bytes)
         return broken();

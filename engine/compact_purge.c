@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "engine/compact_inside.h"
+#include "engine/request.h"
 
 #define NOTE_BYTES_MAX (16u << 20)
 
@@ -36,6 +37,15 @@ enum mn_status mn_compact_purges_collect(struct mn_compact_purges *purges, const
                                          uint64_t wal_number)
 {
     return mn_ledger_purges(store, wal_number, add_purge, purges);
+}
+
+enum mn_status mn_compact_purges_recall(struct mn_compact_purges *purges, struct mn_ledger *ledger)
+{
+    struct mn_ledger_mark mark;
+    for (uint64_t at = 0; mn_ledger_marks_next(mn_ledger_marks(ledger), &at, &mark);)
+        if (mark.mode == MN_FORGET_PURGE)
+            MN_TRY(add_purge(purges, mark.seq, mark.space, &mark.id));
+    return MN_OK;
 }
 
 void mn_compact_purges_free(struct mn_compact_purges *purges)

@@ -1,8 +1,8 @@
 /*
  * ledger.c - idem keys and id counters: a hash table in order of age, a small table of spaces, and their file.
  *
- * File: "MNLEDGE1" | entries, spaces (uint32 each) | entries | spaces | CRC32C of all before, seeded with the store's
- * uuid and the seq. Entries as in the log.
+ * File: "MNLEDGE1" | entries, spaces (uint32 each) | entries | spaces | marks | CRC32C of all before, seeded with the
+ * store's uuid and the seq. Entries as in the log; marks fill what is left.
  */
 #include "engine/ledger.h"
 
@@ -32,6 +32,7 @@ struct mn_ledger {
     uint64_t slots_used; /* including those of expired entries, swept when the table is rebuilt */
     struct space_counter *spaces;
     uint32_t space_count, space_max; /* space_max: a power of two, open addressing */
+    struct mn_ledger_marks marks;
 };
 
 enum mn_status mn_ledger_new(struct mn_ledger **ledger)
@@ -69,6 +70,7 @@ void mn_ledger_free(struct mn_ledger *ledger)
     free(ledger->ring);
     free(ledger->slots);
     free(ledger->spaces);
+    mn_ledger_marks_free(&ledger->marks);
     free(ledger);
 }
 
@@ -319,6 +321,27 @@ enum mn_status mn_ledger_fold(struct mn_ledger *ledger, const struct mn_store *s
     return scan_log(store, wal_number, &(struct mn_wal_visitor){.context = &fold, .record = fold_record});
 }
 
+struct mn_ledger_marks *mn_ledger_marks(struct mn_ledger *ledger)
+{
+    return &ledger->marks;
+}
+
+static enum mn_status fold_mark(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
+                                uint64_t offset)
+{
+    const struct fold *fold = context;
+    return record->seq < fold->first_seq || record->seq > fold->last_seq
+               ? MN_OK
+               : mn_ledger_marks_record(&fold->ledger->marks, record);
+}
+
+enum mn_status mn_ledger_fold_marks(struct mn_ledger *ledger, const struct mn_store *store, uint64_t wal_number,
+                                    uint64_t first_seq, uint64_t last_seq)
+{
+    struct fold fold = {ledger, first_seq, last_seq};
+    return scan_log(store, wal_number, &(struct mn_wal_visitor){.context = &fold, .record = fold_mark});
+}
+
 struct purges {
     enum mn_status (*visit)(void *context, uint64_t seq, struct mn_str space, const struct mn_id *id);
     void *context;
@@ -342,13 +365,24 @@ static enum mn_status visit_purge(void *context, const struct mn_wal_segment *se
     return MN_OK;
 }
 
+/* Purges are few, and the log is long. */
+static bool tells_of_purge(void *context, const struct mn_batch_footer *footer)
+{
+    const struct mn_batch_touch *touches = mn_footer_touches(footer);
+    for (uint32_t i = 0; i < footer->touched; i++)
+        if (touches[i].op == MN_RECORD_FORGET && touches[i].flags == MN_FORGET_PURGE)
+            return true;
+    return false;
+}
+
 enum mn_status mn_ledger_purges(const struct mn_store *store, uint64_t wal_number,
                                 enum mn_status (*visit)(void *context, uint64_t seq, struct mn_str space,
                                                         const struct mn_id *id),
                                 void *context)
 {
     struct purges purges = {visit, context};
-    return scan_log(store, wal_number, &(struct mn_wal_visitor){.context = &purges, .record = visit_purge});
+    struct mn_wal_visitor visitor = {.context = &purges, .record = visit_purge, .wants = tells_of_purge};
+    return scan_log(store, wal_number, &visitor);
 }
 
 /* ---- the file ---- */
@@ -360,7 +394,7 @@ struct file_head {
 
 static uint64_t file_bytes(const struct mn_ledger *l)
 {
-    uint64_t bytes = sizeof(struct file_head) + 4;
+    uint64_t bytes = sizeof(struct file_head) + 4 + l->marks.bytes;
     for (uint64_t i = l->first; i < l->first + l->count; i++)
         bytes += MN_IDEM_RECORD_MAX(entry_at(l, i)->run_count);
     for (uint32_t i = 0; i < l->space_max; i++)
@@ -393,6 +427,9 @@ static enum mn_status write_under(const struct mn_ledger *ledger, const struct m
         head.spaces++;
     }
     memcpy(data, &head, sizeof head);
+    if (ledger->marks.bytes > 0)
+        memcpy(to, ledger->marks.data, ledger->marks.bytes);
+    to += ledger->marks.bytes;
     uint32_t crc = mn_crc32c(seed, data, (size_t)(to - data));
     memcpy(to, &crc, 4);
     enum mn_status status = mn_io_replace(io, path, data, (size_t)(to + 4 - data));
@@ -429,7 +466,7 @@ static enum mn_status parse(struct mn_ledger *l, const uint8_t *data, uint64_t b
         MN_TRY(mn_ledger_raise_id(l, space, next));
         at += 12 + space.length;
     }
-    return MN_OK;
+    return mn_ledger_marks_load(&l->marks, at, (uint64_t)(end - at));
 }
 
 static enum mn_status read_under(struct mn_ledger *ledger, const struct mn_io *io, const char *path, uint32_t seed)

@@ -1,5 +1,6 @@
 /*
- * ledger.h - what must outlive the log besides rows: idem keys with their outcomes, and the id counters of spaces.
+ * ledger.h - what must outlive the log besides rows: idem keys with their outcomes, the id counters of spaces, and
+ * marks on what could not be opened (ledger_marks.h).
  *
  * The writer keeps one in memory; recovery folds the log into one; the compactor folds the log segments it takes into
  * the one on disk (ledger.<seq>), so that those log segments can go. The three agree because they fold with this code.
@@ -7,6 +8,7 @@
 #ifndef MN_ENGINE_LEDGER_H
 #define MN_ENGINE_LEDGER_H
 
+#include "engine/ledger_marks.h"
 #include "engine/record.h"
 #include "engine/store.h"
 
@@ -41,6 +43,12 @@ uint64_t mn_ledger_entries(const struct mn_ledger *ledger);
 /* The next id that the engine would assign in a space (1 in a new one), and raising it to at least `next`. */
 uint64_t mn_ledger_next_id(const struct mn_ledger *ledger, struct mn_str space);
 enum mn_status mn_ledger_raise_id(struct mn_ledger *ledger, struct mn_str space, uint64_t next) MN_MUST_USE;
+
+/* What stands in the ledger about ids in segments that could not be opened. */
+struct mn_ledger_marks *mn_ledger_marks(struct mn_ledger *ledger);
+/* Adds what one log segment did to ids; bounds as mn_ledger_fold. */
+enum mn_status mn_ledger_fold_marks(struct mn_ledger *ledger, const struct mn_store *store, uint64_t wal_number,
+                                    uint64_t first_seq, uint64_t last_seq) MN_MUST_USE;
 
 /* Folds one log segment in (records with first_seq <= seq <= last_seq), and reads / writes ledger.<seq> (checksummed,
  * synced). */

@@ -225,6 +225,7 @@ enum mn_status mn_parts_publish(const struct mn_parts *parts, const struct mn_ma
     for (uint32_t i = 0; status == MN_OK && i < parts->count; i++)
         if (parts->own[i]->part.tail && !parts->own[i]->retired)
             chunks[list.chunks++] = (struct mn_view_chunk){parts->own[i]->part.number, parts->own[i]->gen};
+        list.missing += number == MN_NONE;
     if (list.chunks > 1)
         qsort(chunks, list.chunks, sizeof *chunks, by_wal_number);
     list.column = columns;

@@ -39,7 +39,7 @@ struct mn_reader {
     struct mapped *mapped;
     struct mn_part *parts; /* parts[i] shows mapped[i]; newest first */
     uint32_t count;
-    uint32_t missing;               /* column segments of the view that could not be opened */
+    uint32_t missing;               /* column segments that could not be opened, by us or by the writer */
     uint32_t uncoded;               /* and inverted files */
     uint64_t mended;                /* control.mended when it was looked at */
     uint64_t hot_gen;               /* what it was when hot copies were looked for */
@@ -232,7 +232,9 @@ static void drop_rest(struct mn_reader *r, struct mapped *list, uint32_t count, 
 static enum mn_status take_view(struct mn_reader *r, const struct mn_view_list *view)
 {
     uint32_t count = view->columns + view->chunks;
-    struct takeover t = {.mapped = calloc(count + 1, sizeof *t.mapped), .parts = calloc(count + 1, sizeof *t.parts)};
+    struct takeover t = {.mapped = calloc(count + 1, sizeof *t.mapped),
+                         .parts = calloc(count + 1, sizeof *t.parts),
+                         .missing = view->missing};
     enum mn_status status =
         t.mapped && t.parts ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory for a view of %u parts", count);
     for (uint32_t i = 0; status == MN_OK && i < count; i++)

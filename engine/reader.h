@@ -13,11 +13,10 @@
 #include "shm/instance.h"
 
 struct mn_snapshot {
-    uint64_t gen; /* the pinned view */
-    uint64_t seq; /* versions with born <= seq < died are visible */
-    int64_t now;  /* wall clock at the pin, ns: what has expired is hidden */
-    uint32_t
-        missing; /* column segments that the view lists and that are too damaged to open: their memories are not here */
+    uint64_t gen;     /* the pinned view */
+    uint64_t seq;     /* versions with born <= seq < died are visible */
+    int64_t now;      /* wall clock at the pin, ns: what has expired is hidden */
+    uint32_t missing; /* column segments of the store that are too damaged to open: their memories are not here */
     uint32_t uncoded; /* of those that are here, whose inverted file is missing or damaged: they are scanned exactly */
     const _Atomic uint32_t *tuning; /* mn_control.tuning, or NULL: untuned (engine/tune.h) */
     uint32_t part_count;

@@ -9,6 +9,30 @@
 #include "engine/request.h"
 
 enum mn_status mn_recovery_load_columns(struct mn_recovery *r)
+/* What the log did to rows of a segment while it could not be opened (engine/ledger_marks.h). */
+static void apply_marks(struct mn_recovery *r, uint32_t number)
+{
+    const struct mn_part *part = &r->parts.own[number]->part;
+    struct mn_ledger_mark mark;
+    for (uint64_t at = 0; mn_ledger_marks_next(mn_ledger_marks(r->ledger), &at, &mark);) {
+        struct mn_part_find find = {.hash = mn_id_hash(mn_str_hash(mark.space), &mark.id),
+                                    .id = mark.id,
+                                    .space = mn_part_lookup(part, mark.space)};
+        if (find.space == MN_NONE)
+            continue;
+        for (uint32_t row = mn_part_find_first(part, &find); row != MN_NONE; row = mn_part_find_next(part, &find)) {
+            uint64_t died = mn_part_died(part, row);
+            bool hidden = died != MN_ALIVE, suppress = mark.mode == MN_FORGET_SUPPRESS;
+            if (mn_part_born(part, row) >= mark.seq || (hidden && (suppress || !mn_died_suppressed(died))))
+                continue;
+            mn_parts_mark(&r->parts, &(struct mn_mark){number, row, mark.seq,
+                                                       hidden     ? MN_MARK_GIVEN_UP
+                                                       : suppress ? MN_MARK_SUPPRESSED
+                                                                  : MN_MARK_DEAD});
+        }
+    }
+}
+
 {
     for (uint32_t i = 0; i < r->manifest.segment_count; i++) {
         const struct mn_manifest_segment *s = &r->manifest.segments[i];
@@ -25,6 +49,8 @@ enum mn_status mn_recovery_load_columns(struct mn_recovery *r)
         if (status == MN_OK)
             status = mn_parts_add_columns(&r->parts, s->id, s->rows, r->instance_gen, &number);
         if (status == MN_OK)
+        if (status == MN_OK)
+            apply_marks(r, number);
             status = mn_parts_index(&r->parts, number);
         if (status == MN_CORRUPT || status == MN_NOT_FOUND) {
             /* One segment is lost to readers; the rest of the store is not. Its files stay for a person to look at. */

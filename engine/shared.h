@@ -117,7 +117,8 @@
     F(136, uint64_t, log_seq, , "all up to here is in the columns below")                                              \
     F(144, uint32_t, columns, , "entries of mn_view_columns[] behind this struct, oldest first")                       \
     F(148, uint32_t, chunks, , "entries of mn_view_chunk[] behind those, oldest first")                                \
-    F(152, uint8_t, spare, [40], "0")
+    F(152, uint32_t, missing, , "column segments of the manifest that could not be opened and are not listed")         \
+    F(156, uint8_t, spare, [36], "0")
 
 MN_STRUCT(mn_tail_row, MN_TAIL_ROW_FIELDS)
 MN_STRUCT(mn_tail_header, MN_TAIL_HEADER_FIELDS)

@@ -42,6 +42,7 @@ enum mn_status mn_view_map(struct mn_view_list *view, struct mn_instance *instan
     view->log_seq = file->log_seq;
     view->columns = file->columns;
     view->chunks = file->chunks;
+    view->missing = file->missing;
     view->column = (const struct mn_view_columns *)(const void *)(file + 1);
     view->chunk = (const struct mn_view_chunk *)(const void *)(view->column + view->columns);
     return MN_OK;
@@ -69,6 +70,7 @@ enum mn_status mn_view_publish(struct mn_instance *instance, const struct mn_vie
     file->log_seq = list->log_seq;
     file->columns = list->columns;
     file->chunks = list->chunks;
+    file->missing = list->missing;
     struct mn_view_columns *columns = (struct mn_view_columns *)(void *)(file + 1);
     if (list->columns > 0)
         memcpy(columns, list->column, list->columns * sizeof *columns);

@@ -10,6 +10,7 @@
 struct mn_view_list {
     uint64_t gen, log_seq;
     uint32_t columns, chunks;
+    uint32_t missing;                     /* column segments of the manifest that could not be opened */
     const struct mn_view_columns *column; /* oldest first */
     const struct mn_view_chunk *chunk;    /* oldest first */
     struct mn_segment segment;            /* the mapping that these point into */
@@ -19,7 +20,7 @@ struct mn_view_list {
 enum mn_status mn_view_map(struct mn_view_list *view, struct mn_instance *instance, uint64_t gen) MN_MUST_USE;
 void mn_view_unmap(struct mn_view_list *view);
 
-/* Makes view.<gen> from a list (gen, log_seq, columns, chunks, column, chunk) and publishes it as control.view_gen. */
+/* Makes view.<gen> from a list (all but the mapping) and publishes it as control.view_gen. */
 enum mn_status mn_view_publish(struct mn_instance *instance, const struct mn_view_list *list) MN_MUST_USE;
 void mn_view_name(char name[64], uint64_t gen);
 

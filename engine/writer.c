@@ -12,6 +12,14 @@
 #include "engine/writer_state.h"
 #include "shm/process.h"
 
+void mn_writer_look_for_missing(struct mn_writer *w)
+{
+    w->missing = 0;
+    for (uint32_t s = 0; s < w->manifest.segment_count && w->missing == 0; s++)
+        if (mn_parts_find(&w->parts, false, w->manifest.segments[s].id) == MN_NONE)
+            w->missing = w->manifest.segments[s].id;
+}
+
 /* The parts of the newest view, mapped writable, and the index over them. */
 static enum mn_status take_view(struct mn_writer *w)
 {
@@ -42,9 +50,20 @@ static enum mn_status take_view(struct mn_writer *w)
     return status;
 }
 
+    mn_writer_look_for_missing(w);
 static enum mn_status take_ledger(struct mn_writer *w)
 {
     char path[256];
+/* Whether purges are left to carry out in a segment that could not be opened. */
+static bool purges_left(struct mn_writer *w)
+{
+    struct mn_ledger_mark mark;
+    for (uint64_t at = 0; mn_ledger_marks_next(mn_ledger_marks(w->ledger), &at, &mark);)
+        if (mark.mode == MN_FORGET_PURGE)
+            return true;
+    return false;
+}
+
     MN_TRY(mn_ledger_new(&w->ledger));
     snprintf(path, sizeof path, "%s/ledger.%" PRIu64, w->instance->path, w->instance_gen);
     return mn_ledger_read(w->ledger, w->store.io, path);
@@ -121,6 +140,7 @@ static enum mn_status open_writer(struct mn_writer *w)
     return mn_writer_sweep(w);
 }
 
+    w->purge_unsearched = purges_left(w) ? w->missing : 0;
 enum mn_status mn_writer_open(struct mn_writer **writer, const struct mn_store *store, struct mn_instance *instance,
                               const struct mn_settings *settings, struct mn_stats_page *stats)
 {

@@ -72,9 +72,11 @@ void mn_selection_free(struct mn_selection *selection);
 enum mn_status mn_writer_replay(struct mn_writer *writer, const struct mn_write *write, struct mn_outcome *outcome,
                                 bool *found) MN_MUST_USE;
 
-/* Purges: everything purged at or before the returned seq is in no file of the store any more. files: rewritten so far,
- * in all. */
+/* Purges: everything purged at or before the returned seq is in no file of the store any more, but for those of the
+ * column segment that mn_writer_purge_unsearched names, if any: it cannot be opened, so nobody knows. Such purges are
+ * carried out there when it can be, at the first start. files: rewritten so far, in all. */
 uint64_t mn_writer_purged_seq(const struct mn_writer *writer, uint64_t *files);
+uint64_t mn_writer_purge_unsearched(const struct mn_writer *writer);
 /* True while an admitted purge waits for its rewrite: the role wakes the compactor. */
 bool mn_writer_purge_waits(const struct mn_writer *writer);
 

@@ -7,6 +7,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "engine/meta.h"
 #include "engine/writer_state.h"
 
 /* ---- checks ---- */
@@ -38,8 +39,8 @@ static enum mn_status check_limits(const struct mn_memory *m)
 {
     if (m->content.length > MN_CONTENT_BYTES_MAX)
         return MN_FAIL(MN_TOO_LARGE, "content has %u bytes, the limit is %u", m->content.length, MN_CONTENT_BYTES_MAX);
-    if (m->meta.length > MN_META_BYTES_MAX)
-        return MN_FAIL(MN_TOO_LARGE, "meta has %u bytes, the limit is %u", m->meta.length, MN_META_BYTES_MAX);
+    if (m->meta.length > MN_META_COMPACT_MAX)
+        return MN_FAIL(MN_TOO_LARGE, "meta takes %u bytes, the limit is %u", m->meta.length, MN_META_COMPACT_MAX);
     if (m->tag_count > MN_TAGS_MAX)
         return MN_FAIL(MN_TOO_LARGE, "a memory has %u tags, the limit is %u", m->tag_count, MN_TAGS_MAX);
     for (uint32_t i = 0; i < m->tag_count; i++)
@@ -58,13 +59,20 @@ static enum mn_status check_embedding(const struct mn_writer *w, const void *emb
         return MN_FAIL(MN_BAD_VALUE, "the embedding holds NaN or Inf");
     *scale = 1.0f;
     if (w->store.metric != MN_METRIC_COSINE)
-        return norm2 <= (double)FLT_MAX
+        return norm2 <= MN_KERNEL_NORM2_MAX
                    ? MN_OK
-                   : MN_FAIL(MN_BAD_VALUE, "the embedding is too long: its squared norm overflows");
+                   : MN_FAIL(MN_BAD_VALUE,
+                             "the embedding's norm is %g; %g is the most under %s, so that no score is"
+                             " beyond a float",
+                             sqrt(norm2), sqrt(MN_KERNEL_NORM2_MAX), mn_metric_word(w->store.metric));
     *scale = (float)(1.0 / sqrt(norm2));
-    if (!(norm2 > 0) || !isnormal(*scale) || norm2 > (double)FLT_MAX)
-        return MN_FAIL(MN_BAD_VALUE, norm2 > 0 ? "the embedding's norm is out of range"
-                                               : "the embedding is zero, which has no direction under cosine");
+    if (!(norm2 > 0))
+        return MN_FAIL(MN_BAD_VALUE, "the embedding is zero, which has no direction under cosine");
+    if (!isnormal(*scale) || norm2 > (double)FLT_MAX)
+        return MN_FAIL(MN_BAD_VALUE,
+                       "the embedding's norm is %g, out of the reach of floats: scale it, cosine sees no"
+                       " difference",
+                       sqrt(norm2));
     return MN_OK;
 }
 
@@ -285,11 +293,26 @@ enum mn_status mn_writer_add_put(struct mn_writer *w, const struct mn_write *wri
 
 /* ---- remember ---- */
 
+static enum mn_status check_memory(struct mn_writer *w, const struct mn_remember *request, uint64_t space_hash,
+                                   const struct mn_memory *m)
+{
+    float scale;
+    MN_TRY(check_limits(m));
+    MN_TRY(check_embedding(w, m->embedding, &scale));
+    return m->has_id ? check_given_id(w, &request->write, space_hash, m) : MN_OK;
+}
+
+static enum mn_status name_memory(enum mn_status status, uint32_t index)
+{
+    char sentence[400];
+    snprintf(sentence, sizeof sentence, "%s", mn_error_text());
+    return MN_FAIL(status, "memories[%u]: %s", index, sentence);
+}
+
 /* Everything that can be wrong with the request, and how much room it takes. */
 static enum mn_status check_remember(struct mn_writer *w, const struct mn_remember *request, struct mn_room *room)
 {
     uint64_t space_hash = mn_str_hash(request->write.space);
-    float scale;
     uint32_t supersedes;
     *room = (struct mn_room){0};
     if (request->count < 1)
@@ -299,10 +322,9 @@ static enum mn_status check_remember(struct mn_writer *w, const struct mn_rememb
     w->seen_stamp++;
     for (uint32_t i = 0; i < request->count; i++) {
         const struct mn_memory *m = &request->memories[i];
-        MN_TRY(check_limits(m));
-        MN_TRY(check_embedding(w, m->embedding, &scale));
-        if (m->has_id)
-            MN_TRY(check_given_id(w, &request->write, space_hash, m));
+        enum mn_status status = check_memory(w, request, space_hash, m);
+        if (status != MN_OK)
+            return name_memory(status, i);
         mn_put_room(w, request->write.space, m, room);
     }
     if (room->bytes > MN_REQUEST_BYTES_MAX)
@@ -318,7 +340,7 @@ static enum mn_status check_remember(struct mn_writer *w, const struct mn_rememb
     return MN_OK;
 }
 
-/* A record for each id that the request supersedes and that is there. */
+/* A record for each id that the request supersedes and that is there, or may lie in a segment that is missing. */
 static enum mn_status add_supersedes(struct mn_writer *w, const struct mn_remember *request, uint64_t seq)
 {
     uint64_t space_hash = mn_str_hash(request->write.space);
@@ -333,10 +355,12 @@ static enum mn_status add_supersedes(struct mn_writer *w, const struct mn_rememb
         for (uint32_t j = 0; j < m->supersede_count; j++) {
             const struct mn_id *id = &m->supersedes[j];
             struct mn_mark mark;
-            if (!mn_parts_remove(&w->parts, request->write.space, id, mn_id_hash(space_hash, id), seq, &mark))
+            bool there = mn_parts_remove(&w->parts, request->write.space, id, mn_id_hash(space_hash, id), seq, &mark);
+            if (!there && w->missing == 0)
                 continue;
-            MN_TRY(mn_writer_add_mark(w, &mark));
-            w->batch_forgets++;
+            if (there)
+                MN_TRY(mn_writer_add_mark(w, &mark));
+            w->batch_forgets += there;
             parts.content = (struct mn_str){(const char *)id, sizeof *id};
             mn_batch_add(&w->batch, &record, &parts);
         }

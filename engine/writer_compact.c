@@ -120,15 +120,33 @@ static enum mn_status retire_part(struct mn_writer *w, uint32_t part, const stru
         memcpy(numbers, outputs, p->output_count * sizeof *numbers);
     }
     mn_index_forward(w->parts.index, part, to, numbers);
-    if (own->part.tail) {
+    if (own->part.tail)
         w->tail_rows -= own->part.rows;
-        MN_TRY(mn_writer_retire(w, (struct mn_limbo){.gen = gen, .kind = MN_LIMBO_WAL, .number = own->part.number}));
-    }
     mn_parts_retire(&w->parts, part);
     return mn_writer_retire(w, entry);
 }
 
-static enum mn_status adopt(struct mn_writer *w, const struct mn_compact_proposal *p, const uint32_t *outputs)
+/* Log segments that the new manifest does without; also those that were too damaged to be read. */
+static enum mn_status retire_log(struct mn_writer *w, uint64_t from, uint64_t gen)
+{
+    for (uint64_t number = from > 0 ? from : 1; number < w->manifest.wal_first; number++)
+        MN_TRY(mn_writer_retire(w, (struct mn_limbo){.gen = gen, .kind = MN_LIMBO_WAL, .number = number}));
+    return MN_OK;
+}
+
+static void note_purges(struct mn_writer *w, const struct mn_compact_proposal *p, uint64_t gen)
+{
+    w->purge_files += p->files_rewritten;
+    if (p->purge_seq <= w->purge_rewritten)
+        return;
+    w->purge_rewritten = p->purge_seq;
+    w->purge_unsearched = p->unsearched;
+    w->purge_gen = gen;
+}
+
+/* wal_first: of the manifest before. */
+static enum mn_status adopt(struct mn_writer *w, const struct mn_compact_proposal *p, const uint32_t *outputs,
+                            uint64_t wal_first)
 {
     uint64_t gen = atomic_load(&w->control->view_gen) + 1;
     atomic_store_explicit(&w->control->oldest_seq, w->manifest.oldest_seq, memory_order_release);
@@ -137,13 +155,11 @@ static enum mn_status adopt(struct mn_writer *w, const struct mn_compact_proposa
     for (uint32_t i = 0; i < count; i++)
         if (!w->parts.own[i]->retired && !manifest_names(&w->manifest, &w->parts.own[i]->part))
             MN_TRY(retire_part(w, i, p, outputs, gen));
+    MN_TRY(retire_log(w, wal_first, gen));
+    mn_writer_look_for_missing(w);
     MN_TRY(mn_writer_new_view(w));
     atomic_store_explicit(&w->control->tail_rows, w->tail_rows, memory_order_relaxed);
-    if (p->purge_seq > w->purge_rewritten) {
-        w->purge_rewritten = p->purge_seq;
-        w->purge_gen = gen;
-    }
-    w->purge_files += p->files_rewritten;
+    note_purges(w, p, gen);
     mn_stat_add(w->stats, MN_STAT_manifest_edits, 1);
     return MN_OK;
 }
@@ -180,11 +196,12 @@ enum mn_status mn_writer_commit_proposal(struct mn_writer *w, const struct mn_co
         free(outputs);
         return status;
     }
+    uint64_t wal_first = w->manifest.wal_first;
     mn_manifest_free(&w->manifest);
     w->manifest = next;
     /* Durable now: a failure from here on leaves disk and memory apart, so the writer ends and recovery reads the new
      * manifest. */
-    status = adopt(w, proposal, outputs);
+    status = adopt(w, proposal, outputs, wal_first);
     w->broken |= status != MN_OK;
     free(outputs);
     return status;

@@ -1,6 +1,7 @@
 /*
  * writer_forget.c - forget in its four modes, by ids or by what a filter selected.
  */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "engine/fault.h"
@@ -56,7 +57,8 @@ static enum mn_status restore(struct mn_writer *w, const struct mn_forget *reque
 
 /* ---- delete, suppress, purge: one record of ids ---- */
 
-/* Applies the forget to the index; ids[] gets those that it takes effect on (all of them for a purge). */
+/* Applies the forget to the index; ids[] gets those that it takes effect on: all of them for a purge, and while a
+ * segment cannot be opened, which may hold them (engine/ledger_marks.h). */
 static enum mn_status hide(struct mn_writer *w, const struct mn_forget *request, uint64_t seq, struct mn_id *ids,
                            uint32_t *id_count, uint32_t *count)
 {
@@ -72,7 +74,7 @@ static enum mn_status hide(struct mn_writer *w, const struct mn_forget *request,
             marked = mn_parts_remove(&w->parts, request->write.space, id, hash, seq, &mark);
         if (marked)
             MN_TRY(mn_writer_add_mark(w, &mark));
-        if (marked || request->mode == MN_FORGET_PURGE)
+        if (marked || request->mode == MN_FORGET_PURGE || w->missing != 0)
             ids[(*id_count)++] = *id;
         *count += marked && mn_part_expires(&w->parts.own[mark.part]->part, mark.row) > request->write.now;
     }
@@ -203,6 +205,11 @@ enum mn_status mn_selection_start(struct mn_writer *w, const struct mn_scope *sc
                                   struct mn_selection **selection)
 {
     MN_ASSERT(!mn_writer_pending(w));
+    if (w->missing != 0 && mode != MN_FORGET_RESTORE)
+        return MN_FAIL(MN_CORRUPT,
+                       "column segment %" PRIu64 " is too damaged to be opened, and which of its memories match cannot "
+                       "be told: forget by ids, which holds for that segment too, or restore it from a snapshot first",
+                       w->missing);
     if (w->selections >= MN_SELECTIONS_MAX)
         return MN_FAIL(MN_BUSY, "%u forgets by filter are under way, as many as run at once; try again", w->selections);
     struct mn_selection *s = calloc(1, sizeof *s);

@@ -70,6 +70,9 @@ struct mn_writer {
     uint64_t purge_admitted, purge_done; /* seqs; 0: none by this writer, and none in the log that it found */
     uint64_t purge_rewritten, purge_gen; /* up to that seq rewritten; gone when limbo below that view is empty */
     uint64_t purge_files;
+    uint64_t purge_unsearched; /* a column segment that may hold what was purged and cannot be opened; 0: none */
+    uint64_t purge_repeat_at;  /* how far the purges in the ledger's marks have been said again */
+    uint64_t missing;          /* a column segment that could not be opened; 0: none */
     uint32_t selections;
 };
 
@@ -80,7 +83,7 @@ struct mn_room {
     uint64_t bytes; /* of records */
     uint32_t records, rows;
     uint64_t touched; /* ids */
-    uint64_t arena; /* strings and tag lists, at most */
+    uint64_t arena;   /* strings and tag lists, at most */
 };
 /* Makes sure that it fits: MN_NOT_READY when the batch must be committed first, MN_BUSY above tail.rows_max; begins or
  * rotates the log segment when that helps. */
@@ -88,6 +91,11 @@ enum mn_status mn_writer_make_room(struct mn_writer *writer, const struct mn_roo
 enum mn_status mn_writer_add_mark(struct mn_writer *writer, const struct mn_mark *mark) MN_MUST_USE;
 /* Publishes the next view of the current parts; what the old one alone listed goes to limbo by the caller. */
 enum mn_status mn_writer_new_view(struct mn_writer *writer) MN_MUST_USE;
+
+/* ---- writer.c ---- */
+
+/* Sets `missing`, when the manifest or the parts have changed. */
+void mn_writer_look_for_missing(struct mn_writer *writer);
 
 /* ---- writer_tend.c ---- */
 

@@ -118,6 +118,33 @@ static void finish_purges(struct mn_writer *w)
     w->purge_done = w->purge_rewritten;
 }
 
+/* Purges that an earlier writer could not carry out in a segment that was not to be opened, and now is: said again, in
+ * the log, so that they take their usual way. They stand in the ledger until a compaction has had them. */
+static uint32_t repeat_purges(struct mn_writer *w)
+{
+    uint32_t done = 0;
+    const struct mn_ledger_marks *marks = mn_ledger_marks(w->ledger);
+    struct mn_ledger_mark mark;
+    struct mn_outcome outcome;
+    uint64_t at = w->purge_repeat_at;
+    while (w->missing == 0 && mn_ledger_marks_next(marks, &at, &mark)) {
+        struct mn_forget purge = {.write = {.space = mark.space, .now = mn_wall_ns()},
+                                  .ids = &mark.id,
+                                  .id_count = 1,
+                                  .mode = MN_FORGET_PURGE};
+        if (mark.mode == MN_FORGET_PURGE && mn_writer_forget(w, &purge, &outcome) != MN_OK)
+            break; /* the batch, or the disk, is full: again after the commit */
+        w->purge_repeat_at = at;
+        done++;
+    }
+    return done;
+}
+
+uint64_t mn_writer_purge_unsearched(const struct mn_writer *w)
+{
+    return w->purge_unsearched;
+}
+
 uint64_t mn_writer_purged_seq(const struct mn_writer *w, uint64_t *files)
 {
     *files = w->purge_files;
@@ -237,7 +264,7 @@ static void set_gauges(struct mn_writer *w)
     mn_stat_set(w->stats, MN_STAT_idem_entries, mn_ledger_entries(w->ledger));
     mn_stat_set(w->stats, MN_STAT_limbo_files, w->limbo_count + mn_wal_keeper_removals(w->keeper));
     mn_stat_set(w->stats, MN_STAT_epoch_lag, oldest < gen ? gen - oldest : 0);
-    mn_stat_set(w->stats, MN_STAT_purges_pending, w->purge_admitted > w->purge_done);
+    mn_stat_set(w->stats, MN_STAT_purges_pending, w->purge_admitted > w->purge_done || w->purge_unsearched != 0);
     bool full = mn_wal_keeper_full(w->keeper);
     atomic_store(&w->control->read_only, full);
     if (full)
@@ -269,6 +296,7 @@ uint32_t mn_writer_tend(struct mn_writer *w, int64_t wall_ns)
         return done;
     done += empty_limbo(w);
     finish_purges(w);
+    done += repeat_purges(w);
     mn_ledger_expire(w->ledger, wall_ns - (int64_t)w->settings.write_idem_window, EXPIRE_AT_ONCE);
     if (now - w->gauges_ns >= GAUGES_EVERY_NS) {
         w->gauges_ns = now;

@@ -5,7 +5,7 @@ import re
 import subprocess
 import unittest
 
-from cluster import REPLY_S, Cluster, f32, program
+from cluster import REPLY_S, Cluster, f32, poll_until, program
 
 ROWS = 100
 
@@ -97,6 +97,51 @@ class Damage(unittest.TestCase):
         self.cluster.ok("consolidate", wait=True)
         self.assertIn(5000, self.ids())
         self.assertTrue((folder / "ids.col").exists(), "what is damaged is kept for a person to look at")
+
+    def test_what_is_forgotten_in_a_segment_that_cannot_be_opened(self):
+        """It does not rise when the segment is whole again; a purge says that it could not search it, and is carried out then."""
+        folder = self.columns(1)
+        self.remember(1001)
+        self.stop()
+        flip(folder / "born.col", 300)
+        (folder / "parity.col").rename(self.cluster.base / "parity.col")
+        self.cluster.start(wait=False)
+        self.cluster.await_state("degraded")
+        reply = self.cluster.ok("recall", embedding=f32([1] * 8), k=10 * ROWS, fields=[])
+        self.assertFalse(reply["exact"])
+        self.cluster.ok("forget", ids=[1])
+        self.cluster.ok("forget", ids=[2], mode="suppress")
+        self.cluster.ok("remember", memories=[{"id": 3, "embedding": f32([1] * 8), "content": "new", "supersedes": [4]}])
+        self.assertEqual(self.cluster.call("forget", all=True)["code"], "corrupt")
+        refused = self.cluster.call("forget", ids=[5], mode="purge")
+        self.assertEqual(refused["code"], "corrupt", refused)
+        self.assertIn(f"segment {folder.name}", refused["error"])
+        self.assertEqual(self.cluster.ok("stats")["stats"]["purges_pending"], 1)
+        for _ in range(2):
+            self.remember(2001)
+            self.cluster.ok("consolidate", wait=True)
+        self.stop()
+        flip(folder / "born.col", 300)
+        (self.cluster.base / "parity.col").rename(folder / "parity.col")
+        self.cluster.start(wait=False)
+        self.cluster.await_state("degraded", "ready")
+        self.assertEqual(self.ids(), set(range(1, 1 + ROWS)) - {1, 2, 4, 5} | set(range(1001, 1001 + ROWS)) | set(range(2001, 2001 + ROWS)))
+        self.assertEqual(self.cluster.ok("get", ids=[3])["memories"][0]["content"], "new")
+        poll_until("the purge is carried out", lambda: not self.holds(b"content 5"))
+        poll_until("the purge is done", lambda: self.cluster.ok("stats")["stats"]["purges_pending"] == 0)
+        self.assertEqual(self.cluster.ok("forget", ids=[2], mode="restore")["count"], 1)
+        self.assertEqual(self.cluster.ok("get", ids=[2])["memories"][0]["content"], "content 2")
+
+    def holds(self, content):
+        """Whether any file of the store has it, and no digit behind it."""
+        pattern = re.compile(content + rb"(?![0-9])")
+        for path in self.cluster.dir.rglob("*"):
+            try:
+                if path.is_file() and pattern.search(path.read_bytes()):
+                    return True
+            except FileNotFoundError:
+                return True  # ask again
+        return False
 
     def test_a_damaged_block_of_embeddings(self):
         folder = self.columns(1)

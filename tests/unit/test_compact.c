@@ -546,11 +546,9 @@ static void damaged_segments_stay(void **state)
     mn_manifest_free(&m);
 }
 
-/* A segment that cannot even be opened is left alone, and everything else goes on: writes, compactions, snapshots. */
-static void lost_segments_hold_nothing_up(void **state)
+/* A column segment, the first of two, that nothing can open until its ids.col is flipped back (path). */
+static uint64_t lose_a_segment(struct live_store *s, char path[MN_PATH_MAX])
 {
-    struct live_store *s = *state;
-    char path[MN_PATH_MAX], copy[128];
     live_remember(s, 0, 0, 200);
     live_seal(s);
     live_compact(s, true);
@@ -566,6 +564,111 @@ static void lost_segments_hold_nothing_up(void **state)
     damage(mn_store_column_path(&s->store, path, bad, "ids"), 300);
     s->damaged = true;
     live_store_restart(s);
+    return bad;
+}
+
+/* The log up to now goes into columns, and a hundred new memories with it. */
+static void fold(struct live_store *s, uint32_t id)
+{
+    live_remember(s, 2, id, 100);
+    live_seal(s);
+    assert_true(live_compact(s, true));
+}
+
+/* What is forgotten, suppressed, replaced and purged while its segment cannot be opened stays so when it can. */
+static void what_cannot_be_opened_is_marked(void **state)
+{
+    struct live_store *s = *state;
+    char path[MN_PATH_MAX], purged[256];
+    lose_a_segment(s, path);
+    uint32_t length = live_content(0, 4, s->model[0][4].version, purged);
+    live_forget(s, 0, 1, MN_FORGET_DELETE);
+    live_forget(s, 0, 2, MN_FORGET_SUPPRESS);
+    live_remember(s, 0, 3, 1);
+    live_forget(s, 0, 4, MN_FORGET_PURGE);
+    live_forget(s, 0, 6, MN_FORGET_SUPPRESS);
+    live_remember(s, 0, 7, 1);
+    fold(s, 0);
+    live_forget(s, 0, 6, MN_FORGET_DELETE);
+    live_forget(s, 0, 7, MN_FORGET_DELETE);
+    struct live_memory still[200];
+    memcpy(still, s->model[0], sizeof still);
+    for (uint32_t id = 0; id < 200; id++)
+        if (id != 3)
+            s->model[0][id].state = LIVE_NEVER; /* not to be had */
+    fold(s, 100);
+    live_check(s);
+    live_store_restart(s);
+    live_check(s);
+    assert_int_not_equal(mn_writer_purge_unsearched(s->writer), 0);
+    fold(s, 200);
+    assert_true(live_grep(s->dir, purged, length)); /* it cannot be got at */
+    damage(path, 300);
+    memcpy(s->model[0], still, sizeof still);
+    live_store_restart(s);
+    live_check(s);
+    live_store_restart(s);
+    live_check(s);
+    assert_int_equal(mn_writer_purge_unsearched(s->writer), 0);
+    live_forget(s, 0, 2, MN_FORGET_RESTORE);
+    fold(s, 300); /* carries the purge out, */
+    assert_false(live_grep(s->dir, purged, length));
+    assert_true(mn_writer_pending(s->writer)); /* which the writer has said again, not knowing that */
+    live_check(s);
+    fold(s, 400);
+    live_store_restart(s);
+    live_check(s);
+    live_tend(s);
+    assert_false(mn_writer_pending(s->writer)); /* once */
+}
+
+/* A forget by filter cannot say that it has found everything. */
+static void filters_see_no_lost_segment(void **state)
+{
+    struct live_store *s = *state;
+    char path[MN_PATH_MAX];
+    struct mn_selection *selection;
+    struct mn_str space = {"notes", 5};
+    struct mn_scope scope = {.spaces = &space, .space_count = 1, .after = INT64_MIN};
+    lose_a_segment(s, path);
+    assert_int_equal(mn_selection_start(s->writer, &scope, MN_FORGET_DELETE, &selection), MN_CORRUPT);
+    damage(path, 300);
+    live_store_restart(s);
+    live_ok(mn_selection_start(s->writer, &scope, MN_FORGET_DELETE, &selection));
+    mn_selection_free(selection);
+}
+
+/* A purge is not done while a log segment lies there that nobody can read any more. */
+static void a_lost_log_segment_goes_with_the_others(void **state)
+{
+    struct live_store *s = *state;
+    char path[MN_PATH_MAX], purged[256];
+    live_remember(s, 0, 0, 100);
+    uint32_t length = live_content(0, 4, s->model[0][4].version, purged);
+    live_seal(s);
+    live_remember(s, 1, 0, 100);
+    live_store_stop(s);
+    mn_store_wal_path(&s->store, path, 1);
+    damage(path, 20);
+    damage(path, (off_t)s->settings.wal_segment_bytes - 4096 + 20);
+    s->damaged = true;
+    live_store_start(s);
+    for (uint32_t id = 0; id < 200; id++)
+        s->model[0][id].state = LIVE_NEVER;
+    live_check(s);
+    live_forget(s, 0, 4, MN_FORGET_PURGE);
+    fold(s, 0);
+    for (uint32_t i = 0; i < 2000 && live_grep(s->dir, purged, length); i++)
+        usleep(1000); /* the keeper removes files at its own pace */
+    assert_false(live_grep(s->dir, purged, length));
+}
+
+/* A segment that cannot even be opened is left alone, and everything else goes on: writes, compactions, snapshots. */
+static void lost_segments_hold_nothing_up(void **state)
+{
+    struct live_store *s = *state;
+    char path[MN_PATH_MAX], copy[128];
+    uint64_t bad = lose_a_segment(s, path);
     for (uint32_t id = 0; id < 200; id++)
         s->model[0][id].state = LIVE_NEVER; /* not to be had */
     live_check(s);
@@ -574,11 +677,11 @@ static void lost_segments_hold_nothing_up(void **state)
     live_seal(s);
     struct mn_compact_proposal proposal;
     live_build(s, true, &proposal);
-    assert_int_equal(proposal.purge_seq, 0);
+    assert_int_equal(proposal.unsearched, bad);
     live_commit(s, &proposal);
     mn_compact_proposal_free(&proposal);
     live_check(s);
-    m = live_manifest(s);
+    struct mn_manifest m = live_manifest(s);
     bool named = false;
     for (uint32_t i = 0; i < m.segment_count; i++)
         named |= m.segments[i].id == bad;
@@ -876,6 +979,9 @@ int main(int argc, char **argv)
         test(stale_plans_and_proposals),
         test(damaged_segments_stay),
         test(lost_segments_hold_nothing_up),
+        test(what_cannot_be_opened_is_marked),
+        test(filters_see_no_lost_segment),
+        test(a_lost_log_segment_goes_with_the_others),
         test(damaged_log_is_not_laundered),
         test(broken_proposals_are_refused),
         test(failing_disk),
