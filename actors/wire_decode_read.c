@@ -181,6 +181,9 @@ static enum mn_status set_query(const struct mn_decoder *decoder, const void *em
         return MN_FAIL(MN_BAD_VALUE, "%s holds NaN or infinity; all its numbers must be finite", name);
     if (decoder->metric == MN_METRIC_COSINE && !(norm2 > 0))
         return MN_FAIL(MN_BAD_VALUE, "%s is the zero vector, which has no direction to compare under cosine", name);
+    if (decoder->metric != MN_METRIC_COSINE && norm2 > MN_KERNEL_NORM2_MAX)
+        return MN_FAIL(MN_BAD_VALUE, "%s has a squared norm of %g; %g is the most, so that no score is beyond a float",
+                       name, norm2, MN_KERNEL_NORM2_MAX);
     return MN_OK;
 }
 

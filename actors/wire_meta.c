@@ -5,10 +5,6 @@
 
 #include "engine/meta.h"
 
-/* A MessagePack byte becomes at most nine: the head of an empty array or map (engine/meta.c); all others become two or
- * fewer. */
-#define GROWTH 9
-
 static enum mn_status text(struct mn_str s, const char *name)
 {
     if (!mn_wire_utf8(s.data, s.length))
@@ -84,7 +80,7 @@ enum mn_status mn_wire_meta_read(struct mn_arena *arena, const struct mn_wire *v
                                  struct mn_str *compact)
 {
     const uint8_t *at = value->at;
-    size_t room = (size_t)(mn_wire_skip(at) - at) * GROWTH;
+    size_t room = (size_t)(mn_wire_skip(at) - at) * MN_META_GROWTH;
     if (room > UINT32_MAX)
         return MN_FAIL(MN_TOO_LARGE, "%s is too large", name);
     struct mn_meta_writer w = {.bytes_max = (uint32_t)room};

@@ -17,6 +17,10 @@
 /* What is smaller than this in the largest coordinate counts as zero: its reciprocal must stay finite. */
 #define MN_KERNEL_TINY 0x1p-100f
 
+/* The longest embedding of a store and of a query under ip and l2, its norm squared: no score of two such is beyond a
+ * float. */
+#define MN_KERNEL_NORM2_MAX 0x1p125
+
 /* By what share at most a sum of `width` squares in lanes is off; of products: share of the product of their norms. */
 static inline float mn_kernel_rounding(uint32_t width)
 {

@@ -12,6 +12,11 @@
 
 #define MN_META_DEPTH_MAX 16 /* arrays and maps inside each other, the outermost included */
 
+/* A byte of MessagePack becomes at most nine: the head of an empty array or map; all others become two or fewer. What
+ * meets the limit of a request so always has a place in the store. */
+#define MN_META_GROWTH      9u
+#define MN_META_COMPACT_MAX (MN_META_GROWTH * MN_META_BYTES_MAX)
+
 enum mn_meta_type {
     MN_META_NIL = 1,
     MN_META_BOOL = 2,

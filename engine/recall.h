@@ -52,7 +52,7 @@ void mn_search_free(struct mn_search *search);
 
 /* The k best visible memories that match (min(k, matches) of them; through codes the best of those that were looked
  * at). One thread at a time per `search`. MN_BAD_VALUE when the embedding holds NaN or Inf, or is zero under cosine;
- * MN_BAD_REQUEST for rank under another metric. */
+ * or beyond MN_KERNEL_NORM2_MAX under ip and l2; MN_BAD_REQUEST for rank under another metric. */
 enum mn_status mn_recall_search(struct mn_search *search, const struct mn_snapshot *snapshot,
                                 const struct mn_query *query) MN_MUST_USE;
 

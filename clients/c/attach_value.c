@@ -7,9 +7,6 @@
 #include "actors/wire.h"
 #include "engine/meta.h"
 
-/* A MessagePack byte becomes at most nine: the head of an empty array or map (engine/meta.c). */
-#define GROWTH 9
-
 /* ---- into the compact form ---- */
 
 static struct mn_str text_of(const msgpack_object *o)
@@ -95,7 +92,7 @@ static size_t weight(const msgpack_object *o, unsigned depth)
 enum mn_status mn_attach_compact(struct mneme_attached *a, const msgpack_object *value, struct mn_str *compact)
 {
     size_t room = 2 * weight(value, 0);
-    if (room > (size_t)MN_META_BYTES_MAX * GROWTH)
+    if (room > MN_META_COMPACT_MAX)
         return MN_FAIL(MN_TOO_LARGE, "a value in filter.meta is too large; %u bytes are the most", MN_META_BYTES_MAX);
     struct mn_meta_writer w = {.bytes_max = (uint32_t)room};
     MN_POOL_ARRAY(a, w.data, room);

@@ -454,6 +454,29 @@ class Shape(Against):
             self.refused(("bad_request", "bad_value"), "recall", embedding=good, target=target)
 
 
+class FarAway(ClusterCase):
+    """Scores are numbers: what could be farther than a float reaches is refused on the way in."""
+
+    metric = "l2"
+
+    def test_the_longest_embeddings(self):
+        for sign, id in ((1, 1), (-1, 2)):
+            self.remember({"id": id, "embedding": f32([sign * 2.0**60] * self.dim)})
+        hits = self.ok("recall", embedding=f32([2.0**60] * self.dim), exact=True)["hits"]
+        self.assertEqual(self.ids_of(hits), [1, 2])
+        self.assertTrue(np.isfinite([h["score"] for h in hits]).all(), hits)
+
+    def test_longer_ones_are_refused(self):
+        beyond = f32([2.0**62] * self.dim)
+        self.refused("bad_value", "remember", memories=[{"embedding": beyond}])
+        self.refused("bad_value", "recall", embedding=beyond)
+        self.refused("bad_value", "recall", embeddings=f32(self.vector()) + beyond)
+
+
+class FarAwayToo(FarAway):
+    metric = "ip"
+
+
 class RankNeedsCosine(ClusterCase):
     metric = "ip"
 

@@ -4,6 +4,7 @@ import time
 import unittest
 import uuid
 
+import msgpack
 import numpy as np
 
 from cluster import ClusterCase, f32, poll_until
@@ -350,6 +351,32 @@ class Limits(ClusterCase):
     def test_meta_just_below_its_limit(self):
         self.remember({"id": 1, "meta": {"m": "x" * 65000}})
         self.assertEqual(self.get(1)[0]["meta"], {"m": "x" * 65000})
+
+    def test_meta_at_its_limit(self):
+        """64 KiB are those of the request, whatever form the store gives them."""
+        text = {"m": "x" * (65536 - 6)}
+        empty = {"k": [{}] * (65536 - 6)}
+        small = {f"{i:04d}": {"a": [1, -1, None]} for i in range(5000)}
+        for id, meta in enumerate((text, empty, small), 1):
+            self.assertLessEqual(len(msgpack.packb(meta)), 65536)
+            self.remember({"id": id, "meta": meta})
+        self.assertEqual([len(msgpack.packb(m)) for m in (text, empty)], [65536, 65536])
+        for restarted in (False, True):
+            self.assertEqual([m["meta"] for m in self.get(1, 2, 3)], [text, empty, small])
+            if not restarted:
+                self.ok("consolidate", wait=True)
+                self.assertEqual([m["meta"] for m in self.get(1, 2, 3)], [text, empty, small])
+                self.cluster.restart()
+        self.assertEqual(self.ok("count", filter={"meta": [{"key": "4999.a", "eq": [1, -1, None]}]})["count"], 1)
+        for meta in ({"m": "x" * (65536 - 5)}, {"k": [{}] * (65536 - 5)}):
+            self.refused("too_large", "remember", memories=self.one(meta=meta))
+
+    def test_a_refusal_names_the_memory(self):
+        good, bad = f32(self.vector()), f32([float("nan")] * self.dim)
+        for wrong in ({"embedding": bad}, {"embedding": good, "id": 1, "if_version": 7}, {"embedding": good[:-1]}):
+            reply = self.refused(("bad_value", "version_mismatch", "bad_dim"), "remember",
+                                 memories=[{"embedding": good}, {"embedding": good}, wrong])
+            self.assertIn("memories[2]", reply["error"])
 
     def test_names_of_spaces(self):
         for name in ("s", "x" * 128, "ü" * 64, "a/b c\n\"'"):

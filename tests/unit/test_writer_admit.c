@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/meta.h"
+
 static enum mn_status remember(struct fixture *f, const struct mn_memory *memories, uint32_t count, const char *idem,
                                struct mn_outcome *outcome)
 {
@@ -33,7 +35,7 @@ static void limits_are_enforced_and_nothing_is_written(void **state)
     m.content = (struct mn_str){big, MN_CONTENT_BYTES_MAX + 1};
     fails(MN_TOO_LARGE, remember(f, &m, 1, NULL, &outcome));
     m = fixture_memory(1, 1, "x");
-    m.meta = (struct mn_str){big, MN_META_BYTES_MAX + 1};
+    m.meta = (struct mn_str){big, MN_META_COMPACT_MAX + 1};
     fails(MN_TOO_LARGE, remember(f, &m, 1, NULL, &outcome));
     m = fixture_memory(1, 1, "x");
     m.tags = tags;
@@ -90,7 +92,7 @@ static void the_largest_of_everything_is_taken(void **state)
     }
     struct mn_memory m = fixture_memory(1, 1, NULL);
     m.content = (struct mn_str){big, MN_CONTENT_BYTES_MAX};
-    m.meta = (struct mn_str){big, MN_META_BYTES_MAX};
+    m.meta = (struct mn_str){big, MN_META_COMPACT_MAX};
     m.tags = tags;
     m.tag_count = MN_TAGS_MAX;
     ok(remember(f, &m, 1, "0123456789012345678901234567890123456789012345678901234567890123", &outcome));
