@@ -178,9 +178,8 @@ static void insert(struct shard *shard, struct entry e)
     shard->count++;
 }
 
-static enum mn_status grow(struct shard *shard)
+static enum mn_status grow_to(struct shard *shard, uint32_t size)
 {
-    uint32_t size = shard->entries ? (shard->mask + 1) * 2 : SHARD_MIN;
     struct shard bigger = {.entries = calloc(size, sizeof *bigger.entries), .mask = size - 1};
     if (!bigger.entries)
         return MN_FAIL(MN_INTERNAL, "no memory for the index");
@@ -192,6 +191,29 @@ static enum mn_status grow(struct shard *shard)
     return MN_OK;
 }
 
+static bool is_full(const struct shard *shard, uint64_t count)
+{
+    return !shard->entries || count * 3 > ((uint64_t)shard->mask + 1) * 2; /* at most two thirds: probes stay short */
+}
+
+enum mn_status mn_index_reserve(struct mn_index *index, uint64_t entries)
+{
+    uint64_t share = entries / SHARDS, wanted = share + share / 16; /* hashes spread evenly, but not exactly so */
+    uint32_t size = SHARD_MIN;
+    while (size < UINT32_C(1) << 30 && wanted * 3 > (uint64_t)size * 2)
+        size *= 2;
+    for (uint32_t i = 0; i < SHARDS; i++)
+        if (is_full(&index->shards[i], wanted))
+            MN_TRY(grow_to(&index->shards[i], size));
+    return MN_OK;
+}
+
+void mn_index_prefetch(const struct mn_index *index, uint64_t hash)
+{
+    const struct shard *shard = &index->shards[hash >> 54];
+    __builtin_prefetch(shard->entries + ((uint32_t)hash & shard->mask)); /* of an empty shard NULL: harmless */
+}
+
 static struct entry entry_of(uint64_t hash, struct mn_place place)
 {
     return (struct entry){hash, place.part, place.row | (place.suppressed ? SUPPRESSED : 0)};
@@ -200,9 +222,8 @@ static struct entry entry_of(uint64_t hash, struct mn_place place)
 enum mn_status mn_index_add(struct mn_index *index, uint64_t hash, struct mn_place place)
 {
     struct shard *shard = shard_of(index, hash);
-    /* At most two thirds full: probes stay short. */
-    if (!shard->entries || (shard->count + 1) * 3 > (shard->mask + 1) * 2)
-        MN_TRY(grow(shard));
+    if (is_full(shard, (uint64_t)shard->count + 1))
+        MN_TRY(grow_to(shard, shard->entries ? (shard->mask + 1) * 2 : SHARD_MIN));
     insert(shard, entry_of(hash, place));
     index->entries++;
     return MN_OK;

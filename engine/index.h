@@ -42,6 +42,11 @@ void mn_index_remove(struct mn_index *index, struct mn_str space, const struct m
 /* Adds an entry that is known not to be there (a rebuild from parts). */
 enum mn_status mn_index_add(struct mn_index *index, uint64_t hash, struct mn_place place) MN_MUST_USE;
 
+/* Room for so many entries in all, so that adding them moves none. A hint: what does not fit grows as ever. */
+enum mn_status mn_index_reserve(struct mn_index *index, uint64_t entries) MN_MUST_USE;
+/* Has the place of an id that will be asked for soon fetched from memory. */
+void mn_index_prefetch(const struct mn_index *index, uint64_t hash);
+
 uint64_t mn_index_entries(const struct mn_index *index);
 /* Rewrites forwarded entries of up to `shards` shards; returns how many it looked at, 0 when nothing is forwarded. */
 uint32_t mn_index_sweep(struct mn_index *index, uint32_t shards);

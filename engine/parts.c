@@ -7,6 +7,8 @@
 
 #include "engine/view.h"
 
+#define PREFETCH_ROWS 16u /* enough for memory to answer, few enough to be there still */
+
 enum mn_status mn_parts_init(struct mn_parts *parts, const struct mn_store *store, struct mn_instance *instance)
 {
     *parts = (struct mn_parts){.store = *store, .instance = instance};
@@ -133,10 +135,18 @@ static uint64_t row_hash(const struct mn_part *part, uint32_t row)
     return mn_id_hash(mn_str_hash(space), mn_part_id(part, row));
 }
 
+void mn_parts_prefetch(const struct mn_parts *parts, uint32_t number, uint32_t row)
+{
+    const struct mn_part *part = &parts->own[number]->part;
+    if (part->tail && row + PREFETCH_ROWS < part->rows)
+        mn_index_prefetch(parts->index, part->tail_rows[row + PREFETCH_ROWS].hash);
+}
+
 enum mn_status mn_parts_index(struct mn_parts *parts, uint32_t number)
 {
     const struct mn_part *part = &parts->own[number]->part;
     for (uint32_t row = 0; row < part->rows; row++) {
+        mn_parts_prefetch(parts, number, row);
         uint64_t died = mn_part_died(part, row);
         if (died != MN_ALIVE && !mn_died_suppressed(died))
             continue;
@@ -215,6 +225,7 @@ enum mn_status mn_parts_publish(const struct mn_parts *parts, const struct mn_ma
     enum mn_status status = columns && chunks ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory for a view");
     for (uint32_t i = 0; status == MN_OK && i < manifest->segment_count; i++) {
         uint32_t number = mn_parts_find(parts, false, manifest->segments[i].id);
+        list.missing += number == MN_NONE;
         if (number == MN_NONE)
             continue; /* damaged beyond use: reported by recovery, left on disk */
         columns[list.columns++] = (struct mn_view_columns){.segment = manifest->segments[i].id,
@@ -225,7 +236,6 @@ enum mn_status mn_parts_publish(const struct mn_parts *parts, const struct mn_ma
     for (uint32_t i = 0; status == MN_OK && i < parts->count; i++)
         if (parts->own[i]->part.tail && !parts->own[i]->retired)
             chunks[list.chunks++] = (struct mn_view_chunk){parts->own[i]->part.number, parts->own[i]->gen};
-        list.missing += number == MN_NONE;
     if (list.chunks > 1)
         qsort(chunks, list.chunks, sizeof *chunks, by_wal_number);
     list.column = columns;

@@ -14,7 +14,7 @@
 #include "engine/recovery_inside.h"
 #include "shm/process.h"
 
-#define ACKED_AHEAD_MAX (UINT64_C(1) << 32) /* more seqs than are given out between two marks, however slow the disk */
+#define ACKED_AHEAD_MAX (UINT64_C(1) << 32) /* more seqs than are given out between two marks, on any disk */
 
 /* ---- the ledger ---- */
 
@@ -82,8 +82,8 @@ static enum mn_status hand_over(struct mn_recovery *r)
     return mn_parts_publish(&r->parts, &r->manifest, atomic_load(&control->view_gen) + 1);
 }
 
-/* What the writer of this boot said of itself is exact, where the mark on disk is a little old: unless it is so far ahead
- * of all that is on disk that something has written over the word. */
+/* What the writer of this boot said of itself is exact, where the mark on disk is a little old: unless it is so far
+ * ahead of all that is on disk that something has written over the word. */
 static void believe_acked(struct mn_recovery *r)
 {
     uint64_t acked = atomic_load(&r->instance->control->acked_seq);
@@ -135,9 +135,7 @@ enum mn_status mn_recover(const struct mn_store *store, struct mn_instance *inst
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     r.threads = threads > 0 ? threads : cpus > 0 ? (uint32_t)cpus : 1;
     enum mn_status status = recover_locked(&r);
-    for (uint32_t i = 0; i < r.job_count; i++)
-        mn_recovery_free_job(&r.jobs[i]);
-    free(r.jobs);
+    mn_recovery_free_jobs(&r);
     mn_copy_heal_end(&r.heal);
     if (r.parts.index)
         mn_parts_free(&r.parts);

@@ -10,7 +10,7 @@
 #include "engine/wal.h"
 #include "engine/wal_copy.h"
 
-/* A forget, an id that is suspect, or an assigned id, with its place among the rows. */
+/* A forget, an idem key, or an id that is suspect, with its place among the rows. */
 struct mn_recovery_event {
     uint32_t rows_before;
     bool suspect;
@@ -30,6 +30,8 @@ struct mn_recovery_job {
     struct mn_tail tail;
     struct mn_recovery_event *events;
     uint32_t event_count, event_max;
+    uint64_t *assigned; /* a bit for each row: the engine gave its id */
+    uint32_t assigned_max;
     struct mn_recovery_suspect *suspects;
     uint32_t suspect_count, suspect_max;
     struct mn_wal_damage *damages;
@@ -67,7 +69,7 @@ void mn_recovery_progress(const struct mn_recovery *r, uint32_t percent);
 enum mn_status mn_recovery_read(struct mn_recovery *r) MN_MUST_USE;
 /* Reads a segment again that was mended. */
 enum mn_status mn_recovery_read_again(struct mn_recovery *r, struct mn_recovery_job *job) MN_MUST_USE;
-void mn_recovery_free_job(struct mn_recovery_job *job);
+void mn_recovery_free_jobs(struct mn_recovery *r);
 
 /* ---- recovery_settle.c: the disk has what the page cache shows ---- */
 

@@ -40,6 +40,17 @@ static enum mn_status add_event(struct mn_recovery_job *job, uint64_t at, bool s
     return MN_OK;
 }
 
+/* For the id counters: the record itself is not looked at again. */
+static enum mn_status note_assigned(struct mn_recovery_job *job, uint32_t row)
+{
+    uint32_t word = row / 64, before = job->assigned_max;
+    MN_TRY(grow((void **)&job->assigned, word, &job->assigned_max, sizeof *job->assigned));
+    if (job->assigned_max > before)
+        memset(job->assigned + before, 0, (job->assigned_max - before) * sizeof *job->assigned);
+    job->assigned[word] |= UINT64_C(1) << row % 64;
+    return MN_OK;
+}
+
 static enum mn_status take_record(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
                                   uint64_t offset)
 {
@@ -49,9 +60,8 @@ static enum mn_status take_record(void *context, const struct mn_wal_segment *se
         return add_event(job, offset, false);
     if (record->vector_bytes != segment->store->dim * 4)
         return MN_FAIL(MN_CORRUPT, "a record has an embedding of %u bytes", record->vector_bytes);
-    if (record->flags & MN_RECORD_ASSIGNED)
-        MN_TRY(add_event(job, offset, false)); /* for the id counter */
-    return mn_tail_add_record(&job->tail, record, offset, &row);
+    MN_TRY(mn_tail_add_record(&job->tail, record, offset, &row));
+    return record->flags & MN_RECORD_ASSIGNED ? note_assigned(job, row) : MN_OK;
 }
 
 static enum mn_status take_lost(void *context, const struct mn_wal_segment *segment, const struct mn_wal_lost *lost)
@@ -75,11 +85,12 @@ static enum mn_status take_damage(void *context, const struct mn_wal_segment *se
     return MN_OK;
 }
 
-void mn_recovery_free_job(struct mn_recovery_job *job)
+static void free_job(struct mn_recovery_job *job)
 {
     mn_wal_unmap(&job->segment);
     mn_tail_unmap(&job->tail);
     free(job->events);
+    free(job->assigned);
     free(job->suspects);
     free(job->damages);
 }
@@ -113,7 +124,7 @@ static enum mn_status scan_segment(struct mn_recovery *r, struct mn_recovery_job
         return MN_OK;
     MN_TRY(mn_tail_create(&job->tail, r->instance, r->store.dim, job->segment.bytes, r->instance_gen,
                           job->segment.number));
-    struct mn_wal_visitor visitor = {job, take_record, take_lost, take_damage};
+    struct mn_wal_visitor visitor = {.context = job, .record = take_record, .lost = take_lost, .damage = take_damage};
     MN_TRY(mn_wal_scan(&job->segment, &visitor, &job->extent));
     MN_TRY(mn_recovery_settle(r, job));
     job->header_damaged = mn_wal_headers_damaged(&job->segment, &job->extent, NULL, NULL);
@@ -128,7 +139,7 @@ enum mn_status mn_recovery_read_again(struct mn_recovery *r, struct mn_recovery_
     struct mn_recovery_job fresh = {.segment = {.store = &r->store, .number = job->segment.number}};
     uint64_t durable_seq = job->segment.durable_seq;
     mn_tail_name(name, r->instance_gen, job->segment.number);
-    mn_recovery_free_job(job);
+    free_job(job);
     if (unlinkat(r->instance->dir_fd, name, 0) != 0)
         return MN_FAIL_ERRNO("cannot remove %s", name);
     *job = fresh;
@@ -183,6 +194,23 @@ static enum mn_status run_step(struct mn_recovery *r,
             return MN_FAIL(r->jobs[i].status, "log segment %" PRIu64 ": %s", r->jobs[i].segment.number,
                            r->jobs[i].error);
     return MN_OK;
+}
+
+static enum mn_status drop_job(struct mn_recovery *r, struct mn_recovery_job *job)
+{
+    free_job(job);
+    return MN_OK;
+}
+
+/* In parallel too: to take the log out of the page tables costs a part of what it cost to bring it in. */
+void mn_recovery_free_jobs(struct mn_recovery *r)
+{
+    for (uint32_t i = 0; i < r->job_count; i++)
+        r->jobs[i].status = MN_OK;
+    enum mn_status status = run_step(r, drop_job);
+    MN_ASSERT(status == MN_OK);
+    free(r->jobs);
+    r->job_count = 0;
 }
 
 static enum mn_status list_log(struct mn_recovery *r)

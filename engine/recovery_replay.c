@@ -4,11 +4,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "engine/fault.h"
 #include "engine/quarantine.h"
 #include "engine/recovery_inside.h"
 #include "engine/request.h"
 
-enum mn_status mn_recovery_load_columns(struct mn_recovery *r)
 /* What the log did to rows of a segment while it could not be opened (engine/ledger_marks.h). */
 static void apply_marks(struct mn_recovery *r, uint32_t number)
 {
@@ -33,6 +33,7 @@ static void apply_marks(struct mn_recovery *r, uint32_t number)
     }
 }
 
+enum mn_status mn_recovery_load_columns(struct mn_recovery *r)
 {
     for (uint32_t i = 0; i < r->manifest.segment_count; i++) {
         const struct mn_manifest_segment *s = &r->manifest.segments[i];
@@ -49,8 +50,8 @@ static void apply_marks(struct mn_recovery *r, uint32_t number)
         if (status == MN_OK)
             status = mn_parts_add_columns(&r->parts, s->id, s->rows, r->instance_gen, &number);
         if (status == MN_OK)
-        if (status == MN_OK)
             apply_marks(r, number);
+        if (status == MN_OK)
             status = mn_parts_index(&r->parts, number);
         if (status == MN_CORRUPT || status == MN_NOT_FOUND) {
             /* One segment is lost to readers; the rest of the store is not. Its files stay for a person to look at. */
@@ -134,22 +135,57 @@ static enum mn_status replay_row(struct mn_recovery *r, uint32_t part, uint32_t 
     return MN_OK;
 }
 
+/* Ids that the engine gave, of one space after the other: the counter goes on behind the largest. */
+struct counting {
+    uint32_t space;
+    uint64_t next; /* 0: none */
+};
+
+static enum mn_status count_up(struct mn_recovery *r, uint32_t part, const struct counting *c)
+{
+    return c->next == 0 || MN_BUG(id_given_twice)
+               ? MN_OK
+               : mn_ledger_raise_id(r->ledger, mn_part_string(&r->parts.own[part]->part, c->space), c->next);
+}
+
+static enum mn_status count_row(struct mn_recovery *r, uint32_t part, uint32_t row, struct counting *c)
+{
+    const struct mn_tail_row *values = &r->parts.own[part]->part.tail_rows[row];
+    if (values->space != c->space) {
+        MN_TRY(count_up(r, part, c));
+        *c = (struct counting){.space = values->space};
+    }
+    c->next = values->id.lo + 1 > c->next ? values->id.lo + 1 : c->next;
+    return MN_OK;
+}
+
+static bool is_assigned(const struct mn_recovery_job *job, uint32_t row)
+{
+    return row / 64 < job->assigned_max && (job->assigned[row / 64] >> row % 64 & 1) != 0;
+}
+
 static enum mn_status replay_segment(struct mn_recovery *r, struct mn_recovery_job *job)
 {
     uint32_t part, event = 0;
+    struct counting counting = {0};
     MN_TRY(mn_parts_add_chunk(&r->parts, &job->tail, &part));
     uint32_t rows = r->parts.own[part]->part.rows;
     for (uint32_t row = 0; row <= rows; row++) {
         for (; event < job->event_count && job->events[event].rows_before == row; event++)
             MN_TRY(replay_event(r, job, &job->events[event]));
-        if (row < rows)
-            MN_TRY(replay_row(r, part, row));
+        if (row == rows)
+            break;
+        mn_parts_prefetch(&r->parts, part, row);
+        MN_TRY(replay_row(r, part, row));
+        if (is_assigned(job, row))
+            MN_TRY(count_row(r, part, row, &counting));
     }
-    return MN_OK;
+    return count_up(r, part, &counting);
 }
 
 enum mn_status mn_recovery_replay(struct mn_recovery *r)
 {
+    MN_TRY(mn_index_reserve(r->parts.index, mn_index_entries(r->parts.index) + r->report->rows));
     for (uint32_t i = 0; i < r->job_count; i++) {
         struct mn_recovery_job *job = &r->jobs[i];
         if (job->segment.unused || job->header_lost)

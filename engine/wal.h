@@ -61,6 +61,9 @@ struct mn_wal_visitor {
     enum mn_status (*lost)(void *context, const struct mn_wal_segment *segment, const struct mn_wal_lost *lost);
     /* May be NULL. */
     enum mn_status (*damage)(void *context, const struct mn_wal_segment *segment, const struct mn_wal_damage *damage);
+    /* May be NULL: all are wanted. A batch with a whole footer that is not is passed over, its blocks unread and
+     * unchecked. The footer tells which ids its records touch, and how. */
+    bool (*wants)(void *context, const struct mn_batch_footer *footer);
 };
 
 struct mn_wal_extent {

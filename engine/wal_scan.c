@@ -365,17 +365,22 @@ static enum mn_status visit_found(struct scan *s, const struct stretch *stretch)
     return MN_OK;
 }
 
-static enum mn_status visit(struct scan *s, const struct stretch *stretch, bool trusted)
+/* What a batch says of itself. */
+static void note_batch(struct scan *s, const struct stretch *stretch)
 {
     const struct mn_batch_header *h = stretch->header;
     s->extent->batches++;
     s->extent->end = stretch->offset + stretch->bytes;
-    MN_TRY(stretch->footer ? visit_listed(s, stretch, trusted) : visit_found(s, stretch));
     if (h && h->durable_seq > s->extent->last_durable)
         s->extent->last_durable = h->durable_seq;
     if (h)
         s->extent->last_wall_ns = h->wall_ns;
-    return MN_OK;
+}
+
+static enum mn_status visit(struct scan *s, const struct stretch *stretch, bool trusted)
+{
+    note_batch(s, stretch);
+    return stretch->footer ? visit_listed(s, stretch, trusted) : visit_found(s, stretch);
 }
 
 /* ---- batches ---- */
@@ -390,6 +395,12 @@ static enum mn_status scan_batch(struct scan *s, const struct mn_batch_header *h
     if (mn_batch_footer_valid(footer, s->segment->header.salt, offset, offset + h->footer_at, h->footer_bytes)) {
         stretch.footer = footer;
         stretch.records_end = offset + footer->records_end;
+    }
+    if (stretch.footer && s->visitor->wants && !s->visitor->wants(s->visitor->context, footer)) {
+        s->chain_known = false;
+        note_batch(s, &stretch);
+        note_seq(s, footer->last_seq);
+        return MN_OK;
     }
     struct block_check blocks = stretch.footer ? check_blocks(s, &stretch) : (struct block_check){0};
     bool padding_whole = mn_wal_zero(base + footer_end, h->bytes - footer_end);

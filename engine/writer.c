@@ -29,7 +29,10 @@ static enum mn_status take_view(struct mn_writer *w)
     if (gen == 0)
         return MN_FAIL(MN_NOT_READY, "recovery has not published a view yet");
     MN_TRY(mn_view_map(&view, w->instance, gen));
-    enum mn_status status = MN_OK;
+    uint64_t rows = atomic_load(&w->control->tail_rows);
+    for (uint32_t i = 0; i < view.columns; i++)
+        rows += view.column[i].rows;
+    enum mn_status status = mn_index_reserve(w->parts.index, rows);
     for (uint32_t i = 0; status == MN_OK && i < view.columns; i++) {
         status = mn_parts_add_columns(&w->parts, view.column[i].segment, view.column[i].rows, view.column[i].live_gen,
                                       &number);
@@ -47,13 +50,10 @@ static enum mn_status take_view(struct mn_writer *w)
             w->tail_rows += w->parts.own[number]->part.rows;
     }
     mn_view_unmap(&view);
+    mn_writer_look_for_missing(w);
     return status;
 }
 
-    mn_writer_look_for_missing(w);
-static enum mn_status take_ledger(struct mn_writer *w)
-{
-    char path[256];
 /* Whether purges are left to carry out in a segment that could not be opened. */
 static bool purges_left(struct mn_writer *w)
 {
@@ -64,6 +64,9 @@ static bool purges_left(struct mn_writer *w)
     return false;
 }
 
+static enum mn_status take_ledger(struct mn_writer *w)
+{
+    char path[256];
     MN_TRY(mn_ledger_new(&w->ledger));
     snprintf(path, sizeof path, "%s/ledger.%" PRIu64, w->instance->path, w->instance_gen);
     return mn_ledger_read(w->ledger, w->store.io, path);
@@ -137,10 +140,10 @@ static enum mn_status open_writer(struct mn_writer *w)
                                &w->control->acked_seq));
     w->purge_rewritten = w->manifest.log_seq; /* by the writer before this one; what it left is being swept */
     w->purge_gen = atomic_load(&w->control->view_gen);
+    w->purge_unsearched = purges_left(w) ? w->missing : 0;
     return mn_writer_sweep(w);
 }
 
-    w->purge_unsearched = purges_left(w) ? w->missing : 0;
 enum mn_status mn_writer_open(struct mn_writer **writer, const struct mn_store *store, struct mn_instance *instance,
                               const struct mn_settings *settings, struct mn_stats_page *stats)
 {

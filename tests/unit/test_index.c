@@ -204,15 +204,21 @@ static void random_lives(void **state)
     }
 }
 
-static void two_hundred_thousand_ids(void **state)
+/* With room made ahead for `reserved` of them. */
+static void many_ids(uint64_t reserved)
 {
     enum { COUNT = 200000 };
     struct mn_index *index;
     struct mn_place place;
     assert_int_equal(mn_index_new(&index), MN_OK);
+    assert_int_equal(mn_index_reserve(index, reserved), MN_OK);
     struct bare_part *p = part_new(index, COUNT);
-    for (uint32_t i = 0; i < COUNT; i++)
+    for (uint32_t i = 0; i < COUNT; i++) {
+        mn_index_prefetch(index, hash_of(i + 16));
         assert_int_equal(mn_index_add(index, hash_of(i), (struct mn_place){p->number, add_row(p, i), false}), MN_OK);
+        if (i == COUNT / 2)
+            assert_int_equal(mn_index_reserve(index, reserved + 1), MN_OK);
+    }
     assert_int_equal(mn_index_entries(index), COUNT);
     for (uint32_t i = 0; i < COUNT; i += 2) {
         struct mn_id id = {.lo = i};
@@ -226,6 +232,14 @@ static void two_hundred_thousand_ids(void **state)
     }
     mn_index_free(index);
     part_free(p);
+}
+
+static void two_hundred_thousand_ids(void **state)
+{
+    many_ids(0);
+    many_ids(1);
+    many_ids(50000);
+    many_ids(1000000);
 }
 
 /* Different ids under one hash, as a collision would make them, beside ids that share its shard and home. */

@@ -172,12 +172,21 @@ static enum mn_status see_damage(void *context, const struct mn_wal_segment *seg
     return MN_OK;
 }
 
-static struct seen scan_segment(struct log *log, const struct mn_wal_segment *segment, struct mn_wal_extent *extent)
+/* wants: of mn_wal_visitor; may be NULL. */
+static struct seen scan_wanted(struct log *log, const struct mn_wal_segment *segment,
+                               bool (*wants)(void *context, const struct mn_batch_footer *footer),
+                               struct mn_wal_extent *extent)
 {
     struct seen seen = {.log = log};
-    struct mn_wal_visitor visitor = {&seen, see_record, see_lost, see_damage};
+    struct mn_wal_visitor visitor = {
+        .context = &seen, .record = see_record, .lost = see_lost, .damage = see_damage, .wants = wants};
     ok(mn_wal_scan(segment, &visitor, extent));
     return seen;
+}
+
+static struct seen scan_segment(struct log *log, const struct mn_wal_segment *segment, struct mn_wal_extent *extent)
+{
+    return scan_wanted(log, segment, NULL, extent);
 }
 
 static struct seen scan(struct log *log, struct mn_wal_extent *extent)
@@ -218,6 +227,37 @@ static void an_undamaged_segment_is_read_back(void **state)
     assert_int_equal(extent.end, log->batch_at[BATCHES]);
     assert_int_equal(extent.last_wall_ns, 6);
     assert_int_equal(verify(log, UINT64_MAX), 0);
+    log_free(log);
+}
+
+static bool wants_the_third(void *context, const struct mn_batch_footer *footer)
+{
+    const struct seen *seen = context;
+    return footer->first_seq == seen->log->batch_seq[1] + 1;
+}
+
+/* Nothing of them is read but header and footer; the walk is the same. */
+static void unwanted_batches_are_passed_over(void **state)
+{
+    struct log *log = log_new();
+    struct mn_wal_segment segment;
+    struct mn_wal_extent all, some;
+    scan(log, &all);
+    for (uint32_t hit = 0; hit < BATCHES; hit++) {
+        log->live[log->batch_at[hit] + sizeof(struct mn_batch_header) + 70] ^= 1; /* in its first record */
+        ok(mn_wal_map(&segment, &log->f->store, 1));
+        struct seen seen = scan_wanted(log, &segment, wants_the_third, &some);
+        mn_wal_unmap(&segment);
+        assert_int_equal(seen.wrong, 0);
+        assert_int_equal(seen.records + seen.lost, 5); /* 1 + 2 * 2 */
+        assert_int_equal(seen.damages, hit == 2);
+        assert_int_equal(some.batches, all.batches);
+        assert_int_equal(some.end, all.end);
+        assert_int_equal(some.last_seq, all.last_seq);
+        assert_int_equal(some.last_durable, all.last_durable);
+        assert_int_equal(some.last_wall_ns, all.last_wall_ns);
+        heal(log);
+    }
     log_free(log);
 }
 
@@ -538,6 +578,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_undamaged_segment_is_read_back),
+        cmocka_unit_test(unwanted_batches_are_passed_over),
         cmocka_unit_test(each_flipped_bit_is_found_and_costs_one_record_at_most),
         cmocka_unit_test(a_torn_batch_is_absent_as_a_whole),
         cmocka_unit_test(a_torn_batch_with_a_footer_apart_is_absent_as_a_whole),
