@@ -179,6 +179,7 @@ static enum mn_status search_one(struct recall *r, uint32_t i)
     uint64_t begun_ns = mn_clock_ns();
     enum mn_status status = mn_encode_hits(&lane->reply, &how, lane->search.hits, lane->search.hit_count);
     r->encode_ns += mn_clock_ns() - begun_ns;
+    tell_damage(lane, how.damaged);
     return status;
 }
 
@@ -304,7 +305,11 @@ static enum mn_status pack_page(struct mn_recall_lane *lane, const struct mn_req
         mn_reply_str(reply, "cursor", (struct mn_str){text, mn_wire_cursor_write(&cursor, asked->newest_first, text)});
     }
     mn_reply_key(reply, "memories");
-    return mn_encode_memories(reply, snapshot, reading->rows, reading->row_count, &asked->want);
+    uint64_t damaged = 0;
+    enum mn_status status =
+        mn_encode_memories(reply, snapshot, reading->rows, reading->row_count, &asked->want, &damaged);
+    tell_damage(lane, damaged);
+    return status;
 }
 
 static enum mn_status list(struct mn_recall_lane *lane, const struct mn_request *request)

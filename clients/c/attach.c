@@ -309,6 +309,8 @@ static enum mn_status find_all(struct mneme_attached *a, const struct mn_snapsho
             continue;
         MN_POOL_ARRAY(a, found, 1);
         MN_TRY(mn_attach_found(a, snapshot, ref, want, found));
+        if (found->damaged.at)
+            return MN_FAIL(MN_CORRUPT, "what was asked for of a memory lies in a damaged block; verify tells more");
         memories[i] = found;
     }
     out->memory = memories;

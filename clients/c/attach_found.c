@@ -68,11 +68,41 @@ static enum mn_status fill_embedding(const struct mn_part *p, uint32_t row, stru
     return MN_OK;
 }
 
+static enum mn_status fill_damaged(struct mneme_attached *a, uint32_t damaged, struct mneme_value *value)
+{
+    static const char *const words[] = {
+#define X(name, word) [name] = word,
+        MN_FIELD_TABLE(X)
+#undef X
+    };
+    msgpack_object *o, *each;
+    uint32_t count = 0;
+    if (damaged == 0)
+        return MN_OK;
+    MN_POOL_ARRAY(a, o, 1);
+    MN_POOL_ARRAY(a, each, MN_FIELDS);
+    for (uint32_t field = 0; field < MN_FIELDS; field++)
+        if (damaged & MN_FIELD_BIT(field))
+            each[count++] =
+                (msgpack_object){.type = MSGPACK_OBJECT_STR, .via.str = {(uint32_t)strlen(words[field]), words[field]}};
+    *o = (msgpack_object){.type = MSGPACK_OBJECT_ARRAY, .via.array = {count, each}};
+    value->at = o;
+    return MN_OK;
+}
+
+/* What cannot be read is left out, and named. */
+static enum mn_status settle(uint32_t *damaged, enum mn_field field, enum mn_status status)
+{
+    if (status == MN_CORRUPT)
+        *damaged |= MN_FIELD_BIT(field);
+    return status == MN_CORRUPT ? MN_OK : status;
+}
+
 enum mn_status mn_attach_found(struct mneme_attached *a, const struct mn_snapshot *snapshot, struct mn_row_ref ref,
                                const struct mn_attach_want *want, struct mneme_found *found)
 {
     const struct mn_part *p = &snapshot->parts[ref.part];
-    uint32_t row = ref.row;
+    uint32_t row = ref.row, damaged = 0;
     *found = (struct mneme_found){.confidence = NAN, .at = INT64_MIN, .expires = INT64_MIN};
     fill_id(mn_part_id(p, row), &found->id);
     found->version = mn_part_born(p, row);
@@ -88,12 +118,14 @@ enum mn_status mn_attach_found(struct mneme_attached *a, const struct mn_snapsho
     if (wants(want, MN_FIELD_EXPIRES) && mn_part_expires(p, row) != MN_NEVER)
         found->expires = mn_part_expires(p, row);
     if (wants(want, MN_FIELD_CONTENT))
-        MN_TRY(fill_content(p, row, found));
+        MN_TRY(settle(&damaged, MN_FIELD_CONTENT, fill_content(p, row, found)));
     if (wants(want, MN_FIELD_TAGS))
         MN_TRY(fill_tags(a, p, row, &found->tags));
     if (wants(want, MN_FIELD_EMBEDDING))
-        MN_TRY(fill_embedding(p, row, found));
-    return wants(want, MN_FIELD_META) ? fill_meta(a, p, row, &found->meta) : MN_OK;
+        MN_TRY(settle(&damaged, MN_FIELD_EMBEDDING, fill_embedding(p, row, found)));
+    if (wants(want, MN_FIELD_META))
+        MN_TRY(settle(&damaged, MN_FIELD_META, fill_meta(a, p, row, &found->meta)));
+    return fill_damaged(a, damaged, &found->damaged);
 }
 
 /* ---- hits ---- */

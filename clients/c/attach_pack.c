@@ -55,7 +55,8 @@ static void pack_id(msgpack_packer *p, const struct mneme_id *id)
 static uint32_t fields_of(const struct mneme_found *m)
 {
     return 2u + (m->space != NULL) + (m->content != NULL) + (m->tags.at != NULL) + (m->at != INT64_MIN) +
-           !isnan(m->confidence) + (m->expires != INT64_MIN) + (m->embedding != NULL) + (m->meta.at != NULL);
+           !isnan(m->confidence) + (m->expires != INT64_MIN) + (m->embedding != NULL) + (m->meta.at != NULL) +
+           (m->damaged.at != NULL);
 }
 
 static void pack_value(msgpack_packer *p, const char *key, struct mneme_value value)
@@ -100,6 +101,7 @@ static void pack_fields(msgpack_packer *p, const struct mneme_found *m)
         pack_bin(p, m->embedding, m->embedding_size);
     }
     pack_value(p, "meta", m->meta);
+    pack_value(p, "damaged", m->damaged);
 }
 
 static void pack_memory(msgpack_packer *p, const struct mneme_found *m)

@@ -380,6 +380,8 @@ struct mneme_found {
     struct mneme_value tags;
     const void *embedding; /* little-endian f32, perhaps unaligned: copy before use */
     size_t embedding_size; /* bytes */
+    struct mneme_value damaged; /* names of fields that cannot be read until the store is mended: absent above, though
+                                   the memory may have them; none is */
 };
 
 /* Reads one element of `hits`, `memories`, `before` or `after`. False when the value is no memory (nil in a `get`). */

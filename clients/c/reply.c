@@ -283,6 +283,7 @@ bool mneme_value_found(struct mneme_value value, struct mneme_found *found)
     found->expires = mneme_value_i64(mneme_value_get(value, "expires"), INT64_MIN);
     found->meta = mneme_value_get(value, "meta");
     found->tags = mneme_value_get(value, "tags");
+    found->damaged = mneme_value_get(value, "damaged");
     found->embedding = mneme_value_bytes(mneme_value_get(value, "embedding"), &found->embedding_size);
     return true;
 }

@@ -108,7 +108,8 @@ globals().update({cls.__name__: cls for cls in ERRORS.values()})
 
 @dataclasses.dataclass
 class Memory:
-    """A memory as the engine returns it; fields that were not asked for are None."""
+    """A memory as the engine returns it; fields that were not asked for are None. `damaged` names those that cannot be
+    read until the store is mended: they are None, though the memory may have them."""
 
     id: Id
     version: int
@@ -120,6 +121,7 @@ class Memory:
     confidence: Optional[float] = None
     at: Optional[int] = None
     expires: Optional[int] = None
+    damaged: Optional[List[str]] = None
 
 
 @dataclasses.dataclass

@@ -103,6 +103,9 @@ static enum mn_status write_memory(struct export *ex, struct mneme_value value, 
     struct mneme_found found;
     if (!mneme_value_found(value, &found))
         return MN_FAIL(MN_INTERNAL, "the store listed something that is no memory");
+    if (mneme_value_length(found.damaged) > 0)
+        return MN_FAIL(MN_CORRUPT,
+                       "a memory lies in a damaged block and would not be whole: `mneme verify` tells more");
     if (found.embedding_size != mneme_dim(ex->cli->client) * sizeof(float))
         return MN_FAIL(MN_INTERNAL, "the store listed a memory without its embedding");
     MN_TRY(mn_cli_line_write(ex->lines.file, &found, space, ex->embedding));

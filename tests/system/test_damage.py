@@ -155,6 +155,35 @@ class Damage(unittest.TestCase):
         self.assertTrue(self.cluster.await_state("degraded")["degraded"])
         self.assertGreater(self.cluster.ok("stats")["stats"]["column_damage"], 0)
 
+    def test_a_damaged_block_of_contents(self):
+        """Who asks for many hears of the others; what cannot be read is named, and is no answer to who asks for it alone."""
+        folder = self.columns(1)
+        self.remember(1001)
+        self.stop()
+        flip(folder / "content.col", 300)
+        (folder / "parity.col").unlink()
+        self.cluster.start(wait=False)
+        self.cluster.await_state("ready", "degraded")
+        whole, hurt = set(range(1001, 1001 + ROWS)), set(range(1, 1 + ROWS))
+        for op, key in (("list", "memories"), ("recall", "hits")):
+            asked = {"list": {"limit": 1000}, "recall": {"embedding": f32([1] * 8), "k": 1000, "context": 1}}[op]
+            found = self.cluster.ok(op, fields=["content", "tags"], **asked)[key]
+            self.assertEqual({memory["id"] for memory in found}, whole | hurt)
+            for memory in found + [other for hit in found for other in hit.get("before", [])]:
+                if memory["id"] in hurt:
+                    self.assertNotIn("content", memory)
+                    self.assertEqual(memory["damaged"], ["content"])
+                else:
+                    self.assertEqual(memory["content"], f"content {memory['id']}")
+                    self.assertNotIn("damaged", memory)
+        self.assertTrue(self.cluster.await_state("degraded")["degraded"])
+        self.assertGreaterEqual(self.cluster.ok("stats")["stats"]["column_damage"], 2 * ROWS)
+        self.assertEqual(self.cluster.call("get", ids=[1001, 1])["code"], "corrupt")
+        self.assertEqual(self.cluster.ok("get", ids=[1], fields=["at"])["memories"][0]["id"], 1)
+        exported = self.mneme("export", self.cluster.base / "lines.jsonl")
+        self.assertEqual(exported.returncode, 1, exported)
+        self.assertFalse((self.cluster.base / "lines.jsonl").exists())
+
     def test_a_damaged_record_of_the_log(self):
         self.remember(1)
         self.stop()
