@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* So long a store may take to be there: `mnemed &` on one line, `mneme` on the next. */
+#define START_MS 1000
+
 /* What is kept hangs on one list, so that a leak checker tells it from what was lost. */
 struct kept {
     struct kept *next;
@@ -65,8 +68,9 @@ enum mn_status mn_cli_open(const struct mn_cli *cli, const char *dir, int wait_m
 
 enum mn_status mn_cli_connect(struct mn_cli *cli)
 {
+    int wait_ms = cli->timeout_ms > 0 && cli->timeout_ms < START_MS ? cli->timeout_ms : START_MS;
     if (cli->client)
         return MN_OK;
     MN_TRY(mn_cli_need_dir(cli));
-    return mn_cli_open(cli, cli->dir, 0, &cli->client);
+    return mn_cli_open(cli, cli->dir, wait_ms, &cli->client);
 }

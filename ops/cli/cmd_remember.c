@@ -18,8 +18,8 @@ enum { CONTENT_MAX = 1 << 20 };
         {"content-file", 0, "FILE", "the content from a file"},                                                        \
         {"binary", 0, NULL, "the content is bytes, not UTF-8 text"},                                                   \
         {"meta", 'm', "JSON", "a JSON object, e.g. '{\"kind\": \"taste\"}'"},                                          \
-        {"tag", 't', "TAG", "a tag; may be repeated"}, {"confidence", 0, "0..1", "how sure (default: 1)"},             \
-        {"at", 0, "TIME", "when it happened: RFC 3339, -1h, or nanoseconds (default: now)"},                           \
+        {"tag", 't', "TAG", "a tag; may be repeated"}, {"confidence", 0, "0..1", "how sure (a new memory: 1)"},        \
+        {"at", 0, "TIME", "when it happened: RFC 3339, -1h, or nanoseconds (a new memory: now)"},                      \
     {                                                                                                                  \
         "expires", 0, "TIME", "when to forget it by itself, e.g. +7d"                                                  \
     }
@@ -75,7 +75,7 @@ static const struct mn_cli_option remember_options[] = {
     BODY_OPTIONS,
     {"if-absent", 0, NULL, "fail when the id is there already"},
     {"if-version", 0, "SEQ", "fail unless the id's version is this"},
-    {"supersedes", 0, "ID", "hide this memory in the same change; may be repeated"},
+    {"supersedes", 0, "ID", "delete this memory in the same change; may be repeated"},
     {"idem", 0, "KEY", "the same key within 10 minutes answers the first outcome again"},
     {0},
 };

@@ -118,6 +118,16 @@ class OneStore(unittest.TestCase):
         self.cluster.start()
         self.assertEqual(self.cluster.ok("count")["count"], 1)
 
+    def test_a_command_may_come_right_behind_the_start(self):
+        """As on two lines of a shell: `mnemed &` and then `mneme`."""
+        self.cluster.check_stop(self.cluster.terminate())
+        self.cluster.start(wait=False)
+        words = [program("MNEME"), "--dir", str(self.cluster.dir), "get", "1", "--json"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=RUN_S)
+        self.assertEqual(done.returncode, 0, done)
+        self.assertEqual(json.loads(done.stdout)["memories"][0]["id"], 1)
+        self.cluster.await_ready()
+
     def test_dim_and_metric_need_not_be_repeated(self):
         self.cluster.check_stop(self.cluster.terminate())
         self.cluster.arguments = lambda: [program("MNEMED"), "--dir", str(self.cluster.dir)]
