@@ -36,6 +36,10 @@
     X(recovery_handed_over, "the view of the new tail")                                                                \
     X(recovery_mended, "rename of a mended log segment")                                                               \
     X(recovery_mended_renamed, "folder sync after that rename")                                                        \
+    X(recovery_healed, "rename of a log segment that was made whole from its twin")                                    \
+    X(recovery_healed_renamed, "folder sync after that rename")                                                        \
+    X(copy_mended, "rename of a twin that is written anew")                                                            \
+    X(copy_mended_renamed, "the rest of the twins, and the sync of their folder")                                      \
     X(recovery_quarantine_copied, "the note of a quarantined piece")                                                   \
     X(columns_written, "sync of the column files")                                                                     \
     X(columns_synced, "rename of the column folder")                                                                   \

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "engine/fault.h"
 #include "engine/quarantine.h"
 #include "engine/wal.h"
 #include "engine/wal_copy.h"
@@ -264,14 +265,17 @@ static enum mn_status replace_file(const struct side *s)
     mn_store_wal_path(s->in, path, s->number);
     strcat(mn_store_wal_path(s->in, temporary, s->number), TEMPORARY);
     enum mn_status status = write_file(s, temporary);
-    if (status == MN_OK)
+    if (status == MN_OK) {
+        MN_FAULT_POINT(recovery_healed);
         status = s->in->io->rename(temporary, path);
+    }
     if (status != MN_OK) {
         char why[256];
         snprintf(why, sizeof why, "%s", mn_error_text());
         status = s->in->io->unlink(temporary) == MN_OK ? status : MN_SYSTEM; /* gives its space back */
         return MN_FAIL(status, "%s", why);
     }
+    MN_FAULT_POINT(recovery_healed_renamed);
     return s->in->io->sync_dir(mn_store_path(s->in, folder, "wal"));
 }
 

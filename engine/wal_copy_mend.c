@@ -113,14 +113,17 @@ static enum mn_status replace_twin(struct pair *p, const char *path)
     status = copy_pieces(p);
     io->close(p->to);
     p->to = -1;
-    if (status == MN_OK)
+    if (status == MN_OK) {
+        MN_FAULT_POINT(copy_mended);
         status = io->rename(temporary, path);
+    }
     if (status != MN_OK) {
         char why[256];
         snprintf(why, sizeof why, "%s", mn_error_text());
         status = io->unlink(temporary) == MN_OK ? status : MN_SYSTEM; /* gives the space of a failed try back */
         return MN_FAIL(status, "%s", why);
     }
+    MN_FAULT_POINT(copy_mended_renamed);
     pthread_mutex_lock(&p->c->lock);
     p->c->mended += p->bytes;
     pthread_mutex_unlock(&p->c->lock);

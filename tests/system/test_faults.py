@@ -8,6 +8,7 @@ that prints the points (tests/fault_points.c). Without points in mnemed there is
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -29,7 +30,7 @@ ROLES = {
     "wal_": "wal-writer", "writer_": "wal-writer", "manifest_": "wal-writer", "publish_": "wal-writer",
     "limbo_": "wal-writer", "columns_": "compactor", "died_": "compactor", "compact_": "compactor",
     "codebook_": "compactor", "ivf_": "compactor", "codes_": "compactor", "repair_": "compactor",
-    "hot_": "compactor", "purge_": "compactor", "snapshot_": "compactor", "reader_": "recall", "recovery_": "recovery"
+    "copy_": "wal-writer", "hot_": "compactor", "purge_": "compactor", "snapshot_": "compactor", "reader_": "recall", "recovery_": "recovery"
 }
 ONCE_A_LIFE = ("recovery_", "instance_", "store_")  # points that a process passes once
 
@@ -113,6 +114,8 @@ class Trial:
     def __init__(self, point, nth=1, seed=0, stage="running", settings=None):
         self.point, self.nth, self.stage = point, nth, stage
         self.cluster = FaultCluster(f"{point}:{nth}", settings)
+        if stage in ("copy", "heal"):
+            self.cluster.settings.update({"store.copies": 2, "store.copy_dir": self.cluster.base / "copy"})
         self.load = Load(self.cluster, seed)
         self.snapshots = 0
         self.rng = random.Random(seed)
@@ -143,6 +146,7 @@ class Trial:
         self.prepare()
         return {"start": self.die_at_start, "damage": self.die_over_damage,
                 "mend": self.die_undoing_rot, "purge_damage": self.die_purging_damage, "rot": self.die_mending,
+                "copy": self.die_copying, "heal": self.die_healing,
                 "running": self.die_under_load,
                 "purge": self.die_under_load, "recall": self.die_under_load}[self.stage]()
 
@@ -295,6 +299,33 @@ class Trial:
         self.cluster.await_state("ready")
         return True
 
+    def die_copying(self):
+        """The folder with the log's second copy is gone: it is made anew, also by the next writer."""
+        copy = self.cluster.settings["store.copy_dir"]
+        gone = copy.with_name("gone")
+        self.cluster.arm()
+        copy.rename(gone)  # at once: the writer makes files in it
+        shutil.rmtree(gone)
+        poll_until("the fault in the copying", self.cluster.fired)
+        self.cluster.recover(("ready", "degraded"))
+        self.await_copied()
+        return True
+
+    def die_healing(self):
+        """A recovery that heals a damaged log segment from its twin."""
+        self.damage(bits=1)
+        self.cluster.arm()
+        self.cluster.start(wait=False)
+        self.cluster.recover(("ready", "degraded"))
+        assert self.cluster.fired(), f"{self} was not reached\n{self.cluster.log_tail()}"
+        self.await_copied()
+        return True
+
+    def await_copied(self):
+        poll_until("the log is kept twice", lambda: not self.cluster.info()["degraded"])
+        self.cluster.note_instance()
+        self.cluster.await_state("ready")
+
     # ---- what must hold afterwards
 
     def come_back(self):
@@ -363,6 +394,12 @@ def trials():
         if point.startswith("repair_"):
             yield Trial(point, stage="rot", settings={"scrub.interval": "1s", "compact.enabled": "no"})
             continue
+        if point.startswith("copy_"):
+            yield Trial(point, stage="copy", settings={"compact.enabled": "no"})
+            continue
+        if point.startswith("recovery_healed"):
+            yield Trial(point, stage="heal", settings={"compact.enabled": "no"})
+            continue
         if point.startswith("recovery_mended"):
             yield Trial(point, stage="mend", settings={"compact.enabled": "no"})
             continue
@@ -404,7 +441,8 @@ class RandomTrial(Trial):
     """A store that lives on through one random kill after the other."""
     def __init__(self, seed):
         super().__init__("none", seed=seed)
-        rare = ("recovery_quarantine", "recovery_mended", "purge_piece", "store_", "repair_")  # not reached by these moves
+        rare = ("recovery_quarantine", "recovery_mended", "recovery_healed", "copy_", "purge_piece", "store_",
+                "repair_")  # not reached by these moves
         self.points = [p for p in points() if not p.startswith(rare)]
         self.kills = 0
 
