@@ -16,9 +16,9 @@ struct verification {
     const char *path;
 };
 
-/* Where the log goes on behind segment `number`, as the next one that was begun says: *seq is the newest before it.
- * False: nowhere. */
-static enum mn_status find_successor(const struct mn_store *store, uint64_t number, uint64_t *seq, bool *found)
+/* Where the log goes on behind segment `number`: the header of the next one that was begun. *found false: nowhere. */
+static enum mn_status find_successor(const struct mn_store *store, uint64_t number, struct mn_wal_header *header,
+                                     bool *found)
 {
     uint64_t *numbers;
     uint32_t count;
@@ -29,7 +29,7 @@ static enum mn_status find_successor(const struct mn_store *store, uint64_t numb
         if (numbers[i] <= number)
             continue;
         *found = mn_wal_map(&next, store, numbers[i]) == MN_OK && !next.unused;
-        *seq = *found ? next.header.prev_last_seq : 0;
+        *header = next.header;
         mn_wal_unmap(&next);
     }
     free(numbers);
@@ -67,10 +67,10 @@ static enum mn_status tell_damage(void *context, const struct mn_wal_segment *se
     if (damage->bytes == 0)
         return MN_OK; /* a cut file, told of below */
     if (!damage->salvaged && may_be_torn(segment, damage)) {
-        uint64_t seq;
+        struct mn_wal_header next;
         bool found;
-        MN_TRY(find_successor(segment->store, segment->number, &seq, &found));
-        if (found && seq <= damage->after_seq)
+        MN_TRY(find_successor(segment->store, segment->number, &next, &found));
+        if (found && next.prev_last_seq <= damage->after_seq)
             return MN_OK; /* a torn end that recovery went on behind: it was never acknowledged */
     }
     snprintf(what, sizeof what, "%s (offset %" PRIu64 ", %" PRIu64 " bytes)", damage->what, damage->offset,
@@ -97,6 +97,25 @@ bool mn_wal_headers_damaged(const struct mn_wal_segment *segment, const struct m
             tell(context, what[i]);
     }
     return any;
+}
+
+/* A batch of which nothing is left leaves no trace in its own segment; the next one tells where this one ended. */
+static enum mn_status tell_early_end(const struct verification *v, const struct mn_wal_segment *segment,
+                                     const struct mn_wal_extent *extent)
+{
+    char what[160];
+    struct mn_wal_header next;
+    uint64_t last = extent->batches > 0 ? extent->last_seq : segment->header.prev_last_seq;
+    bool found;
+    if (segment->unused || last >= v->durable_seq)
+        return MN_OK;
+    MN_TRY(find_successor(segment->store, segment->number, &next, &found));
+    if (!found || next.prev_number != segment->number || next.prev_last_seq <= last)
+        return MN_OK;
+    snprintf(what, sizeof what, "it ends at seq %" PRIu64 ", and the log goes on behind seq %" PRIu64, last,
+             next.prev_last_seq);
+    v->damaged(v->context, v->path, what);
+    return MN_OK;
 }
 
 static void tell_header(void *context, const char *what)
@@ -132,6 +151,8 @@ enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint
         .bytes = segment.bytes}; /* a first batch may have landed without the headers: the keeper makes it anew */
     if (segment.unused && !mn_wal_zero(segment.base, segment.bytes) && !may_be_torn(&segment, &all))
         damaged(context, path, "a prepared log segment is not zero");
+    if (status == MN_OK)
+        status = tell_early_end(&v, &segment, &extent);
     mn_wal_unmap(&segment);
     return status;
 }

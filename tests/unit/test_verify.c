@@ -240,6 +240,39 @@ static void a_missing_log_segment(void **state)
     assert_int_equal(verify(s, durable(s)).count, 0);
 }
 
+/* Nothing is left of the last batch of a log segment: the next one tells that there was one. Found by
+ * tests/faults/corruption. */
+static void a_lost_end_of_a_sealed_log_segment(void **state)
+{
+    struct live_store *s = *state;
+    char path[MN_PATH_MAX];
+    struct stat st;
+    static const uint8_t zeros[MN_WAL_BLOCK];
+    uint8_t block[MN_WAL_BLOCK];
+    live_seal(s);
+    live_remember(s, 0, 400, 10);
+    live_remember(s, 0, 500, 1);
+    struct mn_manifest m = live_manifest(s);
+    mn_store_wal_path(&s->store, path, m.wal_first + 1);
+    mn_manifest_free(&m);
+    live_seal(s);
+    live_remember(s, 0, 410, 10);
+    assert_int_equal(verify(s, durable(s)).count, 0);
+    int fd = open(path, O_RDWR);
+    assert_int_equal(fstat(fd, &st), 0);
+    off_t at = st.st_size - MN_WAL_BLOCK; /* the header's second copy */
+    do
+        assert_int_equal(pread(fd, block, sizeof block, at -= MN_WAL_BLOCK), sizeof block);
+    while (mn_wal_zero(block, sizeof block));
+    assert_int_equal(pwrite(fd, zeros, sizeof zeros, at), sizeof zeros);
+    struct found found = verify(s, durable(s));
+    assert_int_equal(found.count, 1);
+    assert_string_equal(found.path, path);
+    assert_int_equal(pwrite(fd, block, sizeof block, at), sizeof block);
+    assert_int_equal(verify(s, durable(s)).count, 0);
+    close(fd);
+}
+
 /* What is not the store any more is nobody's damage. */
 static void retired_files_are_passed_over(void **state)
 {
@@ -274,8 +307,12 @@ static void retired_files_are_passed_over(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        test(a_whole_store),         test(every_flip_is_found),           test(gone_and_cut_files),
-        test(a_missing_log_segment), test(retired_files_are_passed_over),
+        test(a_whole_store),
+        test(every_flip_is_found),
+        test(gone_and_cut_files),
+        test(a_missing_log_segment),
+        test(a_lost_end_of_a_sealed_log_segment),
+        test(retired_files_are_passed_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,6 +24,7 @@
 
 #include "engine/io.h"
 #include "tests/faults/corruption/lanes.h"
+#include "tests/faults/corruption/senses.h"
 
 struct options {
     uint64_t cases;
@@ -77,9 +78,10 @@ static void plan_all(const struct options *o, struct damage_plan *plan)
         if (specimens[shape].memory_count > 0)
             damage_plan_add(plan, &specimens[shape], o->all);
     damage_plan_number(plan, o->cases);
+    fprintf(stderr, "%llu cases\n", (unsigned long long)plan->cases);
 }
 
-/* Undamaged, there is nothing to report: else nothing that is reported later would mean anything. */
+/* Undamaged, there is nothing to report, and the judge is not blind: else no report would mean anything. */
 static bool calm(struct judge *judge)
 {
     bool good = true;
@@ -89,8 +91,10 @@ static bool calm(struct judge *judge)
             continue;
         disk_mount(&specimens[shape].disk, judge->dir);
         judge_case(judge, &specimens[shape], NULL, &v);
-        if (!v.told && !v.refused && !v.degraded && !v.unsteady && v.missing + v.lost + v.risen + v.wrong == 0)
+        if (!v.told && !v.refused && !v.degraded && !v.unsteady && v.missing + v.lost + v.risen + v.wrong == 0) {
+            good &= senses_work(judge, &specimens[shape]);
             continue;
+        }
         printf("%s, as it was made: %s\n", specimen_names[shape], v.what);
         judge->loud = true;
         judge_case(judge, &specimens[shape], NULL, &v);

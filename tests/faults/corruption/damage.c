@@ -426,15 +426,21 @@ static bool changes(const struct damage *d, const struct specimen_memory *m, uin
     return false;
 }
 
-/* The log is read in blocks: a cut takes the one that it goes through. */
+/* True when bytes are lost that hold [begin, end). The log is read in blocks: a cut takes the one that it goes through.
+ */
+static bool takes(const struct damage *d, const struct specimen_memory *m, uint64_t begin, uint64_t end)
+{
+    bool cut =
+        d->group->kind == DAMAGE_CUT && m->wal != 0 && holds(file_of(d)->name, m) && d->where < mn_round_up(end, BLOCK);
+    return cut || changes(d, m, begin, end);
+}
+
 bool damage_touches(const struct damage *d, const struct specimen_memory *m)
 {
-    bool cut = d->group->kind == DAMAGE_CUT && m->wal != 0 && holds(file_of(d)->name, m) &&
-               d->where < mn_round_up(m->end, BLOCK);
-    return cut || changes(d, m, m->begin, m->end);
+    return takes(d, m, m->begin, m->end);
 }
 
 bool damage_silences(const struct damage *d, const struct specimen_memory *m)
 {
-    return m->wal != 0 && changes(d, m, m->begin, m->end) && changes(d, m, m->footer_begin, m->footer_end);
+    return m->wal != 0 && damage_touches(d, m) && takes(d, m, m->footer_begin, m->footer_end);
 }

@@ -12,6 +12,7 @@
 #include "engine/recall.h"
 #include "engine/recovery.h"
 #include "engine/verify.h"
+#include "tests/faults/corruption/memory_shm.h"
 
 /* A case at hand. */
 struct trial {
@@ -34,6 +35,7 @@ bool judge_open(struct judge *judge, const char *dir)
         return false;
     }
     memcpy(judge->control, judge->instance.control, sizeof(struct mn_control));
+    shm_mount(judge->instance.dir_fd);
     return true;
 }
 
@@ -41,6 +43,7 @@ void judge_close(struct judge *judge)
 {
     char path[sizeof judge->instance.path];
     memcpy(path, judge->instance.path, sizeof path);
+    shm_mount(-1);
     mn_instance_close(&judge->instance);
     if (mn_instance_remove(path) != MN_OK)
         fprintf(stderr, "%s is left\n", path);
@@ -59,6 +62,7 @@ static enum mn_status remove_made(void *context, const char *name)
 static void forget_boot(struct judge *judge)
 {
     memcpy(judge->instance.control, judge->control, sizeof(struct mn_control));
+    shm_reset();
     if (mn_instance_list(&judge->instance, remove_made, &judge->instance) != MN_OK)
         abort();
 }

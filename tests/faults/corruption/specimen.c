@@ -15,7 +15,7 @@
 #include "tests/unit/store_fixture.h"
 
 /* A request with an idem key asks for room for the longest answer there is, 64 KiB, though it takes a few bytes. */
-#define SEGMENT_BYTES (96u << 10)
+#define SEGMENT_BYTES (80u << 10)
 
 const char *const specimen_names[SPECIMEN_SHAPES] = {"young", "grown"};
 
@@ -248,21 +248,19 @@ static void remember_run(struct making *m, uint64_t first, uint32_t count)
     settle(m);
 }
 
-/* Every kind of end that a memory can have; of ids that stand. */
+/* Every kind of end that a memory can have; of ids that stand. In few batches: one that takes something away has two
+ * blocks at least, and each of their bits is a case. */
 static void end_some(struct making *m, uint64_t first)
 {
     remember(m, AGENTS, first); /* replaced */
     remember(m, AGENTS, first + 1);
     revise(m, AGENTS, first + 2);
-    settle(m);
     forget(m, AGENTS, first + 3, MN_FORGET_DELETE);
     forget(m, AGENTS, first + 4, MN_FORGET_SUPPRESS);
-    settle(m);
     forget(m, AGENTS, first + 5, MN_FORGET_SUPPRESS);
-    settle(m);
-    forget(m, AGENTS, first + 5, MN_FORGET_RESTORE);
     remember(m, AGENTS, first + 6); /* twice, then forgotten */
     settle(m);
+    forget(m, AGENTS, first + 5, MN_FORGET_RESTORE);
     remember(m, AGENTS, first + 6);
     settle(m);
     forget(m, AGENTS, first + 6, MN_FORGET_DELETE);
@@ -293,6 +291,9 @@ static void lose_one(struct making *m)
 
 /* ---- compaction ---- */
 
+/* One inverted file is like another: only segments of so many rows get one. */
+#define CODES_ROWS_MIN 40
+
 static void compact(struct making *m, bool all)
 {
     struct mn_compact_policy policy = {.min_rows = 1,
@@ -302,7 +303,7 @@ static void compact(struct making *m, bool all)
                                        .segment_rows_max = 100000,
                                        .idem_window_ns = INT64_C(86400000000000),
                                        .codebook_rows_min = 16,
-                                       .ivf_rows_min = 8};
+                                       .ivf_rows_min = CODES_ROWS_MIN};
     struct mn_compact_plan plan;
     struct mn_compact_proposal proposal;
     uint64_t seq;
