@@ -3,13 +3,15 @@
  * cannot be written.
  *
  * The syncer, a thread of its own, writes and syncs each batch while the writer's thread does the same with the
- * original, so that two disks cost the time of the slower one. Bringing the copy up to date again is the mender's
- * (wal_copy_mend.c).
+ * original, so that two disks cost the time of the slower one, but no more than store.copy_wait: one that hangs is left
+ * behind with the syncer in it. What that may still write there is of a segment that is suspect, and made anew.
+ * Bringing the copy up to date again is the mender's (wal_copy_mend.c).
  */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "engine/wal.h"
 #include "engine/wal_copy_inside.h"
@@ -92,8 +94,11 @@ static void *sync_batches(void *context)
         if (status == MN_OK)
             status = io->datasync(c->job.fd);
         pthread_mutex_lock(&c->lock);
-        if (status != MN_OK)
+        if (status != MN_OK && !c->job.left)
             fail(c, mn_error_text());
+        if (c->job.closes)
+            io->close(c->job.fd);
+        c->job.left = c->job.closes = false;
         c->job.done = true;
         pthread_cond_signal(&c->answered);
     }
@@ -108,7 +113,9 @@ void mn_wal_copy_write(struct mn_wal_copy *c, uint64_t number, int fd, const voi
         return;
     pthread_mutex_lock(&c->lock);
     const struct mn_copy_open *segment = find_open(c, number);
-    if (segment && !segment->bare) {
+    if (segment && !segment->bare && !c->job.done) {
+        fail(c, "it does not answer"); /* the folder could be entered, but the disk has not given the syncer back */
+    } else if (segment && !segment->bare) {
         c->job.fd = fd;
         c->job.data = data;
         c->job.bytes = bytes;
@@ -122,11 +129,22 @@ void mn_wal_copy_write(struct mn_wal_copy *c, uint64_t number, int fd, const voi
 
 void mn_wal_copy_wait(struct mn_wal_copy *c)
 {
+    struct timespec until;
+    char why[128];
     if (!c)
         return;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    uint64_t end = (uint64_t)until.tv_sec * 1000000000u + (uint64_t)until.tv_nsec + c->wait_ns;
+    until = (struct timespec){.tv_sec = (time_t)(end / 1000000000u), .tv_nsec = (long)(end % 1000000000u)};
     pthread_mutex_lock(&c->lock);
-    while (!c->job.done)
-        pthread_cond_wait(&c->answered, &c->lock);
+    int waited = 0;
+    while (!c->job.done && !c->job.left && waited == 0)
+        waited = pthread_cond_timedwait(&c->answered, &c->lock, &until);
+    if (!c->job.done && !c->job.left) {
+        c->job.left = true;
+        snprintf(why, sizeof why, "it has not answered for %.1f s (store.copy_wait)", (double)c->wait_ns / 1e9);
+        fail(c, why);
+    }
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -173,7 +191,12 @@ void mn_wal_copy_end(struct mn_wal_copy *c, uint64_t number, int fd)
     if (!c)
         return;
     mn_wal_copy_wait(c);
-    c->home.io->close(fd);
+    pthread_mutex_lock(&c->lock);
+    bool held = c->job.left && c->job.fd == fd;
+    c->job.closes |= held;
+    pthread_mutex_unlock(&c->lock);
+    if (!held)
+        c->home.io->close(fd);
     pthread_mutex_lock(&c->lock);
     struct mn_copy_open *segment = find_open(c, number);
     if (segment) {
@@ -336,6 +359,16 @@ static enum mn_status drop(const struct mn_store *store, _Atomic uint32_t *reaso
     return MN_OK;
 }
 
+/* Waited for on the clock that nobody sets. */
+static void init_answered(struct mn_wal_copy *c)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->answered, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
 enum mn_status mn_wal_copy_open(struct mn_wal_copy **copy, const struct mn_store *store,
                                 const struct mn_settings *settings, _Atomic uint32_t *reasons, uint64_t wal_first)
 {
@@ -350,12 +383,13 @@ enum mn_status mn_wal_copy_open(struct mn_wal_copy **copy, const struct mn_store
     c->reasons = reasons;
     c->wal_first = wal_first;
     c->job.done = true;
+    c->wait_ns = settings->store_copy_wait;
     snprintf(c->twin.dir, sizeof c->twin.dir, "%s", settings->store_copy_dir);
     for (size_t n = strlen(c->twin.dir); n > 1 && c->twin.dir[n - 1] == '/';)
         c->twin.dir[--n] = 0;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->asked, NULL);
-    pthread_cond_init(&c->answered, NULL);
+    init_answered(c);
     pthread_cond_init(&c->changed, NULL);
     take_up(c);
     enum mn_status status = start_threads(c);
@@ -375,7 +409,10 @@ void mn_wal_copy_close(struct mn_wal_copy *c)
     c->stop = true;
     pthread_cond_broadcast(&c->asked);
     pthread_cond_broadcast(&c->changed);
+    bool hangs = c->job.left;
     pthread_mutex_unlock(&c->lock);
+    if (hangs)
+        return; /* with what its threads use: the process ends, and they with it */
     if (c->syncing)
         pthread_join(c->syncer, NULL);
     if (c->mending)

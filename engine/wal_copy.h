@@ -85,7 +85,7 @@ bool mn_wal_copy_owns(const struct mn_wal_copy *copy, const char *path);
 void mn_wal_copy_begin(struct mn_wal_copy *copy, uint64_t number, uint64_t bytes, int *fd);
 void mn_wal_copy_end(struct mn_wal_copy *copy, uint64_t number, int fd);
 /* Has bytes written and synced by another thread; `data` must stay as it is until mn_wal_copy_wait, which returns when
- * they are durable or the copy has failed. */
+ * they are durable or the copy has failed: a disk that does not answer within store.copy_wait has. */
 void mn_wal_copy_write(struct mn_wal_copy *copy, uint64_t number, int fd, const void *data, uint64_t bytes,
                        uint64_t offset);
 void mn_wal_copy_wait(struct mn_wal_copy *copy);

@@ -41,11 +41,14 @@ struct mn_wal_copy {
     uint32_t suspect_count;
     uint64_t wal_first, mended;
     char news[512];
+    uint64_t wait_ns; /* for the syncer's answer */
     struct {
         int fd;
         const void *data;
         uint64_t bytes, offset;
         bool asked, done;
+        bool left;   /* the disk hangs: nobody waits for the answer any more, */
+        bool closes; /* and the syncer closes the file when it has it */
     } job;
 };
 

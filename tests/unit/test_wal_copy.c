@@ -1,6 +1,6 @@
 /*
- * test_wal_copy.c - the log kept twice: equal twins, a copy that fails in every way while the writer goes on, folders of
- * others, and damage in either folder that recovery heals from the other.
+ * test_wal_copy.c - the log kept twice: equal twins, a copy that fails in every way while the writer goes on, folders
+ * of others, and damage in either folder that recovery heals from the other.
  */
 #include "tests/unit/store_fixture.h"
 
@@ -19,7 +19,7 @@
 
 /* ---- a copy that fails on demand ---- */
 
-static enum { WELL, NO_OPEN, NO_WRITE, NO_SYNC, NO_ROOM } copy_disk;
+static volatile enum { WELL, NO_OPEN, NO_WRITE, NO_SYNC, NO_ROOM, HANGS } copy_disk;
 static char copy_dir[80];
 static _Atomic bool in_copy[1024]; /* by file descriptor */
 
@@ -40,6 +40,8 @@ static enum mn_status copy_open(const char *path, int flags, int *fd)
 
 static enum mn_status copy_write(int fd, const void *data, size_t bytes, uint64_t offset)
 {
+    while (copy_disk == HANGS && in_copy[fd])
+        usleep(1000);
     return copy_disk == NO_WRITE && in_copy[fd] ? MN_FAIL(MN_SYSTEM, "cannot write: Input/output error")
                                                 : mn_io_posix.write(fd, data, bytes, offset);
 }
@@ -264,7 +266,7 @@ static void a_copy_that_fails_is_left_and_taken_up_again(void **state)
         assert_true(mn_writer_news(f->writer, text, sizeof text));
         put_some(f, 29, 40);
         check_all(f, 29, 40);
-        usleep(1500000); /* tries in vain */
+        usleep(1500000);                                            /* tries in vain */
         assert_false(mn_writer_news(f->writer, text, sizeof text)); /* told once */
         assert_true(degraded(f));
         copy_disk = WELL;
@@ -280,6 +282,40 @@ static void a_copy_that_fails_is_left_and_taken_up_again(void **state)
         check_all(f, 29, 50);
         end(f);
     }
+}
+
+static void a_disk_that_hangs_is_left_and_taken_up_again(void **state)
+{
+    struct fixture *f = prepare();
+    char text[512];
+    f->settings.store_copy_wait = 50000000;
+    fixture_start(f);
+    put_some(f, 1, 20);
+    assert_false(degraded(f));
+    copy_disk = HANGS;
+    fixture_put(f, "s", 20, 20, "content of a memory");
+    ok(mn_writer_append(f->writer));
+    ok(mn_writer_sync(f->writer));
+    assert_true(degraded(f)); /* before the acknowledgement */
+    mn_writer_publish(f->writer);
+    mn_writer_acked(f->writer);
+    assert_true(mn_writer_news(f->writer, text, sizeof text));
+    assert_non_null(strstr(text, "store.copy_wait"));
+    put_some(f, 21, 40); /* at their own pace */
+    seal(f);
+    check_all(f, 1, 40);
+    copy_disk = WELL;
+    put_some(f, 40, 50);
+    await_current(f);
+    check_twins(f);
+    put_some(f, 50, 60);
+    assert_false(degraded(f));
+    check_twins(f);
+    assert_int_equal(damages(f), 0);
+    fixture_restart(f);
+    assert_int_equal(f->report.healed, 0);
+    check_all(f, 1, 60);
+    end(f);
 }
 
 static void a_copy_that_is_deleted_under_the_writer_is_noticed(void **state)
@@ -595,6 +631,7 @@ int main(void)
         cmocka_unit_test(each_batch_is_in_both),
         cmocka_unit_test(a_missing_copy_is_made_anew),
         cmocka_unit_test(a_copy_that_fails_is_left_and_taken_up_again),
+        cmocka_unit_test(a_disk_that_hangs_is_left_and_taken_up_again),
         cmocka_unit_test(a_copy_that_is_deleted_under_the_writer_is_noticed),
         cmocka_unit_test(a_copy_that_is_behind_is_not_trusted),
         cmocka_unit_test(folders_of_others_are_refused),
