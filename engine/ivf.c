@@ -90,6 +90,20 @@ void mn_ivf_encode(const struct mn_kernels *kernels, enum mn_metric metric, uint
     }
 }
 
+void mn_ivf_copy_lane(uint32_t width, const uint8_t *from_block, uint32_t from, uint8_t *block, uint32_t lane)
+{
+    const struct mn_ivf_lanes *lanes_from = mn_ivf_lanes(from_block, width);
+    struct mn_ivf_lanes *lanes = (struct mn_ivf_lanes *)(void *)(block + 4 * (size_t)width);
+    unsigned down = from < 16 ? 0 : 4, up = lane < 16 ? 0 : 4;
+    const uint8_t *nibbles = from_block + byte_of(from);
+    uint8_t *at = block + byte_of(lane);
+    for (uint32_t i = 0; i < width / 4; i++)
+        at[16 * (size_t)i] |= (uint8_t)((nibbles[16 * (size_t)i] >> down & 15) << up);
+    lanes->add[lane] = lanes_from->add[from];
+    lanes->slope[lane] = lanes_from->slope[from];
+    lanes->error[lane] = lanes_from->error[from];
+}
+
 void mn_ivf_clear_block(uint8_t *block, uint32_t width)
 {
     struct mn_ivf_lanes *lanes = (struct mn_ivf_lanes *)(void *)(block + 4 * (size_t)width);

@@ -85,12 +85,15 @@ static inline const struct mn_ivf_lanes *mn_ivf_lanes(const uint8_t *block, uint
 }
 
 /* A mapped inverted file. `clusters` is the codebook's, or 1 in a flat one: then the centroid is the origin of the
- * rotated space, and the codes are in the order of rows. Valid while the part is. */
+ * rotated space, and the codes are in the order of rows, from row `first` on: slot and row are one there, and the lanes
+ * of its blocks begin with that row. Valid while the part is. */
 struct mn_ivf {
     const struct mn_codebook *codebook;
     uint32_t clusters;
     uint32_t rows;               /* rows below it are coded; in a growing flat one as published at the pin: a multiple
                                     of 32 while it grows */
+    uint32_t first;              /* of a flat one: its first row; else 0 */
+    const struct mn_ivf *fresh;  /* flat codes of the rows from `rows` on, not all of them; NULL: there are none */
     const uint32_t *first_slot;  /* [clusters + 1] */
     const uint32_t *first_block; /* [clusters + 1]: of the blocks that a cluster has to itself; shared ones follow */
     const uint32_t *rest;  /* [clusters]: block * 32 + lane where the rest of a cluster begins; MN_NONE: no rest */
@@ -107,6 +110,12 @@ struct mn_ivf {
 static inline bool mn_ivf_flat(const struct mn_ivf *ivf)
 {
     return ivf->clusters == 1;
+}
+
+/* Rows below it are coded, here or in what follows. */
+static inline uint32_t mn_ivf_coded(const struct mn_ivf *ivf)
+{
+    return ivf->fresh ? ivf->fresh->rows : ivf->rows;
 }
 
 /* The row of a slot, and the slot of a row. */
@@ -158,6 +167,8 @@ bool mn_ivf_holds(const struct mn_ivf *ivf);
  * that lane are zero), and codes8[width], *fine. */
 void mn_ivf_encode(const struct mn_kernels *kernels, enum mn_metric metric, uint32_t width, const float *x,
                    const float *centroid, uint8_t *block, uint32_t lane, uint8_t *codes8, struct mn_ivf_fine *fine);
+/* The 1-bit codes of one row from a lane into another one, whose nibbles are zero, of the same width. */
+void mn_ivf_copy_lane(uint32_t width, const uint8_t *from_block, uint32_t from, uint8_t *block, uint32_t lane);
 /* Makes an empty block: zero codes, every lane far. */
 void mn_ivf_clear_block(uint8_t *block, uint32_t width);
 

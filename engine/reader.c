@@ -369,7 +369,7 @@ static void look_at_chunk(struct mapped *m, struct mn_part *part)
 {
     part->ivf = m->codes ? mn_tail_codes_look(m->codes) : NULL;
     part->rows = atomic_load_explicit(&part->chunk->rows, memory_order_acquire);
-    if (part->ivf && part->ivf->rows > part->rows)
+    if (part->ivf && mn_ivf_coded(part->ivf) > part->rows)
         part->ivf = NULL; /* codes of something else */
 }
 

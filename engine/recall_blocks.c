@@ -294,6 +294,7 @@ void mn_recall_blocks_scan_flat(struct mn_recall_codes *c, uint32_t source)
     uint32_t bytes = mn_ivf_block_bytes(ivf->codebook->width);
     struct planned at = {.block = ivf->blocks,
                          .source = source,
+                         .slot = ivf->first,
                          .gap = s->probe->origin,
                          .reach = c->rule.epsilon * mn_probe_reach(s->probe, s->probe->origin)};
     for (; at.slot < ivf->rows; at.slot += MN_IVF_LANES, at.block += bytes) {

@@ -66,7 +66,19 @@ static enum mn_status reserve_sources(struct mn_recall_codes *c, uint32_t parts)
     return MN_OK;
 }
 
-/* Every part with codes becomes a source; *rows: that have codes. */
+static enum mn_status add_source(struct mn_recall_codes *c, uint32_t part, const struct mn_ivf *ivf,
+                                 struct mn_probe *probe)
+{
+    MN_TRY(mn_probe_reserve(probe, ivf->codebook));
+    struct mn_recall_source *s = &c->sources[c->source_count++];
+    s->part = part;
+    s->rows_of = &c->recall->snapshot->parts[part];
+    s->ivf = ivf;
+    s->probe = probe;
+    return MN_OK;
+}
+
+/* Every part with codes becomes a source, and the fresh rows of one another; *rows: that have codes. */
 static enum mn_status find_sources(struct mn_recall_codes *c, uint64_t *rows)
 {
     const struct mn_snapshot *snapshot = c->recall->snapshot;
@@ -74,19 +86,16 @@ static enum mn_status find_sources(struct mn_recall_codes *c, uint64_t *rows)
     c->source_count = 0;
     for (uint32_t i = 0; i < MN_RECALL_PROBES; i++)
         c->probes[i].codebook = NULL;
-    MN_TRY(reserve_sources(c, snapshot->part_count));
+    MN_TRY(reserve_sources(c, 2 * snapshot->part_count));
     for (uint32_t i = 0; i < snapshot->part_count; i++) {
-        const struct mn_part *p = &snapshot->parts[i];
-        struct mn_probe *probe = p->ivf && p->ivf->rows > 0 ? probe_for(c, p->ivf->codebook) : NULL;
+        const struct mn_ivf *ivf = snapshot->parts[i].ivf;
+        struct mn_probe *probe = ivf && ivf->rows > 0 ? probe_for(c, ivf->codebook) : NULL;
         if (!probe)
             continue;
-        MN_TRY(mn_probe_reserve(probe, p->ivf->codebook));
-        struct mn_recall_source *s = &c->sources[c->source_count++];
-        s->part = i;
-        s->rows_of = p;
-        s->ivf = p->ivf;
-        s->probe = probe;
-        *rows += p->ivf->rows;
+        MN_TRY(add_source(c, i, ivf, probe));
+        if (ivf->fresh)
+            MN_TRY(add_source(c, i, ivf->fresh, probe));
+        *rows += mn_ivf_coded(ivf);
     }
     return MN_OK;
 }
@@ -106,9 +115,10 @@ static void scan_uncoded(struct mn_recall_codes *c)
 {
     const struct mn_snapshot *snapshot = c->recall->snapshot;
     for (uint32_t i = 0, s = 0; i < snapshot->part_count; i++) {
-        bool coded = s < c->source_count && c->sources[s].part == i;
-        mn_recall_scan(c->recall, i, coded ? c->sources[s].ivf->rows : 0, snapshot->parts[i].rows);
-        s += coded;
+        uint32_t coded = 0;
+        for (; s < c->source_count && c->sources[s].part == i; s++)
+            coded = c->sources[s].ivf->rows;
+        mn_recall_scan(c->recall, i, coded, snapshot->parts[i].rows);
     }
 }
 

@@ -33,15 +33,16 @@ static enum mn_status select_rows(const struct mn_recall *r, struct mn_recall_so
     /* Relaxed: who died by the snapshot's seq was counted before that seq was published. */
     s->ask_died = !known || atomic_load_explicit(p->dead, memory_order_relaxed) > 0;
     s->whole = mn_matcher_open(&r->search->matcher);
-    s->selection = (struct mn_selection){.kind = MN_SELECTION_ALL, .end = s->ivf->rows, .count = s->ivf->rows};
+    s->selection = (struct mn_selection){
+        .kind = MN_SELECTION_ALL, .first = s->ivf->first, .end = s->ivf->rows, .count = s->ivf->rows - s->ivf->first};
     if (s->whole)
         return MN_OK;
     MN_TRY(mn_matcher_begin(&s->matcher, &r->query->scope));
     s->selection.kind = MN_SELECTION_NONE;
-    if (mn_matcher_part(&s->matcher, p, 0, s->ivf->rows))
+    if (mn_matcher_part(&s->matcher, p, s->ivf->first, s->ivf->rows))
         MN_TRY(mn_selector_select(&s->selector, &s->matcher, &s->selection));
     if (s->selection.kind == MN_SELECTION_NONE)
-        s->selection.end = s->selection.count = 0;
+        s->selection.first = s->selection.end = s->selection.count = 0;
     return MN_OK;
 }
 

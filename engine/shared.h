@@ -76,20 +76,21 @@
     F(136, uint64_t, wal_number, , "compactor")                                                                        \
     F(144, uint64_t, codebook, , "compactor: generation of the codebook; 0 = the plain one")                           \
     F(152, uint32_t, width, , "compactor: of the rotated space")                                                       \
-    F(156, uint32_t, clusters, , "compactor: of the codebook; 1 = flat, in the order of rows")                         \
+    F(156, uint32_t, clusters, , "compactor: of the codebook; 1 = all of it is flat, in the order of rows")            \
     F(160, uint32_t, rows_max, , "compactor: rows that there is room for")                                             \
-    F(164, uint32_t, blocks, , "compactor: blocks that there is room for")                                             \
-    F(168, uint32_t, shared, , "compactor: of them at the end, that clusters share; 0 in a flat one")                  \
-    F(172, uint32_t, zero, , "0")                                                                                      \
+    F(164, uint32_t, blocks, , "compactor: blocks of the rows that are by cluster")                                    \
+    F(168, uint32_t, shared, , "compactor: of them at the end, that clusters share")                                   \
+    F(172, uint32_t, clustered, , "compactor: the rows below it are by cluster, those from it on flat")                \
     F(176, uint64_t, first_slot_at, , "compactor: uint32_t[clusters + 1]; 0 in a flat one")                            \
     F(184, uint64_t, first_block_at, , "compactor: uint32_t[clusters + 1]; 0 in a flat one")                           \
     F(192, uint64_t, rest_at, , "compactor: uint32_t[clusters]; 0 in a flat one")                                      \
     F(200, uint64_t, homes_at, , "compactor: uint32_t[shared][32]; 0 in a flat one")                                   \
-    F(208, uint64_t, slots_at, , "compactor: uint32_t[rows_max], row -> slot; 0 in a flat one")                        \
-    F(216, uint64_t, order_at, , "compactor: uint32_t[rows_max], slot -> row; 0 in a flat one")                        \
+    F(208, uint64_t, slots_at, , "compactor: uint32_t[clustered], row -> slot; 0 in a flat one")                       \
+    F(216, uint64_t, order_at, , "compactor: uint32_t[clustered], slot -> row; 0 in a flat one")                       \
     F(224, uint64_t, blocks_at, , "compactor: blocks of 32 rows: 1-bit codes and struct mn_ivf_lanes")                 \
-    F(232, uint64_t, codes8_at, , "compactor: uint8_t[rows_max][width], by slot")                                      \
+    F(232, uint64_t, codes8_at, , "compactor: uint8_t[rows_max][width], by slot; that of a flat row is its number")    \
     F(240, uint64_t, fine_at, , "compactor: struct mn_ivf_fine[rows_max], by slot")                                    \
+    F(248, uint64_t, flat_at, , "compactor: blocks of the rows from `clustered` on")                                   \
     L(256, _Atomic uint32_t, rows, , "compactor: rows below it are coded for good; store with release")
 
 /* Behind it the header of the inverted file, from 2 MiB on its data (engine/hot.h). */

@@ -2,10 +2,10 @@
  * tail_coder.h - makes the codes of tail chunks (engine/tail_codes.h): the one writer of their files.
  *
  * It runs in a thread of the compactor, follows the view and polls the published rows of its chunks; the writer of the
- * log knows nothing of it. A growing chunk is coded flat, block by block. A chunk that stays in the view after it was
- * sealed, because compaction is off or behind, is coded again by cluster, so that a search probes few of its blocks. A
- * codebook that is newer than a chunk's codes has them made anew. What a coder that died has published goes on being
- * filled; what it has not is made afresh.
+ * log knows nothing of it. Rows that come are coded flat, block by block. When there are some thousand of them they are
+ * coded by cluster, too, together with those that are already: so a search probes few blocks of a chunk, and all of
+ * them only of the rows that came last. A codebook that is newer than a chunk's codes has them made anew. What a coder
+ * that died has published goes on being filled; what it has not is made afresh.
  *
  * Memory is reserved before it is written, so a full /dev/shm ends a turn with MN_READ_ONLY and not the process: coding
  * stops where it stands and is tried again after a while. Rows without codes are found all the same.
@@ -18,7 +18,8 @@
 
 #define MN_TAIL_CODER_RETRY_NS    5000000000u
 #define MN_TAIL_CODER_SETTLED_NS  200000000u /* sealed for so long; a compaction takes its clusters over */
-#define MN_TAIL_CODER_CLUSTER_MIN 4096u      /* rows; fewer are scanned flat as fast */
+#define MN_TAIL_CODER_CLUSTER_MIN 2048u      /* rows; fewer are scanned flat nearly as fast */
+#define MN_TAIL_CODER_FRESH_SHARE 8u         /* of a chunk, so much may be flat: to lay it out anew costs by its rows */
 
 struct mn_tail_coder;
 

@@ -67,13 +67,18 @@ const struct mn_codes_name *mn_codes_list_find(const struct mn_codes_list *list,
 
 /* ---- layout ---- */
 
-/* Where everything lies, from the numbers that decide it: width, clusters, rows_max, blocks, shared. */
+static uint64_t blocks_of(uint32_t rows)
+{
+    return (rows + UINT64_C(31)) / MN_IVF_LANES;
+}
+
+/* Where everything lies, from the numbers that decide it: width, clusters, clustered, rows_max, blocks, shared. */
 static void plan(struct mn_codes *h, uint64_t *bytes)
 {
-    uint64_t at = sizeof(struct mn_codes);
+    uint64_t at = sizeof(struct mn_codes), block_bytes = mn_ivf_block_bytes(h->width);
     uint64_t directory = mn_round_up(((uint64_t)h->clusters + 1) * sizeof(uint32_t), MN_LINE);
-    uint64_t rows = mn_round_up((uint64_t)h->rows_max * sizeof(uint32_t), MN_LINE);
-    if (h->clusters > 1) {
+    uint64_t rows = mn_round_up((uint64_t)h->clustered * sizeof(uint32_t), MN_LINE);
+    if (h->clustered > 0) {
         h->first_slot_at = at;
         h->first_block_at = h->first_slot_at + directory;
         h->rest_at = h->first_block_at + directory;
@@ -83,7 +88,8 @@ static void plan(struct mn_codes *h, uint64_t *bytes)
         at = h->order_at + rows;
     }
     h->blocks_at = mn_round_up(at, PAGE);
-    h->codes8_at = mn_round_up(h->blocks_at + (uint64_t)h->blocks * mn_ivf_block_bytes(h->width), PAGE);
+    h->flat_at = mn_round_up(h->blocks_at + h->blocks * block_bytes, PAGE);
+    h->codes8_at = mn_round_up(h->flat_at + blocks_of(h->rows_max - h->clustered) * block_bytes, PAGE);
     h->fine_at = mn_round_up(h->codes8_at + (uint64_t)h->rows_max * h->width, PAGE);
     *bytes = mn_round_up(h->fine_at + (uint64_t)h->rows_max * sizeof(struct mn_ivf_fine), PAGE);
 }
@@ -102,25 +108,30 @@ static bool laid_out_well(const struct mn_tail_codes *codes, const struct mn_sto
     if (codes->segment.bytes < sizeof(struct mn_codes))
         return false;
     const struct mn_codes *h = codes->segment.base;
-    struct mn_codes should = {
-        .width = h->width, .clusters = h->clusters, .rows_max = h->rows_max, .blocks = h->blocks, .shared = h->shared};
+    struct mn_codes should = {.width = h->width,
+                              .clusters = h->clusters,
+                              .clustered = h->clustered,
+                              .rows_max = h->rows_max,
+                              .blocks = h->blocks,
+                              .shared = h->shared};
     uint64_t bytes;
+    if (h->clustered > h->rows_max)
+        return false;
     plan(&should, &bytes);
     return h->instance_gen == codes->name.instance_gen && h->wal_number == codes->name.wal_number &&
            h->width == MN_CODEBOOK_WIDTH(store->dim) && h->clusters > 0 && bytes == codes->segment.bytes &&
-           h->shared <= h->blocks && h->first_slot_at == should.first_slot_at &&
-           h->first_block_at == should.first_block_at && h->rest_at == should.rest_at &&
-           h->homes_at == should.homes_at && h->slots_at == should.slots_at && h->order_at == should.order_at &&
-           h->blocks_at == should.blocks_at && h->codes8_at == should.codes8_at && h->fine_at == should.fine_at &&
-           (h->clusters > 1 || h->blocks == (h->rows_max + MN_IVF_LANES - 1) / MN_IVF_LANES);
+           (h->clustered > 0) == (h->clusters > 1) && (h->clustered > 0 || h->blocks == 0) && h->shared <= h->blocks &&
+           h->first_slot_at == should.first_slot_at && h->first_block_at == should.first_block_at &&
+           h->rest_at == should.rest_at && h->homes_at == should.homes_at && h->slots_at == should.slots_at &&
+           h->order_at == should.order_at && h->blocks_at == should.blocks_at && h->flat_at == should.flat_at &&
+           h->codes8_at == should.codes8_at && h->fine_at == should.fine_at;
 }
 
-/* Of one by cluster: all of it is there, and its directory holds. */
-static bool directory_holds(struct mn_ivf *ivf, const struct mn_codes *h)
+/* Of the rows by cluster: all of them are there, and their directory holds. */
+static bool directory_holds(const struct mn_ivf *ivf, const struct mn_codes *h)
 {
-    ivf->rows = atomic_load_explicit(&h->rows, memory_order_acquire);
-    return ivf->rows == h->rows_max && ivf->block_count - ivf->first_block[h->clusters] == h->shared &&
-           mn_ivf_holds(ivf);
+    return atomic_load_explicit(&h->rows, memory_order_acquire) >= h->clustered &&
+           ivf->block_count - ivf->first_block[h->clusters] == h->shared && mn_ivf_holds(ivf);
 }
 
 static void adopt(struct mn_tail_codes *codes)
@@ -130,12 +141,17 @@ static void adopt(struct mn_tail_codes *codes)
     codes->ivf = (struct mn_ivf){
         .codebook = codes->codebook,
         .clusters = h->clusters,
+        .rows = h->clustered,
         .block_count = h->blocks,
         .blocks = base + h->blocks_at,
         .codes8 = base + h->codes8_at,
         .fine = (const struct mn_ivf_fine *)(const void *)(base + h->fine_at),
     };
-    if (h->clusters > 1) {
+    codes->flat = codes->ivf;
+    codes->flat.clusters = 1;
+    codes->flat.first = h->clustered;
+    codes->flat.blocks = base + h->flat_at;
+    if (h->clustered > 0) {
         codes->ivf.first_slot = (const uint32_t *)(const void *)(base + h->first_slot_at);
         codes->ivf.first_block = (const uint32_t *)(const void *)(base + h->first_block_at);
         codes->ivf.rest = (const uint32_t *)(const void *)(base + h->rest_at);
@@ -153,10 +169,10 @@ static enum mn_status check(struct mn_tail_codes *codes, const struct mn_store *
     if (!laid_out_well(codes, store))
         return MN_FAIL(MN_CORRUPT, "%s is not laid out as it should be", text);
     MN_TRY(mn_codebook_open(&codes->codebook, store, h->codebook));
-    if (codes->codebook->width != h->width || (h->clusters > 1 && codes->codebook->clusters != h->clusters))
+    if (codes->codebook->width != h->width || (h->clustered > 0 && codes->codebook->clusters != h->clusters))
         return MN_FAIL(MN_CORRUPT, "%s does not fit its codebook", text);
     adopt(codes);
-    if (h->clusters > 1 && !directory_holds(&codes->ivf, h))
+    if (h->clustered > 0 && !directory_holds(&codes->ivf, h))
         return MN_FAIL(MN_CORRUPT, "the directory of %s is damaged", text);
     return MN_OK;
 }
@@ -183,28 +199,38 @@ void mn_tail_codes_unmap(struct mn_tail_codes *codes)
     *codes = (struct mn_tail_codes){0};
 }
 
+static const struct mn_ivf *look_at_flat(struct mn_tail_codes *codes, uint32_t rows)
+{
+    struct mn_ivf *flat = &codes->flat;
+    uint32_t count = rows - flat->first;
+    codes->flat_blocks[1] = count / MN_IVF_LANES;
+    codes->flat_slots[0] = flat->first;
+    codes->flat_slots[1] = rows;
+    codes->flat_rest = count % MN_IVF_LANES ? count - count % MN_IVF_LANES : MN_NONE;
+    flat->rows = rows;
+    flat->first_block = codes->flat_blocks;
+    flat->first_slot = codes->flat_slots;
+    flat->rest = &codes->flat_rest;
+    flat->block_count = (uint32_t)blocks_of(count);
+    return flat;
+}
+
 const struct mn_ivf *mn_tail_codes_look(struct mn_tail_codes *codes)
 {
     /* Acquire: the codes of all rows below it are there, and the rows themselves were published before it. */
-    uint32_t rows = atomic_load_explicit(&codes->header->rows, memory_order_acquire);
-    if (rows == 0 || rows > codes->header->rows_max)
+    uint32_t rows = atomic_load_explicit(&codes->header->rows, memory_order_acquire), clustered = codes->flat.first;
+    if (rows == 0 || rows < clustered || rows > codes->header->rows_max)
         return NULL;
-    codes->ivf.rows = rows;
-    if (mn_ivf_flat(&codes->ivf)) {
-        codes->flat_blocks[1] = rows / MN_IVF_LANES;
-        codes->flat_slots[1] = rows;
-        codes->flat_rest = rows % MN_IVF_LANES ? rows - rows % MN_IVF_LANES : MN_NONE;
-        codes->ivf.first_block = codes->flat_blocks;
-        codes->ivf.first_slot = codes->flat_slots;
-        codes->ivf.rest = &codes->flat_rest;
-        codes->ivf.block_count = (rows + MN_IVF_LANES - 1) / MN_IVF_LANES;
-    }
+    const struct mn_ivf *flat = rows > clustered ? look_at_flat(codes, rows) : NULL;
+    if (clustered == 0)
+        return flat;
+    codes->ivf.fresh = flat;
     return &codes->ivf;
 }
 
 enum mn_status mn_tail_codes_create(struct mn_tail_codes *codes, struct mn_instance *instance,
                                     const struct mn_codes_name *name, const struct mn_codebook *codebook,
-                                    uint32_t clusters, uint32_t rows_max, uint32_t blocks, uint32_t shared)
+                                    const struct mn_codes_room *room)
 {
     char text[96];
     uint64_t bytes;
@@ -213,10 +239,11 @@ enum mn_status mn_tail_codes_create(struct mn_tail_codes *codes, struct mn_insta
                          .wal_number = name->wal_number,
                          .codebook = codebook->gen,
                          .width = codebook->width,
-                         .clusters = clusters,
-                         .rows_max = rows_max,
-                         .blocks = blocks,
-                         .shared = shared};
+                         .clusters = room->clustered > 0 ? codebook->clusters : 1,
+                         .clustered = room->clustered,
+                         .rows_max = room->rows_max,
+                         .blocks = room->blocks,
+                         .shared = room->shared};
     plan(&h, &bytes);
     mn_codes_name_text(text, name);
     *codes = (struct mn_tail_codes){.name = *name, .codebook = codebook};

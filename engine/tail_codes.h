@@ -3,9 +3,9 @@
  *
  * The files codes.<instance_gen>.<wal_number>.<serial> have one writer, the coder (engine/tail_coder.h). A chunk may
  * have none, or one, or for a moment two: the one with the highest serial is the better one, and serials are never
- * given twice in an instance. While the chunk grows its file is flat (engine/ivf.h) and grows along: complete blocks of
- * 32 rows are published with one release-store of `rows`. Of a sealed chunk there may be one by cluster, complete from
- * the beginning.
+ * given twice in an instance. The rows below `clustered` are by cluster (engine/ivf.h), and complete from the
+ * beginning; those that follow are flat, and grow along with the chunk: complete blocks of 32 rows are published with
+ * one release-store of `rows`.
  *
  * Codes are derived: where none are found, or what is found is not what it should be, rows are compared as they are.
  * control.codes_gen is stored after each file that was published and before the file that it replaces is unlinked, so
@@ -28,8 +28,8 @@ struct mn_tail_codes {
     struct mn_codes *header; /* the coder's mapping is writable */
     const struct mn_codebook *codebook;
     struct mn_codes_name name;
-    struct mn_ivf ivf;                                 /* as of the last look */
-    uint32_t flat_blocks[2], flat_slots[2], flat_rest; /* directory of a flat one: its one cluster as published */
+    struct mn_ivf ivf, flat;                           /* by cluster, and what follows; as of the last look */
+    uint32_t flat_blocks[2], flat_slots[2], flat_rest; /* directory of `flat`: its one cluster as published */
 };
 
 void mn_codes_name_text(char text[96], const struct mn_codes_name *name);
@@ -55,16 +55,23 @@ enum mn_status mn_tail_codes_map(struct mn_tail_codes *codes, const struct mn_st
 void mn_tail_codes_unmap(struct mn_tail_codes *codes);
 
 /* At a pin: the codes as they are published now, valid until the next look; NULL while there are none. Call it before
- * `rows` of the chunk is loaded: then ivf->rows is not above that. */
+ * `rows` of the chunk is loaded: then mn_ivf_coded is not above that. */
 const struct mn_ivf *mn_tail_codes_look(struct mn_tail_codes *codes);
 
 /* ---- the coder's ---- */
 
-/* Makes a file that is not ready yet, with room for rows_max rows in `blocks` blocks, of which clusters share the last
- * `shared`. clusters: 1 or the codebook's. It is sparse but for its header; `codebook` goes over to `codes`, also on
- * failure. */
+/* What a file is made for. */
+struct mn_codes_room {
+    uint32_t rows_max;
+    uint32_t clustered;      /* rows by cluster, */
+    uint32_t blocks, shared; /* their blocks, and how many of them, at the end, clusters share */
+};
+
+/* Makes a file that is not ready yet. It is sparse but for its header; `codebook` goes over to `codes`, also on
+ * failure.
+ */
 enum mn_status mn_tail_codes_create(struct mn_tail_codes *codes, struct mn_instance *instance,
                                     const struct mn_codes_name *name, const struct mn_codebook *codebook,
-                                    uint32_t clusters, uint32_t rows_max, uint32_t blocks, uint32_t shared) MN_MUST_USE;
+                                    const struct mn_codes_room *room) MN_MUST_USE;
 
 #endif

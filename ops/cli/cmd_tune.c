@@ -96,7 +96,7 @@ static enum mn_status look_around(struct tune *t)
     t->tuning = mn_tune_read(t->snapshot.tuning);
     for (uint32_t i = 0; i < t->snapshot.part_count; i++) {
         const struct mn_part *part = &t->snapshot.parts[i];
-        uint32_t coded = part->ivf ? part->ivf->rows : 0;
+        uint32_t coded = part->ivf ? mn_ivf_coded(part->ivf) : 0;
         t->rows += part->tail ? 0 : part->rows;
         t->coded += part->tail ? 0 : coded;
         t->tail_rows += part->tail ? part->rows : 0;

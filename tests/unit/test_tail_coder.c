@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "engine/reader.h"
+#include "engine/recall.h"
 #include "engine/tail.h"
 #include "engine/tail_coder.h"
 #include "engine/tail_codes.h"
@@ -152,23 +153,29 @@ static void expect_row(const struct fixture *f, const struct mn_part *part, uint
     mn_ivf_encode(kernels, f->store.metric, WIDTH, x, centroid, e->block, lane, e->codes8, &e->fine);
 }
 
-/* Every block and slot of a flat file. */
-static void check_flat(const struct fixture *f, const struct mn_part *part)
+/* Every block and slot of what is flat. */
+static void check_flat_of(const struct fixture *f, const struct mn_part *part, const struct mn_ivf *ivf)
 {
-    const struct mn_ivf *ivf = part->ivf;
     struct expected e;
     assert_int_equal(ivf->codebook->width, WIDTH);
     assert_true(mn_ivf_flat(ivf));
-    for (uint32_t row = 0; row < ivf->rows; row++) {
-        if (row % 32 == 0)
+    for (uint32_t row = ivf->first; row < ivf->rows; row++) {
+        uint32_t lane = (row - ivf->first) % 32, block = (row - ivf->first) / 32;
+        if (lane == 0)
             mn_ivf_clear_block(e.block, WIDTH);
-        expect_row(f, part, row, row % 32, NULL, &e);
+        expect_row(f, part, row, lane, NULL, &e);
         assert_memory_equal(ivf->codes8 + (size_t)row * WIDTH, e.codes8, WIDTH);
         assert_memory_equal(&ivf->fine[row], &e.fine, sizeof e.fine);
-        if (row % 32 == 31 || row + 1 == ivf->rows)
-            assert_memory_equal(ivf->blocks + (size_t)(row / 32) * mn_ivf_block_bytes(WIDTH), e.block,
+        if (lane == 31 || row + 1 == ivf->rows)
+            assert_memory_equal(ivf->blocks + (size_t)block * mn_ivf_block_bytes(WIDTH), e.block,
                                 mn_ivf_block_bytes(WIDTH));
     }
+}
+
+static void check_flat(const struct fixture *f, const struct mn_part *part)
+{
+    assert_int_equal(part->ivf->first, 0);
+    check_flat_of(f, part, part->ivf);
 }
 
 /* ---- flat ---- */
@@ -561,6 +568,77 @@ static void a_sealed_chunk_is_coded_by_cluster_after_a_while(void **state)
     coding_free(&t);
 }
 
+/* Each of some rows, or one as near, is its own nearest, wherever it lies: by cluster, fresh, or without codes; and no
+ * row is found that is out of the time that was asked for. */
+static void find_in(const struct fixture *f, struct mn_part *part)
+{
+    struct mn_snapshot snapshot = {.seq = UINT64_C(1) << 40, .part_count = 1, .parts = part};
+    struct mn_search search;
+    ok(mn_search_init(&search, f->store.metric, FIXTURE_DIM));
+    part->rows = atomic_load(&part->chunk->rows);
+    for (uint32_t row = 0; row < part->rows; row += row + 100 < part->rows ? 41 : 1) {
+        struct mn_query query = {.scope = {.all_spaces = true, .after = INT64_MIN},
+                                 .embedding = mn_part_vector(part, row),
+                                 .k = 20,
+                                 .target = 0.9};
+        ok(mn_recall_search(&search, &snapshot, &query));
+        assert_int_equal(search.hit_count, 20);
+        assert_true(search.hits[0].similarity > 1 - 1e-6);
+        for (uint32_t i = 0; i < search.hit_count; i++) /* no row is in two files at once */
+            for (uint32_t j = 0; j < i; j++)
+                assert_int_not_equal(search.hits[i].row, search.hits[j].row);
+        query.scope.after = mn_part_at(part, row) - 300; /* times rise with the rows */
+        ok(mn_recall_search(&search, &snapshot, &query));
+        assert_int_equal(search.hit_count, 20);
+        assert_true(search.hits[0].similarity > 1 - 1e-6);
+        for (uint32_t i = 0; i < search.hit_count; i++)
+            assert_true(search.hits[i].row + 300 >= row);
+    }
+    mn_search_free(&search);
+}
+
+/* By cluster when there are enough of them, at first, and then again and again; what came since is flat. */
+static void a_growing_chunk_is_laid_out_anew_as_it_grows(void **state)
+{
+    struct coding t = coding_new();
+    struct mn_tail_codes codes;
+    uint32_t layouts = 0, before = 0;
+    put(&t, 1, 1);
+    struct mn_part part = *pin(&t);
+    mn_reader_unpin(t.reader);
+    show_codebook(&t, 1);
+    for (uint64_t id = 2; id < 2 * MN_TAIL_CODER_CLUSTER_MIN + 1500; id += 331) {
+        put(&t, id, 331);
+        code_all(&t);
+        if (id + 331 < 33)
+            continue;
+        part.ivf = map_codes(&t, &codes);
+        uint32_t rows = (uint32_t)id + 330, clustered = mn_ivf_flat(part.ivf) ? 0 : part.ivf->rows;
+        assert_true(rows - mn_ivf_coded(part.ivf) < 32);
+        assert_true(rows - clustered < MN_TAIL_CODER_CLUSTER_MIN + 32);
+        assert_int_equal(statistic(t.f, MN_STAT_tail_clustered_rows), clustered);
+        assert_int_equal(statistic(t.f, MN_STAT_tail_coded_rows), mn_ivf_coded(part.ivf));
+        if (clustered != before) {
+            layouts++;
+            check_clustered(t.f, &part);
+            find_in(t.f, &part);
+            another_coder(&t); /* adopts what there is */
+        }
+        if (clustered > 0 && part.ivf->fresh)
+            check_flat_of(t.f, &part, part.ivf->fresh);
+        before = clustered;
+        mn_tail_codes_unmap(&codes);
+    }
+    assert_int_equal(layouts, 2);
+    part.ivf = map_codes(&t, &codes);
+    assert_non_null(part.ivf->fresh);
+    find_in(t.f, &part);
+    check_clustered(t.f, &part);
+    check_flat_of(t.f, &part, part.ivf->fresh);
+    mn_tail_codes_unmap(&codes);
+    coding_free(&t);
+}
+
 /* The view, the codebook and the room may all change while a file is half made. */
 static void half_made_clusters_are_given_up(void **state)
 {
@@ -707,6 +785,7 @@ int main(void)
         cmocka_unit_test(reservations_are_few),
         cmocka_unit_test(a_newer_codebook_makes_codes_anew),
         cmocka_unit_test(a_sealed_chunk_is_coded_by_cluster_after_a_while),
+        cmocka_unit_test(a_growing_chunk_is_laid_out_anew_as_it_grows),
         cmocka_unit_test(half_made_clusters_are_given_up),
         cmocka_unit_test(no_room_for_clusters_leaves_the_flat_ones),
         cmocka_unit_test(readers_see_whole_blocks_while_everything_moves),

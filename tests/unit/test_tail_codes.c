@@ -32,8 +32,9 @@ static void make(struct fixture *f, struct mn_tail_codes *codes, uint64_t serial
 {
     const struct mn_codebook *plain;
     struct mn_codes_name name = {GEN, NUMBER, serial};
+    struct mn_codes_room room = {.rows_max = rows_max};
     ok(mn_codebook_open(&plain, &f->store, 0));
-    ok(mn_tail_codes_create(codes, &f->instance, &name, plain, 1, rows_max, (rows_max + 31) / 32, 0));
+    ok(mn_tail_codes_create(codes, &f->instance, &name, plain, &room));
 }
 
 static void names_are_read_back(void **state)
@@ -103,7 +104,7 @@ static void rows_show_when_they_are_published(void **state)
     assert_int_equal(ivf->rest[0], MN_NONE);
     assert_null(ivf->check);
     assert_int_equal(ivf->codebook->gen, 0);
-    assert_true(ivf->blocks == (const uint8_t *)seen.segment.base + seen.header->blocks_at);
+    assert_true(ivf->blocks == (const uint8_t *)seen.segment.base + seen.header->flat_at);
     assert_int_equal((uintptr_t)ivf->blocks % 4096, 0);
     atomic_store(&made.header->rows, 100);
     assert_int_equal(ivf->rows, 64); /* as of the last look */
@@ -124,9 +125,10 @@ static void a_name_is_given_once(void **state)
     struct mn_tail_codes made, again;
     const struct mn_codebook *plain;
     struct mn_codes_name name = {GEN, NUMBER, 5};
+    struct mn_codes_room room = {.rows_max = 100};
     make(f, &made, 5, 100);
     ok(mn_codebook_open(&plain, &f->store, 0));
-    fails(MN_SYSTEM, mn_tail_codes_create(&again, &f->instance, &name, plain, 1, 100, 4, 0));
+    fails(MN_SYSTEM, mn_tail_codes_create(&again, &f->instance, &name, plain, &room));
     assert_null(again.header);
     mn_tail_codes_unmap(&made);
     fixture_free(f);
@@ -142,7 +144,7 @@ static void a_file_that_is_laid_out_otherwise_is_refused(void **state)
     make(f, &made, 5, 100);
     mn_segment_publish(&made.segment);
     uint64_t *words = (uint64_t *)(void *)made.header;
-    for (size_t word = 0; word < 216 / 8; word++) {
+    for (size_t word = 0; word < 256 / 8; word++) {
         uint64_t old = words[word];
         if (word == 16 - 8 || (word > 8 && word < 16))
             continue;                                          /* `ready`, and what lies behind it */
@@ -178,7 +180,8 @@ static bool never(void *context)
     return false;
 }
 
-/* 100 rows, spread over the clusters of a trained codebook in turn. None fills a block; each has a shared one alone. */
+/* 100 rows, spread over the clusters of a trained codebook in turn. None fills a block; each has a shared one alone.
+ * Behind them there is room for 60. */
 static void make_clustered(struct fixture *f, struct mn_tail_codes *made, uint32_t *filled)
 {
     const struct mn_codebook *codebook;
@@ -188,7 +191,8 @@ static void make_clustered(struct fixture *f, struct mn_tail_codes *made, uint32
     ok(mn_codebook_open(&codebook, &f->store, 1));
     uint32_t clusters = codebook->clusters, blocks = clusters < 100 ? clusters : 100, slot = 0;
     assert_true(clusters >= 4); /* so that no cluster has more rows than a block */
-    ok(mn_tail_codes_create(made, &f->instance, &name, codebook, clusters, 100, blocks, blocks));
+    struct mn_codes_room room = {.rows_max = 160, .clustered = 100, .blocks = blocks, .shared = blocks};
+    ok(mn_tail_codes_create(made, &f->instance, &name, codebook, &room));
     uint8_t *base = made->segment.base;
     uint32_t *first_block = (uint32_t *)(void *)(base + made->header->first_block_at); /* zeros */
     uint32_t *first_slot = (uint32_t *)(void *)(base + made->header->first_slot_at);
@@ -234,8 +238,43 @@ static void a_directory_that_is_not_whole_is_refused(void **state)
             fails(MN_CORRUPT, mn_tail_codes_map(&seen, &f->store, &f->instance, &name, false));
             *word = old;
         }
-    atomic_store(&made.header->rows, 99); /* one by cluster is complete from the beginning */
+    atomic_store(&made.header->rows, 99); /* those by cluster are complete from the beginning */
     fails(MN_CORRUPT, mn_tail_codes_map(&seen, &f->store, &f->instance, &name, false));
+    mn_tail_codes_unmap(&made);
+    fixture_free(f);
+}
+
+/* Behind those by cluster. */
+static void fresh_rows_show_when_they_are_published(void **state)
+{
+    struct fixture *f = with_instance();
+    struct mn_tail_codes made, seen;
+    struct mn_codes_name name = {GEN, NUMBER, 5};
+    uint32_t filled;
+    make_clustered(f, &made, &filled);
+    ok(mn_tail_codes_map(&seen, &f->store, &f->instance, &name, false));
+    const struct mn_ivf *ivf = mn_tail_codes_look(&seen);
+    assert_null(ivf->fresh);
+    assert_int_equal(mn_ivf_coded(ivf), 100);
+    atomic_store(&made.header->rows, 132);
+    ivf = mn_tail_codes_look(&seen);
+    assert_int_equal(ivf->rows, 100);
+    assert_int_equal(mn_ivf_coded(ivf), 132);
+    const struct mn_ivf *fresh = ivf->fresh;
+    assert_true(mn_ivf_flat(fresh) && !fresh->fresh);
+    assert_int_equal(fresh->first, 100);
+    assert_int_equal(fresh->rows, 132);
+    assert_int_equal(fresh->first_slot[0], 100);
+    assert_int_equal(fresh->first_slot[1], 132);
+    assert_int_equal(fresh->first_block[1], 1);
+    assert_int_equal(fresh->block_count, 1);
+    assert_true(fresh->blocks == (const uint8_t *)seen.segment.base + seen.header->flat_at);
+    assert_true(fresh->codes8 == ivf->codes8 && fresh->fine == ivf->fine);
+    atomic_store(&made.header->rows, 161); /* cannot be */
+    assert_null(mn_tail_codes_look(&seen));
+    atomic_store(&made.header->rows, 99);
+    assert_null(mn_tail_codes_look(&seen));
+    mn_tail_codes_unmap(&seen);
     mn_tail_codes_unmap(&made);
     fixture_free(f);
 }
@@ -249,6 +288,7 @@ int main(void)
         cmocka_unit_test(a_name_is_given_once),
         cmocka_unit_test(a_file_that_is_laid_out_otherwise_is_refused),
         cmocka_unit_test(a_directory_that_is_not_whole_is_refused),
+        cmocka_unit_test(fresh_rows_show_when_they_are_published),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
