@@ -39,6 +39,7 @@ import zmq
 
 Id = Union[int, str]
 Space = Union[str, Sequence[str], None]
+Key = Union[bytes, str]
 Embedding = Any  # bytes, list of float, array.array, memoryview or numpy array
 
 
@@ -173,11 +174,11 @@ class Recalled:
 
 def open(dir: Union[str, os.PathLike],
          timeout_s: float = 10.0,
-         curve: Optional[Tuple[bytes, bytes, bytes]] = None) -> "Client":
+         curve: Optional[Tuple[Key, Key, Key]] = None) -> "Client":
     """A client of the cluster on data folder `dir` (or of a control endpoint, "ipc://..." or "tcp://...").
 
-    `timeout_s` bounds each call as a whole, retries included. `curve` is (server key, own public key, own secret key),
-    for TCP. Raises Unavailable when nobody answers.
+    `timeout_s` bounds each call as a whole, retries included. `curve` is (server key, own public key, own secret key)
+    as `mneme keys` prints them, for TCP. Raises Unavailable when nobody answers.
     """
     where = os.fspath(dir)
     if "://" not in where:
@@ -200,11 +201,11 @@ def attach(dir: Union[str, os.PathLike], wait_s: float = 0.0) -> Any:
 
 class Client:
     """A connection to one cluster; see the module's opening for what it promises."""
-    def __init__(self, control: str, timeout_s: float, curve: Optional[Tuple[bytes, bytes, bytes]] = None):
+    def __init__(self, control: str, timeout_s: float, curve: Optional[Tuple[Key, Key, Key]] = None):
         self._pid = os.getpid()
         self._context = zmq.Context()
         self._timeout_s = timeout_s
-        self._curve = curve
+        self._curve = None if curve is None else [key.encode() if isinstance(key, str) else key for key in curve]
         self._lock = threading.Lock()
         self._channels: Dict[str, _Channel] = {}
         self._turn = itertools.count(random.randrange(1 << 16))
@@ -492,7 +493,15 @@ class Client:
         if idem is not None and sent:
             raise ERRORS["unknown"](f"{op}: no answer in time; ask again with the same idem to learn its fate", idem)
         raise refusal or ERRORS["unavailable"](
-            f"{op}: nobody answered at {self._endpoints.get(OPERATIONS[op])} in time")
+            f"{op}: nobody answered at {', '.join(self._endpoints.get(OPERATIONS[op], ()))} in time{self._advice()}")
+
+    def _advice(self) -> str:
+        """Over TCP a key that is not welcome gets no answer at all."""
+        if not self._endpoints["control"][0].startswith("tcp://"):
+            return ""
+        if self._curve is None:
+            return "; over TCP a store wants keys: curve=(server key, own public key, own secret key)"
+        return "; is the server's key right, and is this one on the store's list of clients (`mneme keys NAME --add`)?"
 
     def _patience(self, op: str, attempt: int, deadline: float) -> float:
         """Until when one attempt may take: a read leaves a worker that hangs to itself, where there is another."""
@@ -542,7 +551,7 @@ class _Channel:
 
     CONNECT_S = 0.25  # how long a peer may take to accept a connection before the next one is tried
 
-    def __init__(self, context: zmq.Context, endpoint: str, curve: Optional[Tuple[bytes, bytes, bytes]]):
+    def __init__(self, context: zmq.Context, endpoint: str, curve: Optional[List[bytes]]):
         self._context, self._endpoint, self._curve = context, endpoint, curve
         self._lock = threading.Lock()
         self._rid = itertools.count(1)

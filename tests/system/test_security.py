@@ -208,6 +208,12 @@ class Keys(unittest.TestCase):
             self.assertEqual(client.recall([1, 0, 0, 0], k=1)[0].content, "from afar")
             with self.assertRaises(mneme.Unauthorized):
                 client.consolidate()
+        printed = [part.decode() for part in (cluster.server_key(), key.public, key.secret)]
+        with mneme.open(f"tcp://127.0.0.1:{cluster.port}", timeout_s=15 * PATIENCE, curve=printed) as client:
+            self.assertEqual(client.count(), 1)
+        for curve in (None, (cluster.server_key(), *zmq.curve_keypair())):
+            with self.assertRaisesRegex(mneme.Unavailable, "key"):
+                mneme.open(f"tcp://127.0.0.1:{cluster.port}", timeout_s=1, curve=curve)
 
     def test_plain_tcp_serves_everybody_only_where_it_is_allowed(self):
         cluster = with_cluster(self, settings={"security.allow_plain_tcp": "yes"})
