@@ -12,7 +12,7 @@
 #include <sched.h>
 
 static struct mn_numa_nodes found;
-static bool available;
+static bool several; /* nodes: else there is nothing to choose */
 static uint32_t last;
 static pthread_once_t found_once = PTHREAD_ONCE_INIT;
 
@@ -36,9 +36,9 @@ static bool has_memory(uint32_t node)
 static void find(void)
 {
     bool any_memory = false;
-    available = numa_available() >= 0;
-    if (available) {
+    if (numa_available() >= 0) {
         last = (uint32_t)numa_max_node();
+        several = last > 0;
         struct bitmask *cpus = numa_allocate_cpumask();
         for (uint32_t node = 0; node <= last && found.count < MN_NUMA_MAX; node++) {
             if (usable_cpus(node, cpus) == 0)
@@ -71,13 +71,13 @@ uint32_t mn_numa_here(void)
 {
     unsigned node;
     mn_numa_nodes();
-    return !available || getcpu(NULL, &node) != 0 ? 0 : node;
+    return !several || getcpu(NULL, &node) != 0 ? 0 : node;
 }
 
 enum mn_status mn_numa_bind(uint32_t node)
 {
     mn_numa_nodes();
-    if (!available)
+    if (!several)
         return MN_OK;
     struct bitmask *cpus = numa_allocate_cpumask();
     enum mn_status status = MN_OK;
@@ -94,7 +94,7 @@ enum mn_status mn_numa_bind(uint32_t node)
 enum mn_status mn_numa_place(void *address, uint64_t bytes, uint32_t node)
 {
     mn_numa_nodes();
-    if (!available)
+    if (!several)
         return MN_OK;
     struct bitmask *nodes = numa_allocate_nodemask();
     numa_bitmask_setbit(nodes, node);

@@ -33,12 +33,12 @@ uint32_t mn_numa_last(void);
 uint32_t mn_numa_here(void);
 
 /* Binds the calling thread, and those that it starts, to the node's CPUs among those it was allowed, and prefers the
- * node's memory. MN_NOT_FOUND: there is no such CPU (any more); nothing is changed. Does nothing where there is no
- * NUMA. */
+ * node's memory. MN_NOT_FOUND: there is no such CPU (any more); nothing is changed. Does nothing on a machine
+ * with one node. */
 enum mn_status mn_numa_bind(uint32_t node) MN_MUST_USE;
 
 /* Prefers the memory of the node for a mapping whose pages are not there yet (of a file in shared memory: for whoever
- * enters them). Does nothing where there is no NUMA. */
+ * enters them). Does nothing on a machine with one node. */
 enum mn_status mn_numa_place(void *address, uint64_t bytes, uint32_t node) MN_MUST_USE;
 
 /* Asks for a scheduling class for the calling process; returns the one it got (MN_SCHEDULING_NORMAL where it is not

@@ -86,8 +86,8 @@ static bool set_keys(const struct mneme *client, void *socket)
            zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, client->secret_key, strlen(client->secret_key)) == 0;
 }
 
-/* Reads the monitor empty; true when the connection broke. Only that one kind of event is subscribed, so the content is
- * moot. */
+/* Reads the monitor empty; true when the connection broke, or could not be made: only what means that is subscribed, so
+ * the content is moot. */
 static bool heard_break(struct mn_lane *lane)
 {
     bool any = false;
@@ -99,13 +99,15 @@ static bool heard_break(struct mn_lane *lane)
     return any;
 }
 
-/* The monitor says at once when the peer is gone, where waiting for silence would take seconds. It is read once here:
- * ZeroMQ wakes a reader only when it has found its pipe empty before. */
+/* The monitor says at once when the peer is gone, where waiting for silence would take seconds; of a recall worker also
+ * that it is not there, for another is. It is read once here: ZeroMQ wakes a reader only when it has found its pipe
+ * empty before. */
 static bool open_monitor(struct mneme *client, struct mn_lane *lane)
 {
     char name[64];
     snprintf(name, sizeof name, "inproc://mneme.%p.%llx", (void *)lane, (unsigned long long)draw(client));
-    if (zmq_socket_monitor(lane->socket, name, ZMQ_EVENT_DISCONNECTED) != 0)
+    bool others = client->recall_count > 1 && lane >= &client->lanes[MN_CLIENT_FIRST_RECALL];
+    if (zmq_socket_monitor(lane->socket, name, ZMQ_EVENT_DISCONNECTED | (others ? ZMQ_EVENT_CONNECT_RETRIED : 0)) != 0)
         return false;
     lane->monitor = zmq_socket(client->context, ZMQ_PAIR);
     if (!lane->monitor || !set_int(lane->monitor, ZMQ_LINGER, 0) || zmq_connect(lane->monitor, name) != 0)
@@ -189,11 +191,14 @@ static void lose(struct mneme *client, struct mn_pending *p, uint64_t now)
     p->send_at_ns = now + jitter(client, RECONNECT_MS);
 }
 
-/* Everything that is out on a lane is lost. A recall client moves to the next worker. */
+/* Everything that is out on a lane is lost. A recall client moves to the next worker; what ZeroMQ still holds for this
+ * one goes, or it would have it all to do when it is back. */
 static void lose_lane(struct mneme *client, unsigned lane, uint64_t now)
 {
-    if (client->recall_count > 1 && lane == lane_of(client, MNEME_RECALL))
-        client->recall_next++;
+    if (client->recall_count > 1 && lane >= MN_CLIENT_FIRST_RECALL) {
+        client->recall_next += lane == lane_of(client, MNEME_RECALL);
+        close_lane(&client->lanes[lane]);
+    }
     for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX; i++)
         if (client->pending[i].state == MN_PENDING_OUT && client->pending[i].lane == lane)
             lose(client, &client->pending[i], now);

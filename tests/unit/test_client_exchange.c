@@ -33,6 +33,7 @@ static struct {
     void *context, *sockets[SOCKETS];
     pthread_t thread;
     _Atomic bool stop;
+    bool second; /* `info` names another recall worker, whom nobody reaches */
     const char *script;
     unsigned seen, same_idem;
     char idem[65];
@@ -79,8 +80,10 @@ static void pack_info(msgpack_packer *p)
         endpoint_of(i, endpoint, sizeof endpoint);
         text(p, i == 2 ? "recall" : names[i]);
         if (i == 2)
-            msgpack_pack_array(p, 1);
+            msgpack_pack_array(p, server.second ? 2 : 1);
         text(p, endpoint);
+        if (i == 2 && server.second)
+            text(p, strcat(endpoint, ".1"));
     }
 }
 
@@ -269,6 +272,32 @@ static void a_broken_connection_is_noticed_at_once(void **state)
     mneme_close(client);
 }
 
+/* Whichever the client begins with; nobody waits for the silence to count. */
+static void a_worker_that_is_not_there_is_passed_over(void **state)
+{
+    server.second = true;
+    for (unsigned i = 0; i < 12; i++) {
+        struct mneme *client = client_with("o", 20000, 50000);
+        for (unsigned request = 1; request <= 3; request++) {
+            assert_int_equal(mneme_spaces(client, NULL), MNEME_OK);
+            assert_int_equal(server.seen, request);
+        }
+        mneme_close(client);
+    }
+    server.second = false;
+}
+
+static void a_worker_that_goes_is_left(void **state)
+{
+    server.second = true;
+    struct mneme *client = client_with("oko", 20000, 50000);
+    for (unsigned request = 0; request < 6; request++)
+        assert_int_equal(mneme_spaces(client, NULL), MNEME_OK);
+    assert_int_equal(server.seen, 7);
+    mneme_close(client);
+    server.second = false;
+}
+
 static void out_of_time(void **state)
 {
     struct mneme *client = client_with("d", 200, 50);
@@ -363,6 +392,8 @@ int main(void)
         cmocka_unit_test(an_unknown_fate_is_asked_again_with_the_same_idem),
         cmocka_unit_test(silence_is_answered_by_sending_again),
         cmocka_unit_test(a_broken_connection_is_noticed_at_once),
+        cmocka_unit_test(a_worker_that_is_not_there_is_passed_over),
+        cmocka_unit_test(a_worker_that_goes_is_left),
         cmocka_unit_test(out_of_time),
         cmocka_unit_test(what_is_not_repeated),
         cmocka_unit_test(refusals_carry_the_sentence),

@@ -73,7 +73,7 @@ static void a_node_without_a_cpu_is_refused(void **state)
     cpu_set_t before, after;
     sched_getaffinity(0, sizeof before, &before);
     enum mn_status status = mn_numa_bind(mn_numa_last() + 1);
-    assert_true(status == MN_NOT_FOUND || mn_numa_last() == 0); /* no NUMA at all: there is nothing to bind */
+    assert_true(status == MN_NOT_FOUND || mn_numa_last() == 0); /* one node: there is nothing to bind */
     sched_getaffinity(0, sizeof after, &after);
     assert_true(CPU_EQUAL(&before, &after));
 }
