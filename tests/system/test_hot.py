@@ -50,8 +50,9 @@ class HotCopies(unittest.TestCase):
                    60 * PATIENCE)
 
     def copies(self):
+        """What there are copies of; on which nodes is the business of tests/faults/numa."""
         shared = SHM / (self.cluster.dir / "run" / "instance").read_text().strip()
-        return sorted(name for name in os.listdir(shared) if name.startswith("hot."))
+        return sorted({name.rpartition(".")[0] for name in os.listdir(shared) if name.startswith("hot.")})
 
     def mapped(self, pid):
         return "/hot." in Path(f"/proc/{pid}/maps").read_text()

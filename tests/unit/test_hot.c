@@ -1,6 +1,7 @@
 /*
  * test_hot.c - hot copies: what they hold, who takes them when, and everything that can keep one from being made: no
- * room, no budget, damage, somebody in a hurry, a compactor that died.
+ * room, no budget, damage, somebody in a hurry, a compactor that died. On a machine with one node; test_hot_make.c has
+ * one with several.
  */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -17,6 +18,7 @@
 #include "engine/hot.h"
 #include "engine/ivf_file.h"
 #include "tests/unit/live_store.h"
+#include "tests/unit/made_up_nodes.h"
 
 #define ROWS   1500u
 #define PLENTY UINT64_C(1000000000)

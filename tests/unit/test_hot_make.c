@@ -1,9 +1,8 @@
 /*
  * test_hot_make.c - hot copies on a machine with several NUMA nodes: one on each, and who takes which.
  *
- * The machine is made up: what shm/numa.h declares is defined here, and the linker has no need of the true one. Node 0
- * and node 2 have CPUs and memory, node 5 has CPUs, node 1 memory alone. tests/faults/numa tries a machine whose kernel
- * has nodes.
+ * The machine is made up: node 0 and node 2 have CPUs and memory, node 5 has CPUs, node 1 memory alone.
+ * tests/faults/numa tries machines whose kernel has nodes.
  */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -17,49 +16,12 @@
 
 #include "engine/hot.h"
 #include "engine/ivf_file.h"
-#include "shm/numa.h"
 #include "tests/unit/live_store.h"
+#include "tests/unit/made_up_nodes.h"
 
 #define ROWS   1500u
 #define PLENTY UINT64_C(1000000000)
 #define MARK   UINT64_C(7777)
-
-/* ---- the machine ---- */
-
-static const struct mn_numa_nodes machine = {.count = 3, .node = {{0, true}, {2, true}, {5, false}}};
-static uint32_t here, placed[8], placed_count;
-
-const struct mn_numa_nodes *mn_numa_nodes(void)
-{
-    return &machine;
-}
-
-uint32_t mn_numa_last(void)
-{
-    return 5;
-}
-
-uint32_t mn_numa_here(void)
-{
-    return here;
-}
-
-enum mn_status mn_numa_bind(uint32_t node)
-{
-    return MN_OK;
-}
-
-enum mn_status mn_numa_place(void *address, uint64_t bytes, uint32_t node)
-{
-    assert_true(placed_count < MN_ARRAY_LEN(placed));
-    placed[placed_count++] = node;
-    return MN_OK;
-}
-
-enum mn_scheduling mn_numa_schedule(enum mn_scheduling wanted)
-{
-    return MN_SCHEDULING_NORMAL;
-}
 
 /* ---- the store ---- */
 
@@ -67,6 +29,8 @@ static struct mn_manifest_segment only; /* its one segment */
 
 static int setup(void **state)
 {
+    machine = (struct mn_numa_nodes){.count = 3, .node = {{0, true}, {2, true}, {5, false}}};
+    last = 5;
     struct live_store *s = live_store_new();
     live_remember(s, 0, 0, ROWS);
     live_seal(s);

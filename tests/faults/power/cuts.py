@@ -9,10 +9,8 @@ each deed over a serial line; what was told before the cut must be there after i
 import argparse
 import os
 import random
-import selectors
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 
 from diary import BLOCK, FATES, Diary, copy_sparse, mapped
 from disk import Disk, make_image
+from machine import Machine
 
 CLIENTS = 3
 BOOT_MAX_S = 240
@@ -29,45 +28,6 @@ EARLY = 0.25  # how often it goes before that, while the machine comes up
 EARLY_MAX_S = 12.0
 LATEST = 200  # entries of the diary: how much sooner than the machine the disk may be off
 KINDS = ("lost", "risen", "wrong", "undetected", "crashes")
-
-
-class Machine:
-    """One life: from power on to power off."""
-    def __init__(self, disk, words, console):
-        self.words = [
-            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "768", "-nographic",
-            "-nodefaults", "-no-reboot", "-kernel", os.environ["POWER_KERNEL"], "-initrd", os.environ["POWER_INITRAMFS"],
-            "-append", f"console=ttyS1 quiet panic=-1 deeds={','.join(words)}", "-drive",
-            f"file={disk.device},if=virtio,format=raw,cache=none", "-serial", "stdio", "-serial", f"file:{console}"
-        ]
-        self.rest = b""
-
-    def power_on(self):
-        self.process = subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self.process.stdout, selectors.EVENT_READ)
-
-    def lines(self, until):
-        """What the guest tells until that moment, or until the machine is off."""
-        while time.monotonic() < until:
-            if not self.selector.select(max(0.0, until - time.monotonic())):
-                return
-            piece = os.read(self.process.stdout.fileno(), 65536)
-            if not piece:
-                return
-            yield from self.split(piece)
-
-    def split(self, piece):
-        *whole, self.rest = (self.rest + piece).split(b"\n")
-        return [line.decode(errors="replace").strip() for line in whole]
-
-    def cut(self):
-        """The power goes. What the guest has told is still in the pipe."""
-        self.process.kill()
-        told = self.split(self.process.stdout.read())
-        self.process.wait()
-        self.selector.close()
-        return told
 
 
 class Story:
@@ -98,7 +58,9 @@ class Story:
         copy_sparse(self.image, self.before)
         self.disk.start()
         self.told = []
-        machine = Machine(self.disk, (["check"] if last else []) + [str(n) for n in self.known], self.console)
+        words = (["check"] if last else []) + [str(n) for n in self.known]
+        drive = f"file={self.disk.device},if=virtio,format=raw,cache=none"
+        machine = Machine(["-smp", "2", "-m", "768", "-drive", drive], f"deeds={','.join(words)}", self.console)
         machine.power_on()
         early = not last and self.rng.random() < EARLY
         try:

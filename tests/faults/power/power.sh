@@ -24,12 +24,17 @@ skip() {
     exit 77
 }
 
-# need_disk: what a FUSE disk takes, with private mounts.
-need_disk() {
+# need_private: mounts that end with the command.
+need_private() {
     [ "$(id -u)" = 0 ] || skip "only root may mount"
+    unshare --mount --pid --fork --mount-proc true 2>/dev/null || skip "this machine gives no private mounts"
+}
+
+# need_disk: what a FUSE disk takes.
+need_disk() {
+    need_private
     [ -c /dev/fuse ] || skip "there is no /dev/fuse"
     [ -c /dev/loop-control ] || skip "there are no loop devices"
-    unshare --mount --pid --fork --mount-proc true 2>/dev/null || skip "this machine gives no private mounts"
 }
 
 # programs TARGET...: builds them, in $BUILD, unless ctest has told where they are.
@@ -41,7 +46,7 @@ programs() {
         cmake --build "$build" --target "$@" >&2
         export MNEMED=$build/bin/mnemed POWER_DISK=$build/tests/faults/power/power_disk
     fi
-    [ -x "${POWER_DISK:-}" ] || skip "power_disk was not built: there is no libfuse3-dev"
+    [[ " $* " != *" power_disk "* ]] || [ -x "${POWER_DISK:-}" ] || skip "power_disk was not built: there is no libfuse3-dev"
 }
 
 # in_private PROGRAM ARGUMENT...: runs it in a machine within the machine, with mounts, a /dev/shm and process numbers of its
@@ -63,4 +68,48 @@ in_private() {
     inner=$!
     wait "$inner" || status=$?
     return "$status"
+}
+
+# need_machine: what a virtual machine takes. Sets POWER_KERNEL, and POWER_MODULES, the folder of its drivers.
+need_machine() {
+    local name
+    command -v qemu-system-x86_64 >/dev/null || skip "there is no qemu-system-x86_64"
+    command -v busybox >/dev/null || skip "there is no busybox"
+    if ! compgen -G "$POWER_CACHE/kernel/boot/vmlinuz-*" >/dev/null; then
+        rm -rf "$POWER_CACHE/kernel" "$POWER_CACHE/download"
+        mkdir -p "$POWER_CACHE/download"
+        name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '$1 == "Depends:" { print $2; exit }')
+        say "fetching ${name:-a kernel}" >&2
+        (cd "$POWER_CACHE/download" && apt-get -q download "${name:-linux-image-cloud-amd64}") >/dev/null 2>&1 ||
+            skip "there is no kernel to boot: apt-get download linux-image-cloud-amd64 has failed"
+        dpkg -x "$POWER_CACHE"/download/*.deb "$POWER_CACHE/kernel"
+        rm -rf "$POWER_CACHE/download"
+    fi
+    POWER_KERNEL=$(compgen -G "$POWER_CACHE/kernel/boot/vmlinuz-*" | tail -1)
+    POWER_MODULES=$(compgen -G "$POWER_CACHE/kernel/lib/modules/*/kernel/drivers" | tail -1)
+    export POWER_KERNEL POWER_MODULES
+}
+
+# put_libraries FOLDER FILE...: the shared libraries that these programs and libraries load, where they are here.
+put_libraries() {
+    local folder=$1 library
+    shift
+    { ldd "$@" 2>/dev/null || true; } | { grep -o '/[^ ]*\.so[^ ]*' || true; } | sort -u | while read -r library; do
+        [ -f "$folder$library" ] || install -D "$library" "$folder$library"
+    done
+}
+
+# put_programs FOLDER PROGRAM...: into its bin/, with their libraries.
+put_programs() {
+    local folder=$1
+    shift
+    mkdir -p "$folder"/{bin,proc,sys,dev,tmp}
+    cp "$@" "$folder/bin"
+    put_libraries "$folder" "$@"
+}
+
+# pack_initramfs FOLDER: what a machine begins with. Sets POWER_INITRAMFS.
+pack_initramfs() {
+    export POWER_INITRAMFS=$scratch/initramfs
+    (cd "$1" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$POWER_INITRAMFS"
 }
