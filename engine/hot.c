@@ -75,27 +75,6 @@ struct mn_segment_identity mn_hot_identity(const struct mn_instance *instance)
     return identity;
 }
 
-enum mn_status mn_hot_map_aligned(int fd, uint64_t bytes, int protection, const char *name, void **base)
-{
-    uint8_t *room =
-        mmap(NULL, bytes + MN_HOT_HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (room == MAP_FAILED)
-        return MN_FAIL_ERRNO("cannot map %s", name);
-    uint8_t *at = (uint8_t *)(uintptr_t)mn_round_up((uintptr_t)room, MN_HOT_HUGE_BYTES);
-    uint8_t *end = at + mn_round_up(bytes, 4096), *room_end = room + mn_round_up(bytes + MN_HOT_HUGE_BYTES, 4096);
-    if (mmap(at, bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
-        enum mn_status status = MN_FAIL_ERRNO("cannot map %s", name);
-        munmap(room, bytes + MN_HOT_HUGE_BYTES);
-        return status;
-    }
-    if (at > room)
-        munmap(room, (size_t)(at - room));
-    if (room_end > end)
-        munmap(end, (size_t)(room_end - end));
-    *base = at;
-    return MN_OK;
-}
-
 /* The place of each thing in a mapping; false when it does not hold them. */
 static bool look_into(struct mn_hot *hot, const void *base, uint64_t bytes, uint64_t segment, uint64_t codebook)
 {
@@ -151,7 +130,7 @@ static enum mn_status map_checked(struct mn_hot *hot, const struct mn_instance *
     if (fd < 0)
         return MN_FAIL(MN_NOT_FOUND, "there is no %s", name);
     void *base;
-    enum mn_status status = mn_hot_map_aligned(fd, bytes, PROT_READ, name, &base);
+    enum mn_status status = mn_segment_map_fd(fd, bytes, false, name, &base);
     close(fd);
     MN_TRY(status);
     if (look_into(hot, base, bytes, segment, codebook))

@@ -6,7 +6,7 @@
 
 #include "engine/hot.h"
 
-#define MN_HOT_HUGE_BYTES (UINT64_C(2) << 20)
+#define MN_HOT_HUGE_BYTES MN_SEGMENT_HUGE_BYTES
 #define MN_HOT_NAME_MAX   80
 
 /* Name of the copy on that node. */
@@ -14,8 +14,5 @@ void mn_hot_name(char name[MN_HOT_NAME_MAX], uint64_t segment, uint64_t codebook
 
 /* What every copy of this instance begins with. */
 struct mn_segment_identity mn_hot_identity(const struct mn_instance *instance);
-
-/* Maps a file at a multiple of 2 MiB, which the system would give to none but huge mappings. */
-enum mn_status mn_hot_map_aligned(int fd, uint64_t bytes, int protection, const char *name, void **base) MN_MUST_USE;
 
 #endif

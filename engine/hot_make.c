@@ -24,10 +24,6 @@
 #include "shm/numa.h"
 #include "shm/process.h"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 /* The nodes that have copies; how many. */
 static uint32_t copy_nodes(uint32_t numbers[MN_NUMA_MAX])
 {
@@ -140,7 +136,7 @@ static enum mn_status reserve(const struct making *m, struct copy *copy)
     if (fd < 0)
         return MN_FAIL_ERRNO("cannot open %s", copy->name);
     void *base;
-    enum mn_status status = mn_hot_map_aligned(fd, m->bytes, PROT_READ | PROT_WRITE, copy->name, &base);
+    enum mn_status status = mn_segment_map_fd(fd, m->bytes, true, copy->name, &base);
     if (status == MN_OK) {
         copy->base = base;
         status = mn_numa_place(copy->base, m->bytes, copy->node);
@@ -173,7 +169,7 @@ static enum mn_status fill_all(struct making *m)
             uint8_t *to = m->copies[i].base + MN_HOT_HUGE_BYTES + at;
             memcpy(to, m->file->data + at, bytes);
             if (room - at >= MN_HOT_HUGE_BYTES)
-                madvise(to, MN_HOT_HUGE_BYTES, MADV_COLLAPSE); /* or not: they are counted below */
+                mn_segment_collapse(to, 0, MN_HOT_HUGE_BYTES); /* or not: they are counted below */
         }
         if (m->pause && m->pause(m->context))
             return MN_FAIL(MN_DEADLINE, "given up half-way");

@@ -243,30 +243,35 @@ static enum mn_status follow_view(struct mn_tail_coder *c)
 
 /* ---- the turn ---- */
 
+/* Rows now; notes what has changed. */
 static uint32_t look_at(struct mn_tail_coded *k, uint64_t now_ns)
 {
     /* Acquire: `rows` is final once `sealed` is seen. */
-    if (!k->sealed && atomic_load_explicit(&k->tail.header->sealed, memory_order_acquire) == 1) {
-        k->sealed = true;
-        k->sealed_ns = now_ns;
-    }
+    bool sealed = atomic_load_explicit(&k->tail.header->sealed, memory_order_acquire) == 1;
     uint32_t rows = atomic_load_explicit(&k->tail.header->rows, memory_order_acquire);
-    return rows < k->tail.header->rows_max ? rows : k->tail.header->rows_max;
+    rows = rows < k->tail.header->rows_max ? rows : k->tail.header->rows_max;
+    if (sealed != k->sealed || rows != k->seen)
+        k->moved_ns = now_ns;
+    k->sealed = sealed;
+    k->seen = rows;
+    return rows;
 }
 
-/* How many rows the chunk's file should have by cluster, of `rows`. A sealed chunk has a while without any change: most
- * often a compaction takes it over. */
+/* How many rows the chunk's file should have by cluster, of `rows`. A chunk that has just been sealed stays as it is:
+ * most often a compaction takes it over. Of one that rests all that is worth it is laid out. */
 static uint32_t wanted_clusters(const struct mn_tail_coder *c, const struct mn_tail_coded *k, uint32_t rows,
                                 uint64_t now_ns)
 {
     const struct mn_tail_made *m = &k->current;
     uint32_t there = m->begun && m->with == c->codebook->gen ? m->clustered : 0;
     uint32_t least = there / MN_TAIL_CODER_FRESH_SHARE;
+    bool rests = now_ns - k->moved_ns >= MN_TAIL_CODER_SETTLED_NS;
     if (c->codebook->clusters <= 1 || rows < MN_TAIL_CODER_CLUSTER_MIN)
         return 0;
     if (k->sealed)
-        return now_ns - k->sealed_ns < MN_TAIL_CODER_SETTLED_NS ? there : rows;
+        return rests ? rows : there;
     least = least > MN_TAIL_CODER_CLUSTER_MIN ? least : MN_TAIL_CODER_CLUSTER_MIN;
+    least = rests ? MN_TAIL_CODER_REST_MIN : least;
     return rows - there >= least ? rows / MN_IVF_LANES * MN_IVF_LANES : there;
 }
 

@@ -17,8 +17,9 @@
 #include "shm/instance.h"
 
 #define MN_TAIL_CODER_RETRY_NS    5000000000u
-#define MN_TAIL_CODER_SETTLED_NS  200000000u /* sealed for so long; a compaction takes its clusters over */
+#define MN_TAIL_CODER_SETTLED_NS  200000000u /* a chunk in which nothing has changed for so long rests */
 #define MN_TAIL_CODER_CLUSTER_MIN 2048u      /* rows; fewer are scanned flat nearly as fast */
+#define MN_TAIL_CODER_REST_MIN    256u       /* flat rows of a chunk that rests; fewer are not worth laying it out */
 #define MN_TAIL_CODER_FRESH_SHARE 8u         /* of a chunk, so much may be flat: to lay it out anew costs by its rows */
 
 struct mn_tail_coder;

@@ -154,8 +154,19 @@ static void encode_rows(struct mn_tail_coder *c, const struct mn_tail_coded *k, 
     }
 }
 
-static void finish(struct mn_tail_made *m)
+/* A chunk to which nothing is added is read for a while as it is now: of huge pages, as far as all of them are there.
+ */
+static void collapse(const struct mn_tail_made *m)
 {
+    const struct mn_codes *h = m->codes.header;
+    mn_segment_collapse(m->codes.segment.base, 0, h->blocks_at + (uint64_t)h->blocks * mn_ivf_block_bytes(h->width));
+    mn_segment_collapse(m->codes.segment.base, h->codes8_at, h->codes8_at + (uint64_t)m->clustered * h->width);
+}
+
+static void finish(const struct mn_tail_coded *k, struct mn_tail_made *m)
+{
+    if (k->sealed)
+        collapse(m);
     free(m->cluster);
     free(m->filled);
     m->cluster = m->filled = NULL;
@@ -174,7 +185,7 @@ enum mn_status mn_tail_clusters_step(struct mn_tail_coder *c, struct mn_tail_cod
     } else {
         encode_rows(c, k, m);
         if (m->encoded == m->clustered)
-            finish(m);
+            finish(k, m);
     }
     return MN_OK;
 }

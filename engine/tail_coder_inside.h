@@ -39,7 +39,8 @@ struct mn_tail_coded {
     uint64_t wal_bytes;
     struct mn_part part;
     bool sealed;
-    uint64_t sealed_ns; /* when we saw it sealed */
+    uint32_t seen;     /* rows, at the last look */
+    uint64_t moved_ns; /* when we saw it change last: a row more, or sealed */
     struct mn_tail_made current, next;
 };
 

@@ -637,6 +637,20 @@ static void a_growing_chunk_is_laid_out_anew_as_it_grows(void **state)
     check_clustered(t.f, &part);
     check_flat_of(t.f, &part, part.ivf->fresh);
     mn_tail_codes_unmap(&codes);
+    t.now += MN_TAIL_CODER_SETTLED_NS; /* no more come: all of it */
+    code_all(&t);
+    part.ivf = map_codes(&t, &codes);
+    assert_null(part.ivf->fresh);
+    assert_true(part.rows - part.ivf->rows < 32);
+    check_clustered(t.f, &part);
+    mn_tail_codes_unmap(&codes);
+    put(&t, 9000, MN_TAIL_CODER_REST_MIN / 2); /* not worth it */
+    code_all(&t);
+    t.now += MN_TAIL_CODER_SETTLED_NS;
+    code_all(&t);
+    part.ivf = map_codes(&t, &codes);
+    assert_non_null(part.ivf->fresh);
+    mn_tail_codes_unmap(&codes);
     coding_free(&t);
 }
 
