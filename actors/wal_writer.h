@@ -20,12 +20,19 @@
 #define MN_WAL_WRITER_QUEUE_BYTES (256u << 20) /* of frames that wait; more is busy */
 #define MN_WAL_WRITER_PURGES_MAX  1024         /* purges that wait for their rewrite; more is busy */
 
-/* A reply that waits for the commit of the batch its request is in. Pointers go into ack_arena. */
+/* A reply that waits for the commit of the batch its request is in. */
 struct mn_ack {
     struct mn_peer peer;
     uint64_t received_ns;
     struct mn_str rid;
     struct mn_str reply;
+};
+
+/* Those of a batch; what they point to is in the arena. */
+struct mn_acks {
+    struct mn_ack *list;
+    uint32_t count, room;
+    struct mn_arena arena;
 };
 
 /* A forget by filter on its way through the store. */
@@ -62,9 +69,8 @@ struct mn_wal_writer {
     uint64_t queue_bytes;
     bool closing; /* drained once: what comes now is refused */
 
-    struct mn_ack *acks;
-    uint32_t ack_count, ack_room;
-    struct mn_arena ack_arena;
+    struct mn_acks acks; /* of the batch that takes what is admitted */
+    struct mn_acks due;  /* of the batch that is being committed */
 
     struct mn_forget_job jobs[MN_SELECTIONS_MAX];
     struct mn_purge_wait *purges;
@@ -94,9 +100,11 @@ void mn_wal_writer_refuse(struct mn_wal_writer *w, const struct mn_peer *peer, s
 enum mn_status mn_wal_writer_defer(struct mn_wal_writer *w, const struct mn_held *held, struct mn_str rid) MN_MUST_USE;
 /* Sends what w->reply holds now. */
 void mn_wal_writer_send(struct mn_wal_writer *w, const struct mn_peer *peer, uint64_t received_ns);
+/* The batch is about to be committed: its replies are due, those of the next one gather. */
+void mn_wal_writer_turn_acks(struct mn_wal_writer *w);
 /* The batch is durable and visible: its replies leave. */
 void mn_wal_writer_send_acks(struct mn_wal_writer *w);
-/* The log failed: those in the batch hear `unknown`. */
+/* The log failed: those in a batch hear `unknown`. */
 void mn_wal_writer_fail_acks(struct mn_wal_writer *w);
 
 /* ---- admission */

@@ -27,13 +27,19 @@ enum mn_status mn_wal_writer_queue_open(struct mn_wal_writer *w)
     return w->queue ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory for the queue of %u writes", w->queue_max);
 }
 
+static void free_acks(struct mn_acks *acks)
+{
+    free(acks->list);
+    mn_arena_free(&acks->arena);
+}
+
 void mn_wal_writer_queue_close(struct mn_wal_writer *w)
 {
     while (w->queue_count)
         mn_wal_writer_drop_first(w);
     free(w->queue);
-    free(w->acks);
-    mn_arena_free(&w->ack_arena);
+    free_acks(&w->acks);
+    free_acks(&w->due);
 }
 
 void mn_wal_writer_drop_first(struct mn_wal_writer *w)
@@ -146,53 +152,68 @@ static bool copy(struct mn_arena *arena, struct mn_str from, struct mn_str *to)
     return data != NULL;
 }
 
-static bool make_ack_room(struct mn_wal_writer *w)
+static bool make_room(struct mn_acks *acks)
 {
-    if (w->ack_count < w->ack_room)
+    if (acks->count < acks->room)
         return true;
-    uint32_t room = w->ack_room ? w->ack_room * 2 : 64;
-    struct mn_ack *acks = realloc(w->acks, room * sizeof *acks);
-    if (!acks)
+    uint32_t room = acks->room ? acks->room * 2 : 64;
+    struct mn_ack *list = realloc(acks->list, room * sizeof *list);
+    if (!list)
         return false;
-    w->acks = acks;
-    w->ack_room = room;
+    acks->list = list;
+    acks->room = room;
     return true;
 }
 
 enum mn_status mn_wal_writer_defer(struct mn_wal_writer *w, const struct mn_held *held, struct mn_str rid)
 {
+    struct mn_acks *acks = &w->acks;
     struct mn_str reply = {w->reply.data, (uint32_t)w->reply.bytes};
     struct mn_ack ack = {.peer = held->peer, .received_ns = held->received_ns};
-    if (!copy(&w->ack_arena, rid, &ack.rid) || !copy(&w->ack_arena, reply, &ack.reply) || !make_ack_room(w))
+    if (!copy(&acks->arena, rid, &ack.rid) || !copy(&acks->arena, reply, &ack.reply) || !make_room(acks))
         return MN_FAIL(MN_UNKNOWN, "no memory to acknowledge this write; repeat it with the same idem");
-    w->acks[w->ack_count++] = ack;
+    acks->list[acks->count++] = ack;
     return MN_OK;
 }
 
-static void clear_acks(struct mn_wal_writer *w)
+void mn_wal_writer_turn_acks(struct mn_wal_writer *w)
 {
-    w->ack_count = 0;
-    mn_arena_reset(&w->ack_arena);
+    struct mn_acks sent = w->due;
+    MN_ASSERT(sent.count == 0);
+    w->due = w->acks;
+    w->acks = sent;
+}
+
+static void clear(struct mn_acks *acks)
+{
+    acks->count = 0;
+    mn_arena_reset(&acks->arena);
 }
 
 void mn_wal_writer_send_acks(struct mn_wal_writer *w)
 {
     uint64_t now = mn_clock_ns();
-    for (uint32_t i = 0; i < w->ack_count; i++) {
-        const struct mn_ack *ack = &w->acks[i];
+    for (uint32_t i = 0; i < w->due.count; i++) {
+        const struct mn_ack *ack = &w->due.list[i];
         if (i == 1)
             MN_FAULT_POINT(writer_mid_acks);
         mn_router_reply(&w->public, &ack->peer, ack->reply.data, ack->reply.length);
         mn_stat_record(w->actor->stats, MN_STAT_write_ack_ns, now - ack->received_ns);
     }
-    clear_acks(w);
+    clear(&w->due);
+}
+
+static void fail(struct mn_wal_writer *w, struct mn_acks *acks)
+{
+    for (uint32_t i = 0; i < acks->count; i++)
+        mn_wal_writer_refuse(
+            w, &acks->list[i].peer, acks->list[i].rid, MN_UNKNOWN,
+            "the log failed during this write, which may or may not have happened; repeat it with the same idem");
+    clear(acks);
 }
 
 void mn_wal_writer_fail_acks(struct mn_wal_writer *w)
 {
-    for (uint32_t i = 0; i < w->ack_count; i++)
-        mn_wal_writer_refuse(
-            w, &w->acks[i].peer, w->acks[i].rid, MN_UNKNOWN,
-            "the log failed during this write, which may or may not have happened; repeat it with the same idem");
-    clear_acks(w);
+    fail(w, &w->due);
+    fail(w, &w->acks);
 }

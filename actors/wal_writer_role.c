@@ -2,8 +2,9 @@
  * wal_writer_role.c - the WAL writer: the one process that changes the store.
  *
  * A turn takes what has come, admits it into a batch, makes the batch durable, then visible, then acknowledges it.
- * While the log syncs, the next batch gathers in ZeroMQ; there is no timer. Fatal is a failed append or sync: nobody
- * knows then what is on disk, so everything in flight hears `unknown`, the process ends, and recovery finds out.
+ * What comes while the disk writes a batch is the next one, and is admitted meanwhile; there is no timer. Fatal is a
+ * failed append or sync: nobody knows then what is on disk, so everything in flight hears `unknown`, the process ends,
+ * and recovery finds out.
  */
 #include "actors/gate.h"
 #include "actors/wal_writer.h"
@@ -16,6 +17,7 @@
 
 #define IDLE_MS  100 /* housekeeping goes on while nobody writes */
 #define PURGE_MS 5   /* a client waits for files to be unlinked */
+#define RUN_NS   UINT64_C(5000000)
 
 static enum mn_status bind_sockets(struct mn_wal_writer *w)
 {
@@ -81,27 +83,44 @@ static void record_stage(struct mn_wal_writer *w, enum mn_stat stat, uint64_t *m
     *mark = now;
 }
 
-static void record_batch(struct mn_wal_writer *w, uint64_t commit_ns)
+/* What a batch took before its commit; the next one begins to count. */
+static void record_admission(struct mn_wal_writer *w)
 {
-    struct mn_stats_page *stats = w->actor->stats;
-    mn_stat_record(stats, MN_STAT_write_receive_ns, w->decode_ns);
-    mn_stat_record(stats, MN_STAT_write_encode_ns, w->admit_ns);
-    w->commit_ns = (w->commit_ns * 7 + commit_ns) / 8;
+    mn_stat_record(w->actor->stats, MN_STAT_write_receive_ns, w->decode_ns);
+    mn_stat_record(w->actor->stats, MN_STAT_write_encode_ns, w->admit_ns);
+    w->decode_ns = w->admit_ns = 0;
 }
 
-static enum mn_status write_batch(struct mn_wal_writer *w)
+/* Receives and admits; returns how much there was. */
+static uint32_t take(struct mn_wal_writer *w)
+{
+    uint32_t worked = mn_wal_writer_receive(w);
+    worked += mn_wal_writer_jobs_admit(w);
+    worked += mn_wal_writer_admit(w);
+    return worked;
+}
+
+/* Writes what is admitted, makes it durable, then visible. With `overlap` the next batch is admitted while the disk
+ * writes this one; *next: how much of it there was. */
+static enum mn_status write_batch(struct mn_wal_writer *w, bool overlap, uint32_t *next)
 {
     uint64_t begun_ns = mn_clock_ns(), mark = begun_ns;
     bool pending = mn_writer_pending(w->writer);
     MN_TRY(mn_writer_append(w->writer)); /* also tells of a change that was admitted by half */
+    mn_wal_writer_turn_acks(w);
     if (!pending)
         return MN_OK;
     record_stage(w, MN_STAT_write_write_ns, &mark);
+    record_admission(w);
+    if (overlap) {
+        *next = take(w);
+        mark = mn_clock_ns();
+    }
     MN_TRY(mn_writer_sync(w->writer)); /* durable from here */
     record_stage(w, MN_STAT_write_sync_ns, &mark);
     mn_writer_publish(w->writer); /* visible from here */
     record_stage(w, MN_STAT_write_publish_ns, &mark);
-    record_batch(w, mark - begun_ns);
+    w->commit_ns = (w->commit_ns * 7 + mark - begun_ns) / 8;
     return MN_OK;
 }
 
@@ -115,20 +134,34 @@ static void give_up(struct mn_wal_writer *w)
     mn_wal_writer_refuse_all(w, MN_UNAVAILABLE, text);
 }
 
-static enum mn_status commit(struct mn_wal_writer *w)
+static enum mn_status commit_batch(struct mn_wal_writer *w, bool overlap, uint32_t *next)
 {
     char sentence[512];
-    enum mn_status status = write_batch(w);
+    enum mn_status status = write_batch(w, overlap, next);
     if (status != MN_OK) {
         snprintf(sentence, sizeof sentence, "%s", mn_error_text());
         give_up(w);
         return MN_FAIL(status, "%s", sentence);
     }
-    w->decode_ns = w->admit_ns = 0;
-    if (w->ack_count == 0)
+    if (w->due.count == 0)
         return MN_OK;
     mn_writer_acked(w->writer);
     mn_wal_writer_send_acks(w);
+    return MN_OK;
+}
+
+/* Commits what is admitted, and what is admitted while the disk writes that, and so on; at the end nothing is pending:
+ * jobs and the compactor wait for that, and no longer than RUN_NS and a commit. */
+static enum mn_status commit(struct mn_wal_writer *w, uint32_t *worked)
+{
+    uint64_t begun_ns = mn_clock_ns();
+    uint32_t next;
+    do {
+        bool overlap = mn_clock_ns() - begun_ns < RUN_NS && !mn_wal_writer_jobs_under_way(w) && !w->actor->draining;
+        next = 0;
+        MN_TRY(commit_batch(w, overlap, &next));
+        *worked += next;
+    } while (next > 0);
     return MN_OK;
 }
 
@@ -153,7 +186,7 @@ static void show_gauges(struct mn_wal_writer *w)
     char text[512];
     if (mn_writer_news(w->writer, text, sizeof text))
         mn_log(w->actor, "%s", text);
-    mn_stat_set(stats, MN_STAT_write_queue, w->queue_count + w->ack_count);
+    mn_stat_set(stats, MN_STAT_write_queue, w->queue_count + w->acks.count);
     if (w->public.lost > w->lost_told)
         mn_stat_add(stats, MN_STAT_write_lost_replies, w->public.lost - w->lost_told);
     w->lost_told = w->public.lost;
@@ -162,11 +195,9 @@ static void show_gauges(struct mn_wal_writer *w)
 static enum mn_status turn(struct mn_actor *actor, void *state, uint32_t *worked)
 {
     struct mn_wal_writer *w = state;
-    *worked += mn_wal_writer_receive(w);
-    *worked += mn_wal_writer_jobs_admit(w);
-    *worked += mn_wal_writer_admit(w);
+    *worked += take(w);
     show_gauges(w);
-    MN_TRY(commit(w));
+    MN_TRY(commit(w, worked));
     *worked += mn_wal_writer_jobs_turn(w);
     *worked += mn_wal_writer_inside_turn(w);
     *worked += mn_wal_writer_purges_turn(w);

@@ -93,12 +93,22 @@ static enum mn_status posix_write(int fd, const void *data, size_t bytes, uint64
     return MN_OK;
 }
 
-static enum mn_status posix_flush(int fd, uint64_t offset, uint64_t bytes)
+static enum mn_status write_back(int fd, uint64_t offset, uint64_t bytes, unsigned flags)
 {
-    unsigned flags = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
     if (sync_file_range(fd, (off_t)offset, (off_t)bytes, flags) != 0 && errno != EINTR && errno != ENOSYS)
         return MN_FAIL_ERRNO("cannot write %llu bytes back", (unsigned long long)bytes);
     return MN_OK;
+}
+
+static enum mn_status posix_flush(int fd, uint64_t offset, uint64_t bytes)
+{
+    return write_back(fd, offset, bytes,
+                      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+}
+
+static enum mn_status posix_start(int fd, uint64_t offset, uint64_t bytes)
+{
+    return write_back(fd, offset, bytes, SYNC_FILE_RANGE_WRITE);
 }
 
 static void posix_uncache(int fd, uint64_t offset, uint64_t bytes)
@@ -258,6 +268,7 @@ const struct mn_io mn_io_posix = {
     .read = posix_read,
     .write = posix_write,
     .flush = posix_flush,
+    .start = posix_start,
     .uncache = posix_uncache,
     .datasync = posix_datasync,
     .reserve = posix_reserve,

@@ -30,6 +30,9 @@ struct mn_io {
     /* Writes a range back now and waits for it. Promises nothing (only datasync does); it keeps long work from filling
      * the disk's queue, which the log's next sync would have to wait for. */
     enum mn_status (*flush)(int fd, uint64_t offset, uint64_t bytes);
+    /* Has a range written back from now on, and does not wait for it: the next datasync finds less to do. Promises
+     * nothing either, and fails like a write. */
+    enum mn_status (*start)(int fd, uint64_t offset, uint64_t bytes);
     /* Lets go of cached pages of a range that nobody uses: what is read next comes from the disk. A wish, no more; may
      * be NULL. */
     void (*uncache)(int fd, uint64_t offset, uint64_t bytes);

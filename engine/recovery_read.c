@@ -128,7 +128,7 @@ static enum mn_status scan_segment(struct mn_recovery *r, struct mn_recovery_job
     MN_TRY(mn_wal_scan(&job->segment, &visitor, &job->extent));
     MN_TRY(mn_recovery_settle(r, job));
     job->header_damaged = mn_wal_headers_damaged(&job->segment, &job->extent, NULL, NULL);
-    mn_tail_publish(&job->tail, job->extent.last_seq);
+    mn_tail_publish(&job->tail, job->tail.filled, job->extent.last_seq);
     atomic_store(&job->tail.header->sealed, 1);
     return MN_OK;
 }

@@ -262,11 +262,11 @@ enum mn_status mn_tail_add_record(struct mn_tail *tail, const struct mn_record *
     return mn_tail_fill(tail, &values, tags, record->tag_count, row);
 }
 
-void mn_tail_publish(struct mn_tail *tail, uint64_t last_seq)
+void mn_tail_publish(struct mn_tail *tail, uint32_t rows, uint64_t last_seq)
 {
     atomic_store_explicit(&tail->header->last_seq, last_seq, memory_order_relaxed);
     /* Release: pairs with the reader's acquire of `rows`; every row below it is filled for good. */
-    atomic_store_explicit(&tail->header->rows, tail->filled, memory_order_release);
+    atomic_store_explicit(&tail->header->rows, rows, memory_order_release);
 }
 
 void mn_tail_part(const struct mn_tail *tail, const uint8_t *wal, uint64_t wal_bytes, uint32_t dim,

@@ -54,8 +54,8 @@ enum mn_status mn_tail_fill(struct mn_tail *tail, const struct mn_tail_row *valu
  * writer and for recovery alike. */
 enum mn_status mn_tail_add_record(struct mn_tail *tail, const struct mn_record *record, uint64_t offset,
                                   uint32_t *row) MN_MUST_USE;
-/* Makes everything filled visible to whoever reads `rows` with acquire. */
-void mn_tail_publish(struct mn_tail *tail, uint64_t last_seq);
+/* Makes the first `rows` rows, which are filled, visible to whoever reads `rows` with acquire. */
+void mn_tail_publish(struct mn_tail *tail, uint32_t rows, uint64_t last_seq);
 
 /* The chunk as a part; wal: the mapped log segment it indexes. Rows as published now. */
 void mn_tail_part(const struct mn_tail *tail, const uint8_t *wal, uint64_t wal_bytes, uint32_t dim,

@@ -91,6 +91,7 @@ enum mn_status mn_wal_append(struct mn_wal *wal, struct mn_batch *batch, int64_t
     MN_FAULT_POINT(wal_before_write);
     mn_wal_copy_write(wal->copy, wal->number, wal->twin_fd, batch->data, bytes, wal->offset);
     MN_TRY(wal->store->io->write(wal->fd, batch->data, bytes, wal->offset));
+    MN_TRY(wal->store->io->start(wal->fd, wal->offset, bytes));
     MN_FAULT_POINT(wal_after_write);
     wal->offset += bytes;
     wal->last_seq = batch->last_seq;

@@ -114,8 +114,9 @@ enum mn_status mn_wal_begin(struct mn_wal *wal, const struct mn_store *store, ui
 void mn_wal_end(struct mn_wal *wal);
 /* Bytes that a batch may still have. */
 uint64_t mn_wal_room(const struct mn_wal *wal);
-/* Finishes and writes the batch; then makes it durable, in the copy too as long as that can be written. Neither is ever
- * tried again after a failure. batch->data must stay as it is until the sync, or mn_wal_end. */
+/* Finishes and writes the batch, and has the disk begin with it; then makes it durable, in the copy too as long as that
+ * can be written. Neither is ever tried again after a failure. batch->data must stay as it is until the sync, or
+ * mn_wal_end. */
 enum mn_status mn_wal_append(struct mn_wal *wal, struct mn_batch *batch, int64_t wall_ns) MN_MUST_USE;
 enum mn_status mn_wal_sync(struct mn_wal *wal) MN_MUST_USE;
 

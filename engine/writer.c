@@ -106,17 +106,23 @@ static enum mn_status next_wal_number(struct mn_writer *w, uint64_t *next)
     return status;
 }
 
-static enum mn_status make_buffer(struct mn_writer *w)
+static enum mn_status make_buffer(struct mn_batch *batch, uint64_t bytes)
 {
     /* Address space for the largest batch; pages cost memory only when a batch reaches them. */
-    w->batch_buffer_bytes = w->settings.wal_segment_bytes;
-    void *buffer =
-        mmap(NULL, w->batch_buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *buffer = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (buffer == MAP_FAILED)
         return MN_FAIL_ERRNO("no address space for a batch");
-    w->batch.data = buffer;
-    w->batch.bytes_max = w->batch_buffer_bytes;
+    batch->data = buffer;
+    batch->bytes_max = bytes;
     return MN_OK;
+}
+
+static void free_batch(struct mn_writer_batch *batch)
+{
+    if (batch->log.data)
+        munmap(batch->log.data, batch->log.bytes_max);
+    free(batch->log.record_at);
+    free(batch->marks);
 }
 
 static enum mn_status open_writer(struct mn_writer *w)
@@ -129,7 +135,8 @@ static enum mn_status open_writer(struct mn_writer *w)
     MN_TRY(take_view(w));
     MN_TRY(take_ledger(w));
     MN_TRY(next_wal_number(w, &next));
-    MN_TRY(make_buffer(w));
+    MN_TRY(make_buffer(&w->batch.log, w->settings.wal_segment_bytes));
+    MN_TRY(make_buffer(&w->written.log, w->settings.wal_segment_bytes));
     w->seq = atomic_load(&w->control->durable_seq);
     w->wal = (struct mn_wal){.number = next - 1, .last_seq = w->seq, .durable_seq = w->seq, .fd = -1, .twin_fd = -1};
     MN_TRY(mn_wal_copy_open(&w->wal.copy, &w->store, &w->settings, &w->control->reasons, w->manifest.wal_first));
@@ -179,10 +186,8 @@ void mn_writer_close(struct mn_writer *w)
         mn_parts_free(&w->parts);
     mn_ledger_free(w->ledger);
     mn_manifest_free(&w->manifest);
-    if (w->batch.data)
-        munmap(w->batch.data, w->batch_buffer_bytes);
-    free(w->batch.record_at);
-    free(w->marks);
+    free_batch(&w->batch);
+    free_batch(&w->written);
     free(w->limbo);
     w->store.io->close(w->lock_fd);
     free(w);

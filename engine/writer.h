@@ -4,7 +4,8 @@
  * A turn of the WAL writer's role is
  *
  *     for each request:  mn_writer_remember / _revise / _forget     checked against the index, encoded into the batch
- *     mn_writer_append                                              pwritev
+ *     mn_writer_append                                              pwritev; the disk begins to write
+ *     for requests that have come meanwhile: the same               the next batch
  *     mn_writer_sync                                                fdatasync: durable from here
  *     mn_writer_publish                                             rows, marks, visible_seq: visible from here
  *     send the acknowledgements; mn_writer_acked
@@ -41,7 +42,9 @@ enum mn_status mn_writer_revise(struct mn_writer *writer, const struct mn_revise
 enum mn_status mn_writer_forget(struct mn_writer *writer, const struct mn_forget *request,
                                 struct mn_outcome *outcome) MN_MUST_USE;
 
-/* The commit, in three steps (see above). With nothing admitted they do nothing. */
+/* The commit, in three steps (see above). With nothing admitted, or written, they do nothing. What is admitted between
+ * append and publish is in the next batch, which is appended after that publish; batch_memories and batch_bytes are of
+ * the batch that takes what is admitted. */
 bool mn_writer_pending(const struct mn_writer *writer); /* something is admitted and not yet published */
 uint32_t mn_writer_batch_memories(const struct mn_writer *writer);
 uint64_t mn_writer_batch_bytes(const struct mn_writer *writer);

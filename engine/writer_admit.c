@@ -229,7 +229,7 @@ enum mn_status mn_writer_add_idem(struct mn_writer *w, const struct mn_write *wr
     uint32_t bytes = mn_idem_encode(&entry, w->idem_bytes);
     struct mn_record record = {.op = MN_RECORD_IDEM, .seq = seq, .wall_ns = write->now};
     struct mn_record_parts parts = {.content = {(const char *)w->idem_bytes, bytes}};
-    mn_batch_add(&w->batch, &record, &parts);
+    mn_batch_add(&w->batch.log, &record, &parts);
     return mn_ledger_put(w->ledger, &entry);
 }
 
@@ -275,30 +275,30 @@ enum mn_status mn_writer_add_put(struct mn_writer *w, const struct mn_write *wri
                                     .tag_count = m->tag_count,
                                     .content_flags = (m->content_bin ? MN_CONTENT_BIN : 0) |
                                                      (m->content.data ? 0 : MN_CONTENT_NONE)};
-    uint64_t at = w->batch.at;
-    uint64_t offset = mn_batch_add(&w->batch, &record, &parts);
+    uint64_t at = w->batch.log.at;
+    uint64_t offset = mn_batch_add(&w->batch.log, &record, &parts);
     struct mn_tail *tail = &w->parts.own[w->active]->tail;
     struct mn_place place = {.part = w->active};
     struct mn_mark mark;
     bool marked;
-    MN_TRY(mn_tail_add_record(tail, (const struct mn_record *)(const void *)(w->batch.data + at), offset, &place.row));
+    MN_TRY(
+        mn_tail_add_record(tail, (const struct mn_record *)(const void *)(w->batch.log.data + at), offset, &place.row));
     MN_TRY(mn_parts_put(&w->parts, write->space, id, mn_id_hash(space_hash, id), place, seq, &mark, &marked));
-    w->batch.takes |= marked;
+    w->batch.log.takes |= marked;
     if (marked)
         MN_TRY(mn_writer_add_mark(w, &mark));
     w->tail_rows++;
-    w->batch_memories++;
+    w->batch.memories++;
     return MN_OK;
 }
 
 /* ---- remember ---- */
 
 static enum mn_status check_memory(struct mn_writer *w, const struct mn_remember *request, uint64_t space_hash,
-                                   const struct mn_memory *m)
+                                   const struct mn_memory *m, float *scale)
 {
-    float scale;
     MN_TRY(check_limits(m));
-    MN_TRY(check_embedding(w, m->embedding, &scale));
+    MN_TRY(check_embedding(w, m->embedding, scale));
     return m->has_id ? check_given_id(w, &request->write, space_hash, m) : MN_OK;
 }
 
@@ -309,7 +309,7 @@ static enum mn_status name_memory(enum mn_status status, uint32_t index)
     return MN_FAIL(status, "memories[%u]: %s", index, sentence);
 }
 
-/* Everything that can be wrong with the request, and how much room it takes. */
+/* Everything that can be wrong with the request, and how much room it takes. Fills w->scales. */
 static enum mn_status check_remember(struct mn_writer *w, const struct mn_remember *request, struct mn_room *room)
 {
     uint64_t space_hash = mn_str_hash(request->write.space);
@@ -322,7 +322,7 @@ static enum mn_status check_remember(struct mn_writer *w, const struct mn_rememb
     w->seen_stamp++;
     for (uint32_t i = 0; i < request->count; i++) {
         const struct mn_memory *m = &request->memories[i];
-        enum mn_status status = check_memory(w, request, space_hash, m);
+        enum mn_status status = check_memory(w, request, space_hash, m, &w->scales[i]);
         if (status != MN_OK)
             return name_memory(status, i);
         mn_put_room(w, request->write.space, m, room);
@@ -360,9 +360,9 @@ static enum mn_status add_supersedes(struct mn_writer *w, const struct mn_rememb
                 continue;
             if (there)
                 MN_TRY(mn_writer_add_mark(w, &mark));
-            w->batch_forgets += there;
+            w->batch.forgets += there;
             parts.content = (struct mn_str){(const char *)id, sizeof *id};
-            mn_batch_add(&w->batch, &record, &parts);
+            mn_batch_add(&w->batch.log, &record, &parts);
         }
     }
     return MN_OK;
@@ -370,12 +370,11 @@ static enum mn_status add_supersedes(struct mn_writer *w, const struct mn_rememb
 
 static enum mn_status add_remember(struct mn_writer *w, const struct mn_remember *request, uint64_t seq)
 {
-    float scale;
     MN_TRY(add_supersedes(w, request, seq));
     for (uint32_t i = 0; i < request->count; i++) {
         const struct mn_memory *m = &request->memories[i];
-        MN_TRY(check_embedding(w, m->embedding, &scale));
-        MN_TRY(mn_writer_add_put(w, &request->write, &w->ids[i], m->has_id ? 0 : MN_RECORD_ASSIGNED, m, scale, seq));
+        uint32_t flags = m->has_id ? 0 : MN_RECORD_ASSIGNED;
+        MN_TRY(mn_writer_add_put(w, &request->write, &w->ids[i], flags, m, w->scales[i], seq));
     }
     for (uint32_t r = 0; r < w->run_count; r++)
         MN_TRY(mn_ledger_raise_id(w->ledger, request->write.space, w->runs[r].first + w->runs[r].count));

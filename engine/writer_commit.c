@@ -17,18 +17,18 @@ static bool fits_segment(const struct mn_writer *w, const struct mn_room *room)
     if (!w->wal.store)
         return false;
     const struct mn_tail *tail = &w->parts.own[w->active]->tail;
-    uint64_t used = w->batch.records ? w->batch.at - sizeof(struct mn_batch_header) : 0;
-    uint64_t touched = (w->batch.records ? w->batch.touched : 0) + room->touched;
-    return mn_batch_bytes(used + room->bytes, w->batch.records + room->records, touched) <= mn_wal_room(&w->wal) &&
+    const struct mn_batch *log = &w->batch.log;
+    uint64_t used = log->records ? log->at - sizeof(struct mn_batch_header) : 0;
+    uint64_t touched = (log->records ? log->touched : 0) + room->touched;
+    return mn_batch_bytes(used + room->bytes, log->records + room->records, touched) <= mn_wal_room(&w->wal) &&
            room->rows <= tail->header->rows_max - tail->filled && room->arena <= mn_tail_arena_left(tail);
 }
 
 static void begin_batch(struct mn_writer *w)
 {
-    mn_batch_begin(&w->batch, w->wal.offset, w->wal.salt);
-    w->mark_count = 0;
-    w->batch_memories = w->batch_forgets = 0;
-    w->appended = false;
+    mn_batch_begin(&w->batch.log, w->wal.offset, w->wal.salt);
+    w->batch.mark_count = 0;
+    w->batch.memories = w->batch.forgets = 0;
 }
 
 enum mn_status mn_writer_new_view(struct mn_writer *w)
@@ -46,7 +46,7 @@ static void seal_active(struct mn_writer *w)
 {
     struct mn_own_part *own = w->active == MN_NONE ? NULL : w->parts.own[w->active];
     if (own && !own->retired && own->tail.header) {
-        mn_tail_publish(&own->tail, w->wal.last_seq);
+        mn_tail_publish(&own->tail, own->tail.filled, w->wal.last_seq);
         own->part.rows = own->tail.filled;
         atomic_store_explicit(&own->tail.header->sealed, 1, memory_order_release);
     }
@@ -102,33 +102,34 @@ static enum mn_status rotate(struct mn_writer *w)
 
 static enum mn_status grow_batch(struct mn_writer *w, const struct mn_room *room)
 {
-    uint64_t records = (uint64_t)w->batch.records + room->records;
-    if (records <= w->batch.records_max)
+    struct mn_batch *log = &w->batch.log;
+    uint64_t records = (uint64_t)log->records + room->records;
+    if (records <= log->records_max)
         return MN_OK;
-    uint64_t max = w->batch.records_max ? w->batch.records_max : 1024;
+    uint64_t max = log->records_max ? log->records_max : 1024;
     while (max < records)
         max *= 2;
-    uint32_t *record_at = realloc(w->batch.record_at, max * sizeof *record_at);
+    uint32_t *record_at = realloc(log->record_at, max * sizeof *record_at);
     if (!record_at)
         return MN_FAIL(MN_INTERNAL, "no memory for a batch of %llu records", (unsigned long long)records);
-    w->batch.record_at = record_at;
-    w->batch.records_max = (uint32_t)max;
+    log->record_at = record_at;
+    log->records_max = (uint32_t)max;
     return MN_OK;
 }
 
 enum mn_status mn_writer_make_room(struct mn_writer *w, const struct mn_room *room)
 {
-    bool pending = mn_writer_pending(w);
+    uint64_t batch_bytes = mn_writer_batch_bytes(w);
     if (w->seq >= MN_SEQ_MAX)
         return MN_FAIL(MN_READ_ONLY, "seq %llu is the last there is: export the store into a new one",
                        (unsigned long long)w->seq);
     if (room->rows > 0 && w->tail_rows + room->rows > w->settings.tail_rows_max)
         return MN_FAIL(MN_BUSY, "%llu memories wait to be compacted, as many as tail.rows_max allows; try again",
                        (unsigned long long)w->tail_rows);
-    if (pending && mn_writer_batch_bytes(w) + room->bytes > w->settings.write_batch_bytes)
+    if (batch_bytes > 0 && batch_bytes + room->bytes > w->settings.write_batch_bytes)
         return MN_FAIL(MN_NOT_READY, "the batch is full");
     if (!fits_segment(w, room)) {
-        if (pending)
+        if (mn_writer_pending(w))
             return MN_FAIL(MN_NOT_READY, "the log segment is full");
         uint64_t whole = w->settings.wal_segment_bytes - 2 * MN_WAL_BLOCK;
         if (mn_batch_bytes(room->bytes, room->records, room->touched) > whole)
@@ -146,22 +147,23 @@ enum mn_status mn_writer_make_room(struct mn_writer *w, const struct mn_room *ro
     }
     MN_TRY(grow_batch(w, room));
     MN_TRY(mn_tail_reserve(&w->parts.own[w->active]->tail, room->rows, room->arena));
-    if (!pending)
+    if (batch_bytes == 0)
         begin_batch(w);
     return MN_OK;
 }
 
 enum mn_status mn_writer_add_mark(struct mn_writer *w, const struct mn_mark *mark)
 {
-    if (w->mark_count == w->mark_max) {
-        uint32_t max = w->mark_max ? w->mark_max * 2 : 1024;
-        struct mn_mark *marks = realloc(w->marks, max * sizeof *marks);
+    struct mn_writer_batch *batch = &w->batch;
+    if (batch->mark_count == batch->mark_max) {
+        uint32_t max = batch->mark_max ? batch->mark_max * 2 : 1024;
+        struct mn_mark *marks = realloc(batch->marks, max * sizeof *marks);
         if (!marks)
             return MN_FAIL(MN_INTERNAL, "no memory for the marks of a batch");
-        w->marks = marks;
-        w->mark_max = max;
+        batch->marks = marks;
+        batch->mark_max = max;
     }
-    w->marks[w->mark_count++] = *mark;
+    batch->marks[batch->mark_count++] = *mark;
     return MN_OK;
 }
 
@@ -169,66 +171,74 @@ enum mn_status mn_writer_add_mark(struct mn_writer *w, const struct mn_mark *mar
 
 bool mn_writer_pending(const struct mn_writer *w)
 {
-    return w->wal.store && w->batch.records > 0;
+    return w->batch.log.records > 0 || w->written.log.records > 0;
 }
 
 uint32_t mn_writer_batch_memories(const struct mn_writer *w)
 {
-    return mn_writer_pending(w) ? w->batch_memories : 0;
+    return w->batch.log.records > 0 ? w->batch.memories : 0;
 }
 
 uint64_t mn_writer_batch_bytes(const struct mn_writer *w)
 {
-    return mn_writer_pending(w) ? w->batch.at : 0;
+    return w->batch.log.records > 0 ? w->batch.log.at : 0;
 }
 
 enum mn_status mn_writer_append(struct mn_writer *w)
 {
     if (w->broken)
         return MN_FAIL(MN_INTERNAL, "a change was admitted by half");
-    if (!mn_writer_pending(w))
+    if (w->batch.log.records == 0)
         return MN_OK;
+    MN_ASSERT(w->written.log.records == 0);
     uint64_t before = w->wal.offset;
-    enum mn_status status = mn_wal_append(&w->wal, &w->batch, mn_wall_ns());
+    enum mn_status status = mn_wal_append(&w->wal, &w->batch.log, mn_wall_ns());
     w->broken = status != MN_OK;
-    w->appended = true;
     mn_stat_add(w->stats, MN_STAT_wal_bytes, w->wal.offset - before);
-    return status;
+    if (status != MN_OK)
+        return status;
+    struct mn_writer_batch empty = w->written;
+    w->written = w->batch;
+    w->written.rows_end = w->parts.own[w->active]->tail.filled;
+    w->batch = empty;
+    begin_batch(w);
+    return MN_OK;
 }
 
 enum mn_status mn_writer_sync(struct mn_writer *w)
 {
-    if (!mn_writer_pending(w))
+    if (w->written.log.records == 0)
         return MN_OK;
-    MN_ASSERT(w->appended);
     enum mn_status status = mn_wal_sync(&w->wal);
-    w->broken = status != MN_OK;
+    w->broken |= status != MN_OK;
     mn_stat_add(w->stats, MN_STAT_wal_syncs, 1);
     return status;
 }
 
 void mn_writer_publish(struct mn_writer *w)
 {
-    if (!mn_writer_pending(w))
+    struct mn_writer_batch *batch = &w->written;
+    if (batch->log.records == 0)
         return;
     uint64_t seq = w->wal.durable_seq;
+    MN_ASSERT(seq == batch->log.last_seq);
     atomic_store_explicit(&w->control->durable_seq, seq, memory_order_release);
     struct mn_own_part *own = w->parts.own[w->active];
-    mn_tail_publish(&own->tail, seq);
-    own->part.rows = own->tail.filled;
-    for (uint32_t i = 0; i < w->mark_count; i++) {
-        if (i == w->mark_count / 2)
+    mn_tail_publish(&own->tail, batch->rows_end, seq);
+    own->part.rows = batch->rows_end;
+    for (uint32_t i = 0; i < batch->mark_count; i++) {
+        if (i == batch->mark_count / 2)
             MN_FAULT_POINT(writer_mid_publish);
-        mn_parts_mark(&w->parts, &w->marks[i]);
+        mn_parts_mark(&w->parts, &batch->marks[i]);
     }
-    atomic_store_explicit(&w->control->tail_rows, w->tail_rows, memory_order_relaxed);
+    atomic_store_explicit(&w->control->tail_rows, w->tail_rows - w->batch.memories, memory_order_relaxed);
     /* Release: a reader that acquires this seq sees its rows and marks. Memories become visible here, all of a batch at
      * once. */
     atomic_store_explicit(&w->control->visible_seq, MN_BUG(ack_before_publish) ? seq - 1 : seq, memory_order_release);
-    mn_stat_add(w->stats, MN_STAT_write_memories, w->batch_memories);
-    mn_stat_add(w->stats, MN_STAT_write_forgets, w->batch_forgets);
-    mn_stat_record(w->stats, MN_STAT_write_batch_memories, w->batch_memories);
-    begin_batch(w);
+    mn_stat_add(w->stats, MN_STAT_write_memories, batch->memories);
+    mn_stat_add(w->stats, MN_STAT_write_forgets, batch->forgets);
+    mn_stat_record(w->stats, MN_STAT_write_batch_memories, batch->memories);
+    batch->log.records = 0;
 }
 
 void mn_writer_acked(struct mn_writer *w)

@@ -96,7 +96,7 @@ static enum mn_status add_hidden(struct mn_writer *w, const struct mn_forget *re
                                    .space_hash = mn_str_hash(request->write.space)};
         struct mn_record_parts parts = {.space = request->write.space,
                                         .content = {(const char *)ids, id_count * (uint32_t)sizeof *ids}};
-        mn_batch_add(&w->batch, &record, &parts);
+        mn_batch_add(&w->batch.log, &record, &parts);
     }
     free(ids);
     return status;
@@ -164,7 +164,7 @@ enum mn_status mn_writer_forget(struct mn_writer *w, const struct mn_forget *req
     MN_TRY(forget_room(w, request, &room));
     MN_TRY(mn_writer_make_room(w, &room));
     uint64_t seq = ++w->seq;
-    uint32_t records_before = w->batch.records;
+    uint32_t records_before = w->batch.log.records;
     w->run_count = 0;
     enum mn_status status =
         request->mode == MN_FORGET_RESTORE ? restore(w, request, seq, &count) : add_hidden(w, request, seq, &count);
@@ -174,11 +174,11 @@ enum mn_status mn_writer_forget(struct mn_writer *w, const struct mn_forget *req
         w->broken = true;
         return mn_error_pass(status, __FILE__, __LINE__);
     }
-    if (w->batch.records == records_before)
+    if (w->batch.log.records == records_before)
         seq = --w->seq; /* nothing to forget and no key to keep: the log does not hear of it */
     else if (request->mode == MN_FORGET_PURGE)
         w->purge_admitted = seq;
-    w->batch_forgets += request->mode == MN_FORGET_RESTORE ? 0 : count;
+    w->batch.forgets += request->mode == MN_FORGET_RESTORE ? 0 : count;
     *outcome = (struct mn_outcome){.seq = seq, .count = count};
     return MN_OK;
 }

@@ -23,6 +23,15 @@ struct mn_limbo {
     char name[64]; /* MN_LIMBO_SHARED: any file of the instance's folder */
 };
 
+/* Changes that are committed together. */
+struct mn_writer_batch {
+    struct mn_batch log; /* their records; none: the batch is empty */
+    struct mn_mark *marks;
+    uint32_t mark_count, mark_max;
+    uint32_t memories, forgets;
+    uint32_t rows_end; /* behind its last row in the active chunk; set when it is written */
+};
+
 struct mn_writer {
     struct mn_store store;
     struct mn_instance *instance;
@@ -40,16 +49,12 @@ struct mn_writer {
     uint64_t tail_rows;
     uint64_t seq; /* the newest given out */
     uint64_t instance_gen;
-    /* the batch */
-    struct mn_batch batch;
-    uint64_t batch_buffer_bytes;
-    struct mn_mark *marks;
-    uint32_t mark_count, mark_max;
-    uint32_t batch_memories, batch_forgets;
-    bool appended;
-    bool broken; /* a change was admitted by half: nothing more is written */
+    struct mn_writer_batch batch;   /* takes what is admitted */
+    struct mn_writer_batch written; /* the one before, on its way to the disk and not published yet; or empty */
+    bool broken;                    /* a change was admitted by half: nothing more is written */
     /* scratch of one admission */
     struct mn_id ids[MN_REQUEST_ROWS_MAX];
+    float scales[MN_REQUEST_ROWS_MAX];
     struct mn_id_run runs[MN_REQUEST_ROWS_MAX];
     uint32_t run_count;
     uint8_t idem_bytes[MN_IDEM_RECORD_MAX(MN_REQUEST_ROWS_MAX)];

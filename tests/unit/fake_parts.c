@@ -204,7 +204,7 @@ void fake_parts_tail(struct fake_parts *fakes, const struct fake_memory *const *
     made->wal = zeros(bytes);
     for (uint32_t i = 0; i < count; i++)
         fill_row(fakes, &tail, made->wal, &at, rows[i]);
-    mn_tail_publish(&tail, 0);
+    mn_tail_publish(&tail, tail.filled, 0);
     mn_tail_part(&tail, made->wal, bytes, fakes->dim, &fakes->parts[fakes->count++]);
 }
 

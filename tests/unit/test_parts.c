@@ -55,7 +55,7 @@ static uint32_t put(struct life *l, struct mn_mark *mark, bool *marked)
     atomic_init(&values.died, MN_ALIVE);
     ok(mn_tail_intern(&own->tail, text_str("s"), &values.space));
     ok(mn_tail_fill(&own->tail, &values, NULL, 0, &place.row));
-    mn_tail_publish(&own->tail, l->seq);
+    mn_tail_publish(&own->tail, own->tail.filled, l->seq);
     own->part.rows = own->tail.filled;
     ok(mn_parts_put(&l->parts, text_str("s"), &l->id, l->hash, place, l->seq, mark, marked));
     if (*marked)

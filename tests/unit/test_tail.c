@@ -53,7 +53,7 @@ static void rows_show_when_they_are_published(void **state)
         ok(mn_tail_fill(&tail, &values, NULL, 0, &row));
         assert_int_equal(row, id);
         if (id % 7 == 0)
-            mn_tail_publish(&tail, id);
+            mn_tail_publish(&tail, tail.filled, id);
         mn_tail_part(&seen, NULL, 0, FIXTURE_DIM, &part);
         assert_int_equal(part.rows, id / 7 * 7 + 1);
     }

@@ -51,6 +51,81 @@ static void nothing_is_visible_before_publish(void **state)
     fixture_free(f);
 }
 
+static enum mn_status revise_confidence(struct fixture *f, uint64_t id)
+{
+    struct mn_outcome outcome;
+    struct mn_revise request = {.write = fixture_write(f, "s"), .id = number_id(id), .set_confidence = true};
+    request.set.confidence = 0.5f;
+    return mn_writer_revise(f->writer, &request, &outcome);
+}
+
+/* Admits 1 and 2, and while they are on their way to the disk another 2, and 3. */
+static struct fixture *new_with_two_batches(void)
+{
+    struct fixture *f = fixture_new();
+    fixture_put(f, "s", 1, 1, "one");
+    fixture_put(f, "s", 2, 2, "two");
+    ok(mn_writer_append(f->writer));
+    assert_int_equal(mn_writer_batch_memories(f->writer), 0);
+    assert_int_equal(mn_writer_batch_bytes(f->writer), 0);
+    fixture_put(f, "s", 2, 22, "another two");
+    fixture_put(f, "s", 3, 3, "three");
+    assert_int_equal(mn_writer_batch_memories(f->writer), 2);
+    return f;
+}
+
+static void what_comes_while_a_batch_is_written_is_the_next_one(void **state)
+{
+    struct fixture *f = new_with_two_batches();
+    assert_int_equal(revise_confidence(f, 1), MN_NOT_READY);
+    ok(mn_writer_sync(f->writer));
+    mn_writer_publish(f->writer);
+    mn_writer_acked(f->writer);
+    assert_int_equal(fixture_count(f), 2);
+    assert_true(fixture_holds(f, "s", 2, 2, "two"));
+    assert_int_equal(atomic_load(&f->instance.control->durable_seq), 2);
+    assert_int_equal(atomic_load(&f->instance.control->visible_seq), 2);
+    assert_int_equal(atomic_load(&f->instance.control->acked_seq), 2);
+    assert_int_equal(atomic_load(&f->instance.control->tail_rows), 2);
+    assert_true(mn_writer_pending(f->writer));
+    fixture_commit(f);
+    assert_false(mn_writer_pending(f->writer));
+    assert_int_equal(fixture_count(f), 3);
+    assert_true(fixture_holds(f, "s", 2, 22, "another two"));
+    assert_int_equal(atomic_load(&f->instance.control->acked_seq), 4);
+    fixture_restart(f);
+    assert_int_equal(fixture_count(f), 3);
+    assert_true(fixture_holds(f, "s", 2, 22, "another two"));
+    assert_false(f->report.lost);
+    fixture_free(f);
+}
+
+static void the_next_batch_is_gone_when_the_writer_is(void **state)
+{
+    struct fixture *f = new_with_two_batches();
+    ok(mn_writer_sync(f->writer));
+    fixture_restart(f);
+    assert_int_equal(fixture_count(f), 2);
+    assert_true(fixture_holds(f, "s", 2, 2, "two"));
+    assert_int_equal(fixture_put(f, "s", 3, 3, "three"), 3);
+    fixture_free(f);
+}
+
+static void a_segment_is_not_left_while_it_is_written(void **state)
+{
+    struct fixture *f = fixture_new();
+    struct mn_outcome outcome;
+    fixture_put(f, "s", 1, 1, "one");
+    ok(mn_writer_append(f->writer));
+    assert_int_equal(remember_big(f, 2, (1u << 20) - 4 * MN_WAL_BLOCK, &outcome), MN_NOT_READY);
+    ok(mn_writer_sync(f->writer));
+    mn_writer_publish(f->writer);
+    ok(remember_big(f, 2, (1u << 20) - 4 * MN_WAL_BLOCK, &outcome));
+    fixture_commit(f);
+    assert_int_equal(fixture_count(f), 2);
+    fixture_free(f);
+}
+
 static void what_was_not_appended_is_gone_and_its_seq_free(void **state)
 {
     struct fixture *f = fixture_new();
@@ -292,6 +367,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_visible_before_publish),
+        cmocka_unit_test(what_comes_while_a_batch_is_written_is_the_next_one),
+        cmocka_unit_test(the_next_batch_is_gone_when_the_writer_is),
+        cmocka_unit_test(a_segment_is_not_left_while_it_is_written),
         cmocka_unit_test(what_was_not_appended_is_gone_and_its_seq_free),
         cmocka_unit_test(seqs_have_an_end_and_do_not_wrap),
         cmocka_unit_test(a_full_batch_says_so),

@@ -439,6 +439,7 @@ const struct mn_io *disk_io(void)
         .read = memory_read,
         .write = memory_write,
         .flush = memory_flush,
+        .start = memory_flush,
         .datasync = memory_datasync,
         .reserve = memory_reserve,
         .map = memory_map,

@@ -81,33 +81,6 @@ static void hold(struct world *w)
 
 /* ---- writing ---- */
 
-static void keep_flight(struct world *w)
-{
-    for (uint32_t i = 0; i < w->flight_count; i++)
-        if (w->flight[i].idem != 0)
-            w->kept[w->kept_count++ % WORLD_KEYS] = w->flight[i];
-    w->flight_count = 0;
-}
-
-bool work_commit(struct world *w)
-{
-    if (!mn_writer_pending(w->writer))
-        return true;
-    w->in_flight = true;
-    if (mn_writer_append(w->writer) != MN_OK || mn_writer_sync(w->writer) != MN_OK)
-        return work_failed(w, "commit");
-    mn_writer_publish(w->writer);
-    mn_writer_acked(w->writer);
-    w->in_flight = false;
-    w->acked = w->now;
-    w->acked_seq = atomic_load(&w->instance.control->acked_seq);
-    keep_flight(w);
-    atomic_fetch_add(&w->tally->commits, 1);
-    if (world_draw(w, 8) == 0)
-        work_look(w);
-    return true;
-}
-
 static enum mn_status forget_tag(struct world *w, const struct model_request *r, struct model_room *room,
                                  struct mn_outcome *outcome)
 {
@@ -160,7 +133,7 @@ static enum mn_status ask(struct world *w, const struct model_request *r, struct
 static void note(struct world *w, struct model_request *r, const struct mn_outcome *outcome)
 {
     r->seq = outcome->seq;
-    w->flight_seq = outcome->seq;
+    w->now_seq = outcome->seq;
     if (r->kind == MODEL_ASSIGN) {
         r->assigned = outcome->ids[outcome->id_count - 1].lo;
         if (outcome->ids[0].lo <= w->now.assigned)
@@ -219,6 +192,60 @@ static struct model_request draw_request(struct world *w)
     return r;
 }
 
+/* The batch that was in flight is acknowledged. */
+static void keep_written(struct world *w)
+{
+    for (uint32_t i = 0; i < w->written_count; i++)
+        if (w->flight[i].idem != 0)
+            w->kept[w->kept_count++ % WORLD_KEYS] = w->flight[i];
+    w->flight_count -= w->written_count;
+    memmove(w->flight, w->flight + w->written_count, w->flight_count * sizeof *w->flight);
+    w->written_count = 0;
+}
+
+/* While a batch is on its way to the disk, what comes is in the next one. */
+static void write_meanwhile(struct world *w)
+{
+    for (uint32_t i = world_draw(w, 4); i > 0; i--) {
+        struct model_request r = draw_request(w);
+        struct mn_outcome outcome;
+        if (ask(w, &r, &outcome) == MN_OK)
+            note(w, &r, &outcome);
+    }
+}
+
+static bool commit_batch(struct world *w)
+{
+    w->in_flight = true;
+    w->written = w->now;
+    w->written_seq = w->now_seq;
+    w->written_count = w->flight_count;
+    if (mn_writer_append(w->writer) != MN_OK)
+        return work_failed(w, "append");
+    if (world_draw(w, 3) == 0)
+        write_meanwhile(w);
+    if (mn_writer_sync(w->writer) != MN_OK)
+        return work_failed(w, "sync");
+    mn_writer_publish(w->writer);
+    mn_writer_acked(w->writer);
+    w->in_flight = false;
+    w->acked = w->written;
+    w->acked_seq = atomic_load(&w->instance.control->acked_seq);
+    keep_written(w);
+    atomic_fetch_add(&w->tally->commits, 1);
+    if (world_draw(w, 8) == 0)
+        work_look(w);
+    return true;
+}
+
+bool work_commit(struct world *w)
+{
+    while (mn_writer_pending(w->writer))
+        if (!commit_batch(w))
+            return false;
+    return true;
+}
+
 bool work_write(struct world *w)
 {
     struct model_request r = draw_request(w);
@@ -262,19 +289,19 @@ static bool retry_kept(struct world *w)
 bool work_retry(struct world *w, bool landed)
 {
     struct model_request flight[WORLD_FLIGHT_MAX];
-    uint32_t count = w->flight_count;
+    uint32_t count = w->flight_count, written = landed ? w->written_count : 0;
     memcpy(flight, w->flight, count * sizeof *flight);
-    w->flight_count = 0;
+    w->flight_count = w->written_count = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct mn_outcome outcome;
-        bool taken;
+        bool taken, there = i < written;
         if (flight[i].idem == 0)
             continue;
         if (!enter(w, &flight[i], &outcome, &taken))
             return false;
-        if (taken && landed)
+        if (taken && there)
             check_replay(w, &flight[i], &outcome);
-        if (taken && !landed && outcome.replayed)
+        if (taken && !there && outcome.replayed)
             world_broken(w, WORLD_WRONG, "key %u was answered, and what it wrote is not there", flight[i].idem);
         if (taken && !outcome.replayed)
             note(w, &flight[i], &outcome);

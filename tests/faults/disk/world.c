@@ -237,9 +237,9 @@ static bool excused(const struct world *w, const struct mn_snapshot *snapshot, u
     if (look_at(snapshot, &w->acked, space, id) == SAME)
         return true;
     if (!w->in_flight ||
-        memcmp(&w->acked.memories[space][id], &w->now.memories[space][id], sizeof(struct model_memory)) == 0)
+        memcmp(&w->acked.memories[space][id], &w->written.memories[space][id], sizeof(struct model_memory)) == 0)
         return false;
-    return model_find(snapshot, space, id).part == MN_NONE || look_at(snapshot, &w->now, space, id) == SAME;
+    return model_find(snapshot, space, id).part == MN_NONE || look_at(snapshot, &w->written, space, id) == SAME;
 }
 
 /* The disk has lied or left garbage: each memory on its own must be one that was written, and a gap is told. What a
@@ -269,8 +269,8 @@ void world_judge(struct world *w, bool *landed)
     must_work(w, mn_reader_pin(w->reader, 0, &snapshot), "pin");
     if (!w->forgiven && snapshot.uncoded > 0)
         world_broken(w, WORLD_WRONG, "the manifest names an inverted file that is not there");
-    *landed = w->in_flight && snapshot.seq >= w->flight_seq;
-    const struct model_state *state = *landed ? &w->now : &w->acked;
+    *landed = w->in_flight && snapshot.seq >= w->written_seq;
+    const struct model_state *state = *landed ? &w->written : &w->acked;
     if (!world_holds(w, &snapshot, state)) {
         if (!w->forgiven)
             world_differs(w, &snapshot, state, *landed ? "recovered with the batch in flight" : "recovered");
@@ -280,7 +280,7 @@ void world_judge(struct world *w, bool *landed)
         world_broken(w, WORLD_REFUSED, "recovery tells of damage that is none: lost %d, quarantined %llu",
                      w->report.lost, (unsigned long long)w->report.quarantined);
     if (*landed)
-        w->acked = w->now;
+        w->acked = w->written;
     mn_reader_unpin(w->reader);
     w->now = w->acked;
     w->in_flight = false;

@@ -45,11 +45,12 @@ struct world {
     struct model_state held_state;
     struct mn_recovery_report report;
     struct model_state acked, now; /* now: with what is admitted and not yet known to be durable */
+    struct model_state written;    /* with the batch that is in flight; behind it more may be admitted */
     bool in_flight;                /* append was called: it may be there or not */
     uint64_t acked_seq;            /* the largest that was acknowledged */
-    uint64_t flight_seq;           /* of the newest that is in flight */
+    uint64_t written_seq, now_seq; /* the newest of the batch in flight, and of all */
     struct model_request flight[WORLD_FLIGHT_MAX], kept[WORLD_KEYS];
-    uint32_t flight_count, kept_count;
+    uint32_t flight_count, written_count, kept_count;   /* the first written_count are of the batch in flight */
     struct model_memory *past[MODEL_SPACES][MODEL_IDS]; /* all that an id ever was */
     uint32_t past_count[MODEL_SPACES][MODEL_IDS];
     uint32_t number, idem;
