@@ -135,6 +135,9 @@ static enum mn_status consolidate(struct mn_compactor_role *c, struct mn_str rid
     struct mn_compacted result = {0};
     MN_TRY(mn_compactor_consolidate(c, &result));
     c->purge_waits = false;
+    mn_actor_pulse_begin(c->actor, true);
+    mn_compactor_census(c); /* who waited for it looks at info next */
+    mn_actor_pulse_end(c->actor);
     mn_reply_begin(&c->reply, rid, 3);
     mn_reply_uint(&c->reply, "rows_in", result.rows_in);
     mn_reply_uint(&c->reply, "rows_out", result.rows_out);

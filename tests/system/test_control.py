@@ -83,6 +83,15 @@ class Consolidate(ClusterCase):
         self.cluster.ok("consolidate", wait=False)
         self.assertEqual(self.ok("count")["count"], 1)
 
+    def test_info_after_a_consolidation(self):
+        """Who waited for it sees it at once."""
+        for total in (300, 600):
+            self.remember(*({} for _ in range(300)))
+            self.cluster.ok("consolidate", wait=True)
+            info = self.cluster.info()
+            self.assertEqual(info["tail_rows"], 0)
+            self.assertGreaterEqual(info["index"]["column_rows"], total)
+
     def test_writes_go_on_meanwhile(self):
         self.remember(*[{}] * 1000)
         with Peer(self.cluster.endpoint("control")) as control:
