@@ -10,7 +10,6 @@
 #include "engine/rowset.h"
 
 #define BLOCKS_AHEAD 8u
-#define SEED_BLOCKS  2u    /* scanned while the codes of those come that set the first limit */
 #define SOON         0.6   /* strain left when the embeddings of the best are asked for */
 #define SHARE        0.75f /* of a cluster's weight that goes by its selected rows: see add_rank */
 #define FOLLOW_MAX   1     /* so few selected rows of a block are weighed without a look at their 1-bit codes */
@@ -260,7 +259,6 @@ void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *
     for (uint32_t i = 0; i < c->source_count; i++)
         if (c->sources[i].probe == probe && c->sources[i].way == MN_RECALL_BY_CLUSTERS)
             plan.together += c->sources[i].together;
-    uint32_t seeded = 0;
     refill(&plan);
     for (uint32_t i = 0; i < plan.count; i++)
         ask_for_block(&c->sources[plan.line[i].source], plan.line[i].block);
@@ -277,8 +275,7 @@ void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *
         if (followed)
             ask_for_lanes(c, next);
         scan_block(c, &at, next && !followed ? next->block : NULL);
-        seeded = c->seeds > 0 ? seeded + 1 : 0;
-        if (seeded == SEED_BLOCKS)
+        if (c->seeds > 0) /* their codes came meanwhile */
             mn_recall_weigh_seeds(c);
     }
     c->recall->search->steps += probe->taken;

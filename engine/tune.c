@@ -30,13 +30,19 @@ struct mn_tuning mn_tune_read(const _Atomic uint32_t words[MN_TUNING_WORDS])
     return tuning;
 }
 
+static double nearness_of(const struct mn_tuning *tuning, uint32_t target)
+{
+    float own = tuning->nearness[target / MN_TUNE_TOGETHER];
+    return own > 0 ? (double)own : sqrt((double)tuning->dimension);
+}
+
 struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target)
 {
     bool tuned = tuning->dimension > 0;
     const float *stop = tuned ? tuning->stop : safe_stop;
-    struct mn_tune_rule rule = {.nearness = tuned ? sqrtf(tuning->dimension) : SAFE_NEARNESS, .epsilon = SAFE_EPSILON};
+    struct mn_tune_rule rule = {.nearness = SAFE_NEARNESS, .epsilon = SAFE_EPSILON};
     if (!(target > 0))
-        target = 0.95;
+        target = mn_tune_targets[MN_TUNE_DEFAULT];
     if (target > MN_TUNE_APPROXIMATE_MAX) {
         rule.stop = INFINITY;
         return rule;
@@ -51,7 +57,10 @@ struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double targ
         share = (target - mn_tune_targets[i]) / (mn_tune_targets[i + 1] - mn_tune_targets[i]);
     }
     rule.stop = between(stop, i, share);
-    if (tuned)
+    if (tuned) {
+        double low = nearness_of(tuning, i), high = nearness_of(tuning, i + 1);
         rule.epsilon = between(tuning->epsilon, i, share);
+        rule.nearness = (float)(low + (high - low) * share);
+    }
     return rule;
 }

@@ -12,8 +12,9 @@
  *
  * so that the last clusters cost about what they yield. Under a filter only clusters with matching rows count, each
  * mostly by how many there are (recall_blocks.c), wherever the matches lie to the query. `stop` and epsilon
- * (how far a 1-bit lower bound reaches) per recall target, and nearness = sqrt(dimension), are found by calibration:
- * rows of the store, left out of their own answers, are the queries; the exact top 10 is the truth.
+ * (how far a 1-bit lower bound reaches) per recall target, and nearness for every two of them, are found by
+ * calibration: rows of the store, left out of their own answers, are the queries; the exact top 10 is the truth. The
+ * less nearness counts, the more alike are searches in what they cost: at 0 all look into as many clusters.
  */
 #ifndef MN_ENGINE_TUNE_H
 #define MN_ENGINE_TUNE_H
@@ -23,17 +24,22 @@
 
 /* Targets that are calibrated; between two, the rule is interpolated. */
 #define MN_TUNE_TARGETS 12
+#define MN_TUNE_DEFAULT 6 /* of them, that of a recall that names none */
 extern const double mn_tune_targets[MN_TUNE_TARGETS];
 /* More than this is asked of the exact search. */
 #define MN_TUNE_APPROXIMATE_MAX 0.999
 
+#define MN_TUNE_TOGETHER 2 /* targets that share a nearness */
+
 /* Floats, kept as bits in mn_control.tuning and in the manifest: stop[12], epsilon[12], dimension, rows (of the store
- * when it was calibrated), spare. All zero: untuned; the search then errs on the safe side. */
+ * when it was calibrated), nearness[6]. dimension: the square of the nearness at the default target, and of all where
+ * `nearness` is 0: in stores that were calibrated when there was one for all. All zero: untuned; the search then errs
+ * on the safe side. */
 struct mn_tuning {
     float stop[MN_TUNE_TARGETS], epsilon[MN_TUNE_TARGETS];
     float dimension;
     float rows;
-    float spare[6];
+    float nearness[MN_TUNE_TARGETS / MN_TUNE_TOGETHER];
 };
 _Static_assert(sizeof(struct mn_tuning) == 4 * MN_TUNING_WORDS, "fits the control segment");
 

@@ -3,9 +3,10 @@
  *
  * Rows drawn from the store are the queries; what a search through every cluster answers is the truth. The searches
  * themselves are measured, with all they do, so nothing about the data is assumed: for a few values of nearness, how
- * many steps a search takes at a recall of 0.95 tells which one puts clusters off best; for that one, recall is
- * measured for rising values of `stop`, and what each target needs is read off the curve. Epsilon may then fall as long
- * as it costs a tenth of the misses that the target allows; `stop` makes up for that tenth.
+ * many steps searches take at a target tells which ones put clusters off well. The least of those is taken, which costs
+ * a little on average, and spares the slowest searches more. For that one, recall is measured for rising values of
+ * `stop`, closer where the curve passes a target. Epsilon may then fall as long as it costs a tenth of the
+ * misses that the target allows; `stop` makes up for that tenth.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -21,11 +22,14 @@
 #define CURVE_MAX    64u
 #define CURVE_STEP   0.35
 #define CURVE_FIRST  2.0
-#define CURVE_TOP    0.998 /* recall at which the curve ends */
-#define EPSILON_SURE 3.0f  /* misses nothing that matters */
-#define EPSILON_TAX  0.1   /* share of the misses allowed that go to epsilon */
+#define EPSILON_SURE 3.0f /* misses nothing that matters */
+#define EPSILON_TAX  0.1  /* share of the misses allowed that go to epsilon */
 
-static const float nearnesses[] = {2.5f, 4, 5.5f, 7, 9, 12};
+#define GROUPS     (MN_TUNE_TARGETS / MN_TUNE_TOGETHER)
+#define STEPS_TAX  0.1 /* share of the steps, on average, that may go to making searches alike, */
+#define TAXED_FROM 0.9 /* from this target on: at lower ones none takes long */
+
+static const float nearnesses[] = {2, 2.75f, 4, 5.5f, 7.5f, 10};
 static const float epsilons[] = {2.6f, 2.2f, 1.9f, 1.6f, 1.3f, 1.0f};
 
 /* A row that is asked for. */
@@ -155,13 +159,13 @@ struct curve {
     double stop[CURVE_MAX], recall[CURVE_MAX], steps[CURVE_MAX]; /* recall rises */
 };
 
-/* Measures recall over `stop`, until it reaches `top` or everything is scanned. */
-static enum mn_status trace(struct calibration *c, uint32_t count, double step, double top, struct curve *curve)
+/* Measures recall over `stop`, from `first` on, until it reaches `top` or everything is scanned. */
+static enum mn_status trace(struct calibration *c, uint32_t count, double first, double top, struct curve *curve)
 {
     struct measured m = {0, 0, 0};
     curve->count = 0;
     for (uint32_t i = 0; i < CURVE_MAX && m.recall < top; i++) {
-        double stop = CURVE_FIRST + step * i;
+        double stop = first + CURVE_STEP * i;
         c->rule.stop = (float)stop;
         MN_TRY(measure(c, count, NULL, &m));
         if (curve->count > 0 && m.recall <= curve->recall[curve->count - 1])
@@ -194,20 +198,70 @@ static double read_off(const struct curve *curve, const double *values, double r
 
 /* ---- the rule ---- */
 
-static enum mn_status choose_nearness(struct calibration *c, float *nearness)
+/* Where a curve may end that is to tell of `target`. */
+static double above(double target)
 {
-    uint32_t count = c->count < 250 ? c->count : 250;
-    double least = INFINITY;
+    return target + 0.4 * (1 - target);
+}
+
+/* What a group of targets goes by. */
+struct group {
+    float nearness;
+    double stop; /* about, at its lower target */
+};
+
+static double lower_target(uint32_t group)
+{
+    return mn_tune_targets[group * MN_TUNE_TOGETHER];
+}
+
+/* The least nearness that takes few enough steps at the lower target of each group. */
+static enum mn_status choose_nearnesses(struct calibration *c, struct group groups[GROUPS])
+{
+    uint32_t count = c->count < 400 ? c->count : 400;
+    double stops[MN_ARRAY_LEN(nearnesses)][GROUPS], steps[MN_ARRAY_LEN(nearnesses)][GROUPS];
     for (size_t i = 0; i < MN_ARRAY_LEN(nearnesses); i++) {
         struct curve curve;
         c->rule = (struct mn_tune_rule){.epsilon = EPSILON_SURE, .nearness = nearnesses[i]};
-        MN_TRY(trace(c, count, 2 * CURVE_STEP, 0.97, &curve));
-        double steps = read_off(&curve, curve.steps, 0.95);
-        if (steps < least) {
-            least = steps;
-            *nearness = nearnesses[i];
+        MN_TRY(trace(c, count, CURVE_FIRST, above(lower_target(GROUPS - 1)), &curve));
+        for (uint32_t g = 0; g < GROUPS; g++) {
+            stops[i][g] = read_off(&curve, curve.stop, lower_target(g));
+            steps[i][g] = read_off(&curve, curve.steps, lower_target(g));
         }
     }
+    for (uint32_t g = 0; g < GROUPS; g++) {
+        double least = INFINITY, tax = lower_target(g) < TAXED_FROM ? 0 : STEPS_TAX;
+        for (size_t i = 0; i < MN_ARRAY_LEN(nearnesses); i++)
+            least = fmin(least, steps[i][g]);
+        size_t i = 0;
+        while (i + 1 < MN_ARRAY_LEN(nearnesses) && steps[i][g] > least * (1 + tax))
+            i++;
+        groups[g] = (struct group){nearnesses[i], stops[i][g]};
+    }
+    return MN_OK;
+}
+
+/* The least stop that has the recall, to within an eighth of the curve's step: where a search looks into a few clusters
+ * only, one more makes a leap that cannot be read off the curve. */
+static enum mn_status find_stop(struct calibration *c, const struct curve *curve, double recall, double *stop)
+{
+    double high = read_off(curve, curve->stop, recall), low = high - CURVE_STEP;
+    struct measured m;
+    c->rule.epsilon = EPSILON_SURE;
+    for (uint32_t i = 0; i < curve->count; i++) {
+        if (curve->stop[i] > low && curve->recall[i] < recall)
+            low = curve->stop[i];
+        if (curve->recall[i] >= recall) {
+            high = curve->stop[i];
+            break;
+        }
+    }
+    while (high - low > CURVE_STEP / 8) {
+        c->rule.stop = (float)((low + high) / 2);
+        MN_TRY(measure(c, c->count, NULL, &m));
+        *(m.recall < recall ? &low : &high) = (low + high) / 2;
+    }
+    *stop = high;
     return MN_OK;
 }
 
@@ -247,19 +301,27 @@ static enum mn_status measure_point(struct calibration *c, double target, struct
 
 static enum mn_status tune(struct calibration *c, struct mn_tuning *tuning, struct mn_tune_point *points)
 {
+    struct group groups[GROUPS];
     struct curve curve;
-    float nearness = 0;
-    MN_TRY(choose_nearness(c, &nearness));
-    c->rule = (struct mn_tune_rule){.epsilon = EPSILON_SURE, .nearness = nearness};
-    MN_TRY(trace(c, c->count, CURVE_STEP, CURVE_TOP, &curve));
+    MN_TRY(choose_nearnesses(c, groups));
     for (uint32_t t = 0; t < MN_TUNE_TARGETS; t++) {
+        const struct group *group = &groups[t / MN_TUNE_TOGETHER];
         double target = mn_tune_targets[t], loss = EPSILON_TAX * (1 - target);
-        tuning->stop[t] = (float)read_off(&curve, curve.stop, target + loss);
+        if (t % MN_TUNE_TOGETHER == 0) {
+            double top = above(mn_tune_targets[t + MN_TUNE_TOGETHER - 1]);
+            c->rule = (struct mn_tune_rule){.epsilon = EPSILON_SURE, .nearness = group->nearness};
+            MN_TRY(trace(c, c->count, group->stop - 2 * CURVE_STEP, top, &curve));
+            tuning->nearness[t / MN_TUNE_TOGETHER] = group->nearness;
+        }
+        double stop = 0;
+        MN_TRY(find_stop(c, &curve, target + loss, &stop));
+        tuning->stop[t] = (float)stop;
         MN_TRY(choose_epsilon(c, tuning->stop[t], loss, &tuning->epsilon[t]));
         if (points)
             MN_TRY(measure_point(c, target, &points[t]));
     }
-    tuning->dimension = nearness * nearness;
+    float usual = tuning->nearness[MN_TUNE_DEFAULT / MN_TUNE_TOGETHER];
+    tuning->dimension = usual * usual;
     return MN_OK;
 }
 

@@ -461,13 +461,12 @@ static void calibrate(struct bench *b)
     double begin = now_s();
     must(mn_tune_calibrate(&snapshot, MN_METRIC_COSINE, b->o.dim, 1000, 1, never, NULL, &b->tuning, points) == MN_OK,
          "calibration");
-    printf("calibrated in %.2f s: nearness %.2f\n", now_s() - begin, sqrt((double)b->tuning.dimension));
+    printf("calibrated in %.2f s\n", now_s() - begin);
     for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++) {
-        uint32_t word;
-        printf("  %.3f: stop %.3f epsilon %.2f -> %.4f, p50 %.1f p99 %.1f us, %.0f rows\n", points[i].target,
-               (double)b->tuning.stop[i], (double)b->tuning.epsilon[i], points[i].recall, points[i].p50_us,
-               points[i].p99_us, points[i].scanned);
-        (void)word;
+        struct mn_tune_rule rule = mn_tune_rule_for(&b->tuning, points[i].target);
+        printf("  %.3f: nearness %.2f stop %.3f epsilon %.2f -> %.4f, p50 %.1f p99 %.1f us, %.0f rows\n",
+               points[i].target, (double)rule.nearness, (double)rule.stop, (double)rule.epsilon, points[i].recall,
+               points[i].p50_us, points[i].p99_us, points[i].scanned);
     }
     for (uint32_t i = 0; i < MN_TUNING_WORDS; i++)
         b->tuning_words[i] = ((const uint32_t *)(const void *)&b->tuning)[i];

@@ -27,6 +27,12 @@ static void the_rule_lies_between_its_neighbours(void **state)
         assert_true(fabsf(rule.stop - tuning.stop[i]) < 1e-4f && fabsf(rule.epsilon - tuning.epsilon[i]) < 1e-4f);
         assert_true(rule.nearness == 7);
     }
+    tuning.nearness[1] = 2;
+    tuning.nearness[2] = 4;
+    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[1]).nearness == 7);
+    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[2]).nearness == 2);
+    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[3]).nearness == 2);
+    assert_true(fabsf(mn_tune_rule_for(&tuning, (mn_tune_targets[3] + mn_tune_targets[4]) / 2).nearness - 3) < 1e-4f);
     struct mn_tune_rule rule = mn_tune_rule_for(&tuning, (mn_tune_targets[2] + mn_tune_targets[3]) / 2);
     assert_true(fabsf(rule.stop - 6.5f) < 1e-4f);
     assert_true(mn_tune_rule_for(&tuning, 0.1).stop == tuning.stop[0]);
