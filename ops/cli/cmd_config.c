@@ -60,6 +60,19 @@ static bool wanted(const struct mn_cli_args *args, const struct mn_settings_row 
     return named && !(mn_cli_args_has(args, "changed") && strcmp(s->value, s->initial) == 0);
 }
 
+static enum mn_status check_patterns(const struct mn_cli_args *args)
+{
+    for (size_t i = 0; i < args->word_count; i++) {
+        const struct mn_settings_row *row;
+        bool found = false;
+        for (size_t j = 0; !found && (row = mn_settings_row(j)); j++)
+            found = fnmatch(args->words[i], row->key, 0) == 0;
+        if (!found)
+            return MN_FAIL(MN_NOT_FOUND, "no setting matches `%s`; `mneme config` lists them all", args->words[i]);
+    }
+    return MN_OK;
+}
+
 static enum mn_status print_table(const struct mn_cli *cli, const struct mn_cli_args *args,
                                   const struct mn_settings *settings)
 {
@@ -109,6 +122,7 @@ static enum mn_status run(struct mn_cli *cli, const struct mn_cli_args *args)
 {
     static struct mn_settings settings;
     MN_TRY(load(cli, args, &settings));
+    MN_TRY(check_patterns(args));
     if (mn_cli_args_has(args, "ini")) {
         mn_settings_print(&settings, stdout, mn_cli_args_has(args, "changed"));
         return MN_OK;

@@ -323,6 +323,8 @@ class Mneme(ClusterCase):
         for key in ("recall.workers", "wal.segment_bytes", "write.idem_window"):
             self.assertIn(key, listed)
         self.assertTrue(self.json("config"))
+        self.assertEqual(list(self.json("config", "wal.prepared")), ["wal.prepared"])
+        self.assertIn("no.such", self.command("config", "wal.*", "no.such", status=1))
 
     def test_snapshot_and_restore(self):
         self.put("kept")
