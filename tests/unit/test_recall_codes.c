@@ -395,7 +395,7 @@ static void numbers_too_large_for_codes_are_still_found(void **state)
             struct mn_query query = query_near(c, embedding, 10);
             if (turn % 10 == 9)
                 for (uint32_t j = 0; j < c->dim; j++)
-                    embedding[j] *= 1e20f;
+                    embedding[j] *= 1e17f;
             ask_both(&c->codes, &c->exact, &snapshot, &query, &tally);
         }
         cloud_free(c);
