@@ -229,12 +229,17 @@ struct survey {
 
 /* What no copy is made of: it is written anew. Kept twice: where neither is whole, opening the snapshot or reading its
  * manifest has failed. */
-static const char *const anew[] = {"STORE", "STORE.copy", "MANIFEST", "MANIFEST.copy"};
+#define ANEW (MN_STORE_COPIES + MN_MANIFEST_COPIES)
+
+static const char *anew(uint32_t n)
+{
+    return n < MN_STORE_COPIES ? mn_store_names[n] : mn_manifest_names[n - MN_STORE_COPIES];
+}
 
 static bool written_anew(const char *name)
 {
-    for (size_t n = 0; n < MN_ARRAY_LEN(anew); n++)
-        if (strcmp(name, anew[n]) == 0)
+    for (uint32_t n = 0; n < ANEW; n++)
+        if (strcmp(name, anew(n)) == 0)
             return true;
     return false;
 }
@@ -352,8 +357,8 @@ static enum mn_status write_small_files(struct copying *c)
     char path[MN_PATH_MAX];
     MN_TRY(mn_store_write(&c->copy));
     MN_TRY(write_manifest(c));
-    for (size_t n = 0; n < MN_ARRAY_LEN(anew); n++) {
-        uint64_t bytes = mn_io_file_bytes(c->copy.io, mn_store_path(&c->copy, path, anew[n]));
+    for (uint32_t n = 0; n < ANEW; n++) {
+        uint64_t bytes = mn_io_file_bytes(c->copy.io, mn_store_path(&c->copy, path, anew(n)));
         if (bytes > 0)
             advance(c, bytes);
     }

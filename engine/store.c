@@ -17,9 +17,8 @@
 #include "shm/process.h"
 
 #define STORE_BYTES_MAX 4096
-#define COPIES          2u
 
-static const char *const copy_names[COPIES] = {"STORE", "STORE.copy"};
+const char *const mn_store_names[MN_STORE_COPIES] = {"STORE", "STORE.copy"};
 
 char *mn_store_path(const struct mn_store *store, char *path, const char *name)
 {
@@ -101,7 +100,7 @@ static enum mn_status read_copy(struct mn_store *store, const struct mn_io *io, 
     size_t bytes;
     MN_TRY(set_dir(store, io, dir));
     enum mn_status status =
-        mn_io_slurp(io, mn_store_path(store, path, copy_names[copy]), STORE_BYTES_MAX, &text, &bytes);
+        mn_io_slurp(io, mn_store_path(store, path, mn_store_names[copy]), STORE_BYTES_MAX, &text, &bytes);
     if (status == MN_TOO_LARGE)
         return MN_FAIL(MN_CORRUPT, "%s is longer than it can be", path);
     MN_TRY(status);
@@ -176,10 +175,10 @@ void mn_store_check(const struct mn_store *store, void (*damaged)(void *context,
                     void *context)
 {
     char path[MN_PATH_MAX];
-    for (uint32_t copy = 0; copy < COPIES; copy++) {
+    for (uint32_t copy = 0; copy < MN_STORE_COPIES; copy++) {
         const char *trouble = trouble_of(store, copy);
         if (trouble)
-            damaged(context, mn_store_path(store, path, copy_names[copy]), trouble);
+            damaged(context, mn_store_path(store, path, mn_store_names[copy]), trouble);
     }
 }
 
@@ -198,12 +197,12 @@ static enum mn_status write_copy(const struct mn_store *store, uint32_t copy)
 {
     char path[MN_PATH_MAX], text[512];
     size_t bytes = compose(store, text);
-    return mn_io_replace(store->io, mn_store_path(store, path, copy_names[copy]), text, bytes);
+    return mn_io_replace(store->io, mn_store_path(store, path, mn_store_names[copy]), text, bytes);
 }
 
 enum mn_status mn_store_write(const struct mn_store *store)
 {
-    for (uint32_t copy = 0; copy < COPIES; copy++)
+    for (uint32_t copy = 0; copy < MN_STORE_COPIES; copy++)
         MN_TRY(write_copy(store, copy));
     return MN_OK;
 }
@@ -225,15 +224,15 @@ static enum mn_status note_copy(const struct mn_store *store, uint32_t copy, con
     size_t bytes = 0;
     snprintf(reason, sizeof reason, "%s; it was made anew of its copy", trouble);
     enum mn_status status =
-        mn_io_slurp(store->io, mn_store_path(store, path, copy_names[copy]), STORE_BYTES_MAX, &before, &bytes);
-    status = mn_quarantine_healed(store, copy_names[copy], 0, 0, before, status == MN_OK ? bytes : 0, reason);
+        mn_io_slurp(store->io, mn_store_path(store, path, mn_store_names[copy]), STORE_BYTES_MAX, &before, &bytes);
+    status = mn_quarantine_healed(store, mn_store_names[copy], 0, 0, before, status == MN_OK ? bytes : 0, reason);
     free(before);
     return status;
 }
 
 void mn_store_mend(const struct mn_store *store)
 {
-    for (uint32_t copy = 0; copy < COPIES; copy++) {
+    for (uint32_t copy = 0; copy < MN_STORE_COPIES; copy++) {
         const char *trouble = trouble_of(store, copy);
         if (!trouble || (was_written_to(store) && note_copy(store, copy, trouble) != MN_OK))
             continue;

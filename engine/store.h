@@ -21,6 +21,9 @@ struct mn_store {
     enum mn_metric metric;
 };
 
+#define MN_STORE_COPIES 2u
+extern const char *const mn_store_names[MN_STORE_COPIES];
+
 /* Reads <dir>/STORE or its copy: MN_NOT_FOUND when there is neither, MN_CORRUPT when no checksum holds, a value is
  * wrong, or the two speak of different stores and the log belongs to none of them, or to both. */
 enum mn_status mn_store_open(struct mn_store *store, const struct mn_io *io, const char *dir) MN_MUST_USE;

@@ -387,6 +387,15 @@ def brief(fields, limit=300):
     return text if len(text) <= limit else text[:limit] + "..."
 
 
+def flip(path, at, mask=1):
+    """Changes the bits of `mask` in one byte of a file."""
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ mask]))
+
+
 def die_with_parent():
     """For helper processes: SIGKILL when the test that made them ends, however it ends."""
     PR_SET_PDEATHSIG = 1

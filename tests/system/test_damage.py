@@ -5,17 +5,9 @@ import re
 import subprocess
 import unittest
 
-from cluster import REPLY_S, Cluster, f32, poll_until, program
+from cluster import REPLY_S, Cluster, f32, flip, poll_until, program
 
 ROWS = 100
-
-
-def flip(path, at):
-    with open(path, "r+b") as file:
-        file.seek(at)
-        byte = file.read(1)
-        file.seek(at)
-        file.write(bytes([byte[0] ^ 0xff]))
 
 
 def cut(path, length):
@@ -85,7 +77,7 @@ class Damage(unittest.TestCase):
         self.columns(1001)
         self.remember(2001)
         self.stop()
-        flip(folder / "born.col", 300)
+        flip(folder / "born.col", 300, 0xff)
         (folder / "parity.col").unlink()  # nothing is left to mend it with
         self.cluster.start(wait=False)
         info = self.cluster.await_state("degraded")
@@ -103,7 +95,7 @@ class Damage(unittest.TestCase):
         folder = self.columns(1)
         self.remember(1001)
         self.stop()
-        flip(folder / "born.col", 300)
+        flip(folder / "born.col", 300, 0xff)
         (folder / "parity.col").rename(self.cluster.base / "parity.col")
         self.cluster.start(wait=False)
         self.cluster.await_state("degraded")
@@ -121,7 +113,7 @@ class Damage(unittest.TestCase):
             self.remember(2001)
             self.cluster.ok("consolidate", wait=True)
         self.stop()
-        flip(folder / "born.col", 300)
+        flip(folder / "born.col", 300, 0xff)
         (self.cluster.base / "parity.col").rename(folder / "parity.col")
         self.cluster.start(wait=False)
         self.cluster.await_state("degraded", "ready")
@@ -147,7 +139,7 @@ class Damage(unittest.TestCase):
         folder = self.columns(1)
         self.remember(1001)
         self.stop()
-        flip(folder / "embeddings.col", 300)
+        flip(folder / "embeddings.col", 300, 0xff)
         self.cluster.start()
         reply = self.cluster.ok("recall", embedding=f32([1] * 8), k=10 * ROWS, fields=[])
         self.assertFalse(reply["exact"])
@@ -160,7 +152,7 @@ class Damage(unittest.TestCase):
         folder = self.columns(1)
         self.remember(1001)
         self.stop()
-        flip(folder / "content.col", 300)
+        flip(folder / "content.col", 300, 0xff)
         (folder / "parity.col").unlink()
         self.cluster.start(wait=False)
         self.cluster.await_state("ready", "degraded")
@@ -188,7 +180,7 @@ class Damage(unittest.TestCase):
         self.remember(1)
         self.stop()
         (log,) = [path for path in (self.cluster.dir / "wal").glob("*.wal") if b"content 50" in path.read_bytes()]
-        flip(log, log.read_bytes().index(b"content 50"))
+        flip(log, log.read_bytes().index(b"content 50"), 0xff)
         self.cluster.start(wait=False)
         self.cluster.await_state("degraded")
         self.assertEqual(self.ids(), set(range(1, 1 + ROWS)) - {50})
@@ -201,7 +193,7 @@ class Damage(unittest.TestCase):
         self.columns(1)
         self.columns(1001)
         self.stop()
-        harms = (("STORE", lambda path: flip(path, 30)), ("STORE.copy", lambda path: path.unlink()),
+        harms = (("STORE", lambda path: flip(path, 30, 0xff)), ("STORE.copy", lambda path: path.unlink()),
                  ("MANIFEST", lambda path: path.write_bytes(bytes(path.stat().st_size))),
                  ("MANIFEST.copy", lambda path: path.unlink()), ("wal/MARK", lambda path: cut(path, 512)))
         for name, harm in harms:
@@ -257,7 +249,7 @@ class Damage(unittest.TestCase):
     def test_a_snapshot_of_a_damaged_store_says_so(self):
         folder = self.columns(1)
         self.remember(1001)
-        flip(folder / "content.col", 300)
+        flip(folder / "content.col", 300, 0xff)
         copy, restored = self.cluster.base / "copy", self.cluster.base / "restored"
         self.assertGreater(self.cluster.ok("snapshot", path=str(copy), timeout_s=60)["damaged"], 0)
         refused = self.mneme("restore", copy, dir=restored)

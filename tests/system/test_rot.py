@@ -9,7 +9,7 @@ import unittest
 import mneme
 import mneme_attach
 
-from cluster import PATIENCE, Cluster, f32, poll_until, program
+from cluster import PATIENCE, Cluster, f32, flip, poll_until, program
 
 ROWS = 300
 SETTINGS = {"compact.enabled": "no", "scrub.interval": "1s", "scrub.rate": "1GiB"}
@@ -18,14 +18,6 @@ IDLE = {**SETTINGS, "scrub.interval": "1h"}  # nobody looks for rot but those wh
 
 def vector(i):
     return f32([i, 1, 2, i % 7, 0, 0, 0, i % 3])
-
-
-def flip(path, at):
-    with open(path, "r+b") as file:
-        file.seek(at)
-        byte = file.read(1)
-        file.seek(at)
-        file.write(bytes([byte[0] ^ 1]))
 
 
 class Rot(unittest.TestCase):

@@ -99,6 +99,15 @@ static void expect_state(const struct mn_manifest *m, uint64_t edit, uint32_t se
     mn_manifest_free(&want);
 }
 
+/* The newest edit is that state. */
+static void expect_read(struct fixture *f, struct mn_manifest_report *report, uint64_t edit, uint32_t segments)
+{
+    struct mn_manifest m;
+    assert_ok(mn_manifest_read(&m, &f->store, report));
+    expect_state(&m, edit, segments);
+    mn_manifest_free(&m);
+}
+
 /* Appends the state of edit + 1. */
 static void append_state(struct fixture *f, uint64_t edit, uint32_t segments)
 {
@@ -170,15 +179,12 @@ static void empty_at_first(void **state)
 static void newest_edit_is_read(void **state)
 {
     struct fixture *f = *state;
-    struct mn_manifest m;
     struct mn_manifest_report report;
     fresh(f, 0, 0);
     for (uint64_t edit = 0; edit < 20; edit++) {
         append_state(f, edit, (uint32_t)(edit * 3 % 7));
-        assert_ok(mn_manifest_read(&m, &f->store, &report));
-        expect_state(&m, edit + 1, (uint32_t)(edit * 3 % 7));
+        expect_read(f, &report, edit + 1, (uint32_t)(edit * 3 % 7));
         expect_report(&report, 0, 0);
-        mn_manifest_free(&m);
     }
 }
 
@@ -191,15 +197,12 @@ static void stale_edit_is_refused(void **state)
     assert_int_equal(mn_manifest_append(&m, &f->store), MN_VERSION_MISMATCH);
     assert_int_equal(m.edit, 2);
     mn_manifest_free(&m);
-    assert_ok(mn_manifest_read(&m, &f->store, NULL));
-    expect_state(&m, 3, 2);
-    mn_manifest_free(&m);
+    expect_read(f, NULL, 3, 2);
 }
 
 static void file_rolls(void **state)
 {
     struct fixture *f = *state;
-    struct mn_manifest m;
     struct mn_manifest_report report;
     struct stat st;
     uint64_t largest = 0, rolls = 0, before = 0;
@@ -213,10 +216,8 @@ static void file_rolls(void **state)
     }
     assert_true(largest <= MN_MANIFEST_ROLL);
     assert_true(rolls >= 1);
-    assert_ok(mn_manifest_read(&m, &f->store, &report));
-    expect_state(&m, 60, 500);
+    expect_read(f, &report, 60, 500);
     expect_report(&report, 0, 0);
-    mn_manifest_free(&m);
 }
 
 /* One flipped bit anywhere: the newest edit is still read, and the damage is reported. */
@@ -271,10 +272,8 @@ static void torn_append(void **state)
         uint64_t edit = m.edit;
         mn_manifest_free(&m);
         append_state(f, edit, 1);
-        assert_ok(mn_manifest_read(&m, &f->store, &report));
-        expect_state(&m, edit + 1, 1);
+        expect_read(f, &report, edit + 1, 1);
         expect_report(&report, 0, 0);
-        mn_manifest_free(&m);
     }
     free(data);
 }
@@ -368,17 +367,14 @@ static void no_valid_edit_is_corrupt(void **state)
 static void lost_edit_is_reported(void **state)
 {
     struct fixture *f = *state;
-    struct mn_manifest m;
     struct mn_manifest_report report;
     uint8_t *data;
     fresh(f, 4, 2);
     size_t bytes = slurp(f, &data), edit = bytes / 4;
     memmove(data + edit, data + 2 * edit, bytes - 2 * edit);
     put(f, data, bytes - edit);
-    assert_ok(mn_manifest_read(&m, &f->store, &report));
-    expect_state(&m, 4, 2);
+    expect_read(f, &report, 4, 2);
     expect_report(&report, 0, 1);
-    mn_manifest_free(&m);
     free(data);
 }
 
@@ -420,7 +416,6 @@ static uint32_t notes(const struct fixture *f)
 static void one_copy_is_enough(void **state)
 {
     struct fixture *f = *state;
-    struct mn_manifest m;
     struct mn_manifest_report report;
     uint8_t *data;
     fresh(f, 5, 3);
@@ -430,16 +425,12 @@ static void one_copy_is_enough(void **state)
         for (enum harm harm = 0; harm < HARM_COUNT; harm++) {
             put(f, data, bytes);
             harm_file(copy == 0 ? f->path : f->copy, harm, data, bytes);
-            assert_ok(mn_manifest_read(&m, &f->store, &report));
-            expect_state(&m, 5, 3);
-            mn_manifest_free(&m);
+            expect_read(f, &report, 5, 3);
             assert_false(sound(&report.copies[copy]));
             assert_true(sound(&report.copies[1 - copy]));
             mn_manifest_mend(&f->store);
             assert_int_equal(notes(f), 1);
-            assert_ok(mn_manifest_read(&m, &f->store, &report));
-            expect_state(&m, 5, 3);
-            mn_manifest_free(&m);
+            expect_read(f, &report, 5, 3);
             expect_report(&report, 0, 0);
         }
     }
@@ -450,7 +441,6 @@ static void one_copy_is_enough(void **state)
 static void an_append_mends_too(void **state)
 {
     struct fixture *f = *state;
-    struct mn_manifest m;
     struct mn_manifest_report report;
     uint8_t *data;
     fresh(f, 5, 3);
@@ -459,9 +449,7 @@ static void an_append_mends_too(void **state)
         put(f, data, bytes);
         harm_file(harm < HARM_COUNT ? f->path : f->copy, harm % HARM_COUNT, data, bytes);
         append_state(f, 5, 4);
-        assert_ok(mn_manifest_read(&m, &f->store, &report));
-        expect_state(&m, 6, 4);
-        mn_manifest_free(&m);
+        expect_read(f, &report, 6, 4);
         expect_report(&report, 0, 0);
     }
     free(data);
@@ -471,7 +459,6 @@ static void an_append_mends_too(void **state)
 static void a_crash_between_the_copies(void **state)
 {
     struct fixture *f = *state;
-    struct mn_manifest m;
     struct mn_manifest_report report;
     uint8_t *data;
     struct stat st;
@@ -486,14 +473,10 @@ static void a_crash_between_the_copies(void **state)
                 unlink(f->copy); /* the first edit makes the file, whole or not at all */
             else if (edits > 0)
                 put_file(f->copy, data, cut);
-            assert_ok(mn_manifest_read(&m, &f->store, &report));
-            expect_state(&m, edits + 1, 3);
-            mn_manifest_free(&m);
+            expect_read(f, &report, edits + 1, 3);
             mn_manifest_mend(&f->store);
             assert_int_equal(notes(f), 0);
-            assert_ok(mn_manifest_read(&m, &f->store, &report));
-            expect_state(&m, edits + 1, 3);
-            mn_manifest_free(&m);
+            expect_read(f, &report, edits + 1, 3);
             expect_report(&report, 0, 0);
         }
         free(data);
@@ -530,9 +513,7 @@ static void failing_disk(void **state)
                 expect_state(&m, edit, edit == edits + 1 ? 5 : 3);
             mn_manifest_free(&m);
             append_state(f, edit, 2);
-            assert_ok(mn_manifest_read(&m, &f->store, NULL));
-            expect_state(&m, edit + 1, 2);
-            mn_manifest_free(&m);
+            expect_read(f, NULL, edit + 1, 2);
         }
         assert_true(fail_once.fail_at > 2);
     }
@@ -609,10 +590,8 @@ static void an_edit_whose_sync_failed_is_none(void **state)
         m.edit = 2;
         assert_ok(mn_manifest_append(&m, &store)); /* the file is replaced, so its sync does not fail */
         mn_manifest_free(&m);
-        assert_ok(mn_manifest_read(&m, &f->store, &report));
-        expect_state(&m, 3, 4);
+        expect_read(f, &report, 3, 4);
         expect_report(&report, 0, 0);
-        mn_manifest_free(&m);
         free(unsynced.disk);
     }
 }

@@ -7,7 +7,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from cluster import poll_until
+from cluster import SHM, poll_until
 
 # name: (mkfs, options of mount, size of the disk). xfs refuses to be smaller.
 FILE_SYSTEMS = {
@@ -32,6 +32,16 @@ def make_image(path, file_system):
 
 def try_umount(folder):
     return subprocess.run(["umount", folder], capture_output=True).returncode == 0
+
+
+def power_off(cluster, disk):
+    """Everything in memory is gone: the machine's, as /dev/shm and all processes are its own (see README.md)."""
+    if cluster.process:
+        cluster.kill_everything()
+    cluster.finish()
+    disk.stop()
+    for entry in SHM.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 class Disk:

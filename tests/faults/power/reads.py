@@ -10,7 +10,6 @@ import argparse
 import fcntl
 import os
 import random
-import shutil
 import signal
 import struct
 import sys
@@ -21,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster import PATIENCE, SHM, Cluster, NoReply, f32
+from cluster import PATIENCE, Cluster, NoReply, f32
 from diary import copy_sparse
-from disk import Disk, make_image
+from disk import Disk, make_image, power_off
 
 DIM = 256
 ROWS, FRESH, GONE = 3000, 300, 60  # in columns; in the log behind them; forgotten since
@@ -127,12 +126,7 @@ class Trial:
         self.cluster.restarts_expected = True
 
     def power_off(self):
-        if self.cluster.process:
-            self.cluster.kill_everything()
-        self.cluster.finish()
-        self.disk.stop()
-        for entry in SHM.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        power_off(self.cluster, self.disk)
 
     def make_base(self):
         make_image(self.image, "ext4")

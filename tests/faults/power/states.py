@@ -18,7 +18,7 @@ import numpy as np
 import past
 from cluster import PATIENCE, Cluster
 from diary import BLOCK, FATES, SECTOR, Diary, Flushed, copy_sparse, mapped
-from disk import Disk, file_systems
+from disk import Disk, file_systems, power_off
 from fault_load import contents_of
 from recording import DIM, SETTINGS, keep, read_recording, record
 
@@ -27,7 +27,6 @@ STATES_A_RECORDING = 60
 AGAIN = 0.35  # how often recovery itself is cut; and that recovery, and so on
 SNAPSHOTS = 0.15  # how often a finished snapshot is opened
 BOOT_ID = Path(os.environ["POWER_WORK"]) / "boot_id"  # mounted over the kernel's
-SHM = Path("/dev/shm")
 
 
 @dataclasses.dataclass
@@ -104,13 +103,7 @@ class Machine:
         return "\n".join([*notes, self.cluster.log_tail()])
 
     def power_off(self):
-        """Everything in memory is gone."""
-        if self.cluster.process:
-            self.cluster.kill_everything()
-        self.cluster.finish()
-        self.disk.stop()
-        for entry in SHM.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        power_off(self.cluster, self.disk)
 
 
 class Trial:
