@@ -346,6 +346,10 @@ static void lengths_of_any_size(void **state)
                     fill_near(c, c->embedding);
                 for (uint32_t j = 0; turn % 8 == 7 && j < c->dim; j++)
                     c->embedding[j] *= sizes[s];
+                double norm2;
+                assert_true(mn_kernels_best()->check(c->embedding, c->dim, &norm2));
+                for (uint32_t j = 0; norm2 > MN_KERNEL_NORM2_MAX && j < c->dim; j++) /* so long that it is refused */
+                    c->embedding[j] *= 1e-8f;
                 ask(c, &query, SEQ);
             }
             cloud_free(c);
