@@ -31,6 +31,9 @@ static void tell(const struct mn_actor *actor, const struct mn_recovery_report *
     if (report->healed > 0)
         mn_log(actor, "healed %llu log segments from the second copy of the log; notes are in %s/quarantine",
                (unsigned long long)report->healed, actor->store.dir);
+    if (report->unread > 0)
+        mn_log(actor, "DAMAGE: the disk cannot read %llu blocks of the log; the files are kept in %s/quarantine",
+               (unsigned long long)report->unread, actor->store.dir);
     if (report->quarantined > 0)
         mn_log(actor, "DAMAGE: %llu pieces of the log were damaged; copies with notes are in %s/quarantine",
                (unsigned long long)report->quarantined, actor->store.dir);

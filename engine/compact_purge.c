@@ -174,6 +174,8 @@ static enum mn_status remove_piece(const struct quarantine *q, const char *note_
     char piece[MN_PATH_MAX];
     snprintf(piece, sizeof piece, "%.*s.bin", (int)strlen(note_path) - 5, note_path);
     MN_TRY(remove_if_there(q->store, piece, q->files));
+    snprintf(piece, sizeof piece, "%.*s.wal", (int)strlen(note_path) - 5, note_path);
+    MN_TRY(remove_if_there(q->store, piece, q->files));
     MN_FAULT_POINT(purge_piece_removed);
     return remove_if_there(q->store, note_path, q->files);
 }

@@ -153,6 +153,18 @@ static enum mn_status posix_rename(const char *from, const char *to)
     return rename(from, to) == 0 ? MN_OK : MN_FAIL_ERRNO("cannot rename %s to %s", from, to);
 }
 
+static enum mn_status posix_link(const char *from, const char *to)
+{
+    struct stat a, b;
+    if (link(from, to) == 0)
+        return MN_OK;
+    if (errno != EEXIST)
+        return MN_FAIL_ERRNO("cannot link %s to %s", from, to);
+    if (stat(from, &a) == 0 && stat(to, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        return MN_OK;
+    return MN_FAIL(MN_EXISTS, "%s exists already", to);
+}
+
 static enum mn_status posix_unlink(const char *path)
 {
     if (unlink(path) == 0)
@@ -275,6 +287,7 @@ const struct mn_io mn_io_posix = {
     .map = posix_map,
     .unmap = posix_unmap,
     .rename = posix_rename,
+    .link = posix_link,
     .unlink = posix_unlink,
     .mkdir = posix_mkdir,
     .rmdir = posix_rmdir,

@@ -41,6 +41,9 @@ struct mn_io {
     enum mn_status (*map)(int fd, uint64_t bytes, const void **base); /* shared, read-only */
     void (*unmap)(const void *base, uint64_t bytes);
     enum mn_status (*rename)(const char *from, const char *to);
+    /* A second name `to` of the file `from`, in the same file system. MN_OK too when it is that already, MN_EXISTS when
+     * it is another file. May be NULL. */
+    enum mn_status (*link)(const char *from, const char *to);
     enum mn_status (*unlink)(const char *path);
     enum mn_status (*mkdir)(const char *path);
     enum mn_status (*rmdir)(const char *path);

@@ -47,22 +47,32 @@ static void put_json(FILE *out, const char *text)
     fputc('"', out);
 }
 
-/* The ids of the records in the stretch whose headers are whole. */
+static void put_id(FILE *out, uint64_t space_hash, const struct mn_id *id, const char **separator)
+{
+    char text[MN_ID_TEXT_MAX];
+    mn_id_text(id, text);
+    fprintf(out, "%s\"%016" PRIx64 "/%s\"", *separator, space_hash, text);
+    *separator = ", ";
+}
+
+/* The ids of the records in the stretch: a whole footer tells them all; else those whose headers are whole. */
 static void put_ids(FILE *out, const struct mn_wal_segment *segment, const struct mn_quarantine_note *note)
 {
     const char *separator = "";
     fputs("\"ids\": [", out);
-    uint64_t end = segment ? note->offset + note->bytes : 0;
+    for (uint32_t i = 0; note->footer && i < note->footer->touched && ftell(out) < (long)NOTE_BYTES_MAX; i++) {
+        const struct mn_batch_touch *touch = &mn_footer_touches(note->footer)[i];
+        struct mn_id id = mn_touch_id(touch);
+        if (touch->op == MN_RECORD_PUT)
+            put_id(out, touch->space_hash, &id, &separator);
+    }
+    uint64_t end = segment && !note->footer ? note->offset + note->bytes : 0;
     for (uint64_t at = note->offset; at + sizeof(struct mn_record) <= end && ftell(out) < (long)NOTE_BYTES_MAX;
          at += MN_RECORD_ALIGN) {
         // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): without a segment `end` is 0
         const struct mn_record *r = (const struct mn_record *)(const void *)(segment->base + at);
-        char id[MN_ID_TEXT_MAX];
-        if (!mn_record_header_valid(r, segment->header.salt, at, end) || r->op != MN_RECORD_PUT)
-            continue;
-        mn_id_text(&r->id, id);
-        fprintf(out, "%s\"%016" PRIx64 "/%s\"", separator, r->space_hash, id);
-        separator = ", ";
+        if (mn_record_header_valid(r, segment->header.salt, at, end) && r->op == MN_RECORD_PUT)
+            put_id(out, r->space_hash, &r->id, &separator);
     }
     fputs("]", out);
 }
@@ -109,8 +119,9 @@ out:
     return status;
 }
 
-static enum mn_status write_note(const struct mn_store *store, const char *base, const struct mn_wal_segment *segment,
-                                 const struct mn_quarantine_note *note)
+/* ending: of the file under the same name that the note speaks of. */
+static enum mn_status write_note(const struct mn_store *store, const char *base, const char *ending,
+                                 const struct mn_wal_segment *segment, const struct mn_quarantine_note *note)
 {
     char path[MN_PATH_MAX + 16];
     char *text = NULL;
@@ -118,8 +129,7 @@ static enum mn_status write_note(const struct mn_store *store, const char *base,
     FILE *out = open_memstream(&text, &bytes);
     if (!out)
         return MN_FAIL(MN_INTERNAL, "no memory for a quarantine note");
-    const char *name = strrchr(base, '/') + 1;
-    fprintf(out, "{\"file\": \"%s.bin\", \"reason\": ", segment ? name : "");
+    fprintf(out, "{\"file\": \"%s%s\", \"reason\": ", ending[0] ? strrchr(base, '/') + 1 : "", ending);
     put_json(out, note->reason);
     fprintf(out,
             ", \"wal\": %" PRIu64 ", \"offset\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"first_seq\": %" PRIu64
@@ -151,7 +161,28 @@ enum mn_status mn_quarantine_wal(const struct mn_store *store, const struct mn_w
         MN_TRY(mn_io_replace(store->io, path, segment->base + note->offset, note->bytes));
     }
     MN_FAULT_POINT(recovery_quarantine_copied);
-    return write_note(store, base, segment, note);
+    return write_note(store, base, segment ? ".bin" : "", segment, note);
+}
+
+enum mn_status mn_quarantine_unread(const struct mn_store *store, const struct mn_quarantine_note *note)
+{
+    char name[96], from[MN_PATH_MAX], base[MN_PATH_MAX], path[MN_PATH_MAX + 16];
+    enum mn_status status = MN_EXISTS;
+    bool there;
+    if (!store->io->link)
+        return MN_FAIL(MN_SYSTEM, "a log segment with blocks that cannot be read has no other name to be kept under");
+    mn_store_wal_path(store, from, note->wal_number);
+    for (uint32_t time = 1; status == MN_EXISTS && time < 100; time++) {
+        int n = snprintf(name, sizeof name, "quarantine/wal-%08" PRIu64 "-unread", note->wal_number);
+        if (time > 1)
+            snprintf(name + n, sizeof name - (size_t)n, "-%u", time);
+        snprintf(path, sizeof path, "%s.wal", mn_store_path(store, base, name));
+        status = store->io->link(from, path);
+    }
+    MN_TRY(status);
+    snprintf(path, sizeof path, "%s.json", base);
+    MN_TRY(exists(store, path, &there));
+    return there ? mn_io_sync_name(store->io, path) : write_note(store, base, ".wal", NULL, note);
 }
 
 /* A note on something that is no stretch of the log: `name` is its file under quarantine/, `file` what it speaks of. */
@@ -208,7 +239,7 @@ enum mn_status mn_quarantine_healed(const struct mn_store *store, const char *ki
     mn_wal_make_room(store, bytes + NOTE_BYTES_MAX);
     if (bytes > 0)
         MN_TRY(mn_io_replace(store->io, path, before, bytes));
-    return write_note(store, base, NULL, &note);
+    return write_note(store, base, bytes > 0 ? ".bin" : "", NULL, &note);
 }
 
 /* ---- verify ---- */

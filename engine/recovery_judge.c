@@ -10,17 +10,41 @@
 #include "engine/wal_mend.h"
 
 static enum mn_status quarantine_stretch(struct mn_recovery *r, const struct mn_recovery_job *job, uint64_t offset,
-                                         uint64_t bytes, uint64_t first_seq, uint64_t last_seq, const char *reason)
+                                         uint64_t bytes, uint64_t first_seq, uint64_t last_seq,
+                                         const struct mn_batch_footer *footer, const char *reason)
 {
     struct mn_quarantine_note note = {.wal_number = job->segment.number,
                                       .offset = offset,
                                       .bytes = bytes,
                                       .first_seq = first_seq,
                                       .last_seq = last_seq,
+                                      .footer = footer,
                                       .reason = reason};
     r->report->quarantined++;
     return mn_quarantine_wal(&r->store, job->segment.base ? &job->segment : NULL,
                              &note); /* too short to map: a note alone */
+}
+
+/* The file with blocks that the disk cannot read keeps them, whatever takes its place: a disk that is well again, or a
+ * person with better tools, may read them yet. */
+static enum mn_status keep_unread(struct mn_recovery *r, const struct mn_recovery_job *job, uint64_t after_seq)
+{
+    const struct mn_wal_segment *segment = &job->segment;
+    char reason[160];
+    if (segment->unread == 0)
+        return MN_OK;
+    snprintf(reason, sizeof reason,
+             "the disk cannot read %" PRIu64 " of the %" PRIu64
+             " blocks of this log segment: this is the file, as it is",
+             segment->unread, segment->bytes / MN_WAL_BLOCK);
+    struct mn_quarantine_note note = {.wal_number = segment->number,
+                                      .bytes = segment->bytes,
+                                      .first_seq = after_seq + 1,
+                                      .last_seq = job->extent.last_seq,
+                                      .reason = reason};
+    r->report->quarantined++;
+    r->report->unread += segment->unread;
+    return mn_quarantine_unread(&r->store, &note);
 }
 
 /* The seq of the next log segment that holds anything: what comes before it and is missing was durable. */
@@ -35,38 +59,43 @@ static uint64_t next_first_seq(const struct mn_recovery *r, uint32_t job)
 static enum mn_status judge_damage(struct mn_recovery *r, const struct mn_recovery_job *job,
                                    const struct mn_wal_damage *damage)
 {
-    char reason[200];
+    char reason[200], unread[64] = "";
+    uint64_t blocks = mn_wal_unread(&job->segment, damage->offset, damage->bytes);
     if (!damage->salvaged) {
         r->report->torn_bytes += damage->bytes; /* the unfinished end: nobody was told that it is there */
         return MN_OK;
     }
     r->report->lost |= !damage->intact;
-    snprintf(reason, sizeof reason, "%s%s", damage->what,
+    if (blocks > 0)
+        snprintf(unread, sizeof unread, " (%" PRIu64 " blocks of it cannot be read)", blocks);
+    snprintf(reason, sizeof reason, "%s%s%s", damage->what, unread,
              damage->mended   ? ": one bit, mended"
              : damage->intact ? ": nothing is lost"
                               : "");
-    return quarantine_stretch(r, job, damage->offset, damage->bytes, damage->first_seq, damage->last_seq, reason);
+    return quarantine_stretch(r, job, damage->offset, damage->bytes, damage->first_seq, damage->last_seq,
+                              damage->footer, reason);
 }
 
 /* Copies aside what is damaged in a segment, then puts a whole one in its place and reads that. */
-static enum mn_status mend(struct mn_recovery *r, struct mn_recovery_job *job)
+static enum mn_status mend(struct mn_recovery *r, struct mn_recovery_job *job, uint64_t after_seq)
 {
-    bool worth = job->header_damaged || job->segment.cut || job->segment.long_by > 0;
+    bool worth = job->header_damaged || job->segment.cut || job->segment.long_by > 0 || job->segment.unread > 0;
+    MN_TRY(keep_unread(r, job, after_seq));
     for (uint32_t d = 0; d < job->damage_count; d++) {
         MN_TRY(judge_damage(r, job, &job->damages[d]));
         worth |= job->damages[d].salvaged;
     }
     if (job->segment.long_by > 0)
-        MN_TRY(quarantine_stretch(r, job, job->segment.header.bytes, job->segment.long_by, 0, 0,
+        MN_TRY(quarantine_stretch(r, job, job->segment.header.bytes, job->segment.long_by, 0, 0, NULL,
                                   "a log segment is longer than it was made: nothing is lost"));
     if (job->header_damaged)
-        MN_TRY(quarantine_stretch(r, job, 0, sizeof job->segment.header, 0, 0,
+        MN_TRY(quarantine_stretch(r, job, 0, sizeof job->segment.header, 0, 0, NULL,
                                   "a copy of a log segment's header is damaged: nothing is lost"));
     if (!worth)
         return MN_OK;
     mn_wal_make_room(&r->store, job->segment.bytes);
     enum mn_status status = mn_wal_mend(&job->segment, job->damages, job->damage_count);
-    if (status == MN_READ_ONLY)
+    if (status == MN_READ_ONLY && job->segment.unread == 0)
         return MN_OK; /* no room for a whole one: it is served as it was judged, and mended at a later recovery */
     MN_TRY(status);
     r->heal.uncertain = true; /* its twin is not the same any more */
@@ -134,7 +163,7 @@ enum mn_status mn_recovery_judge(struct mn_recovery *r)
             continue;
         if (job->header_lost) {
             r->report->lost = true;
-            MN_TRY(quarantine_stretch(r, job, 0, job->segment.bytes, last_seq + 1, 0,
+            MN_TRY(quarantine_stretch(r, job, 0, job->segment.bytes, last_seq + 1, 0, NULL,
                                       "both headers of a log segment are damaged"));
             last_number = job->segment.number;
             told = true;
@@ -143,7 +172,7 @@ enum mn_status mn_recovery_judge(struct mn_recovery *r)
         if (!told || job->segment.number != last_number + 1)
             MN_TRY(judge_gap(r, &job->segment, last_number, last_seq));
         told = false;
-        MN_TRY(mend(r, job));
+        MN_TRY(mend(r, job, last_seq));
         if (job->extent.last_seq > last_seq)
             last_seq = job->extent.last_seq;
         last_number = job->segment.number;

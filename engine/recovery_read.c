@@ -2,6 +2,7 @@
  * recovery_read.c - the log is read in parallel, one job a segment, in two steps: all segments are found and mapped, so
  * that each can be told what the later ones know; then each is scanned into a tail of its own.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -108,20 +109,43 @@ static enum mn_status sync_segment(const struct mn_store *store, uint64_t number
     return status;
 }
 
-static enum mn_status open_segment(struct mn_recovery *r, struct mn_recovery_job *job)
+/* What a disk cannot read of a mapping ends what touches it, not the recovery. */
+struct step {
+    struct mn_recovery *r;
+    struct mn_recovery_job *job;
+    enum mn_status (*take)(struct mn_recovery *r, struct mn_recovery_job *job);
+};
+
+static enum mn_status take_step(void *context)
 {
-    uint64_t number = job->segment.number;
-    MN_TRY(mn_copy_heal_segment(&r->heal, number));
-    MN_TRY(sync_segment(&r->store, number));
-    enum mn_status status = mn_wal_map(&job->segment, &r->store, number);
+    const struct step *step = context;
+    return step->take(step->r, step->job);
+}
+
+static enum mn_status map_segment(struct mn_recovery *r, struct mn_recovery_job *job)
+{
+    return mn_wal_map(&job->segment, &r->store, job->segment.number);
+}
+
+static enum mn_status judge_header(struct mn_recovery_job *job, enum mn_status status)
+{
     job->header_lost = status == MN_CORRUPT;
     return job->header_lost ? MN_OK : status;
 }
 
-static enum mn_status scan_segment(struct mn_recovery *r, struct mn_recovery_job *job)
+static enum mn_status open_segment(struct mn_recovery *r, struct mn_recovery_job *job)
 {
-    if (job->header_lost || job->segment.unused)
-        return MN_OK;
+    uint64_t number = job->segment.number;
+    struct step step = {r, job, map_segment};
+    const void *fault;
+    MN_TRY(mn_copy_heal_segment(&r->heal, number));
+    MN_TRY(sync_segment(&r->store, number));
+    enum mn_status status = mn_guarded(take_step, &step, &fault);
+    return judge_header(job, fault ? mn_wal_reread(&job->segment) : status);
+}
+
+static enum mn_status scan_bytes(struct mn_recovery *r, struct mn_recovery_job *job)
+{
     MN_TRY(mn_tail_create(&job->tail, r->instance, r->store.dim, job->segment.bytes, r->instance_gen,
                           job->segment.number));
     struct mn_wal_visitor visitor = {.context = job, .record = take_record, .lost = take_lost, .damage = take_damage};
@@ -133,16 +157,38 @@ static enum mn_status scan_segment(struct mn_recovery *r, struct mn_recovery_job
     return MN_OK;
 }
 
-enum mn_status mn_recovery_read_again(struct mn_recovery *r, struct mn_recovery_job *job)
+/* All but the segment: a scan can begin anew. */
+static enum mn_status forget_scan(const struct mn_recovery *r, struct mn_recovery_job *job)
 {
     char name[64];
-    struct mn_recovery_job fresh = {.segment = {.store = &r->store, .number = job->segment.number}};
-    uint64_t durable_seq = job->segment.durable_seq;
-    mn_tail_name(name, r->instance_gen, job->segment.number);
+    struct mn_wal_segment segment = job->segment;
+    job->segment.base = NULL;
     free_job(job);
-    if (unlinkat(r->instance->dir_fd, name, 0) != 0)
-        return MN_FAIL_ERRNO("cannot remove %s", name);
-    *job = fresh;
+    *job = (struct mn_recovery_job){.segment = segment};
+    mn_tail_name(name, r->instance_gen, segment.number);
+    return unlinkat(r->instance->dir_fd, name, 0) == 0 || errno == ENOENT ? MN_OK
+                                                                          : MN_FAIL_ERRNO("cannot remove %s", name);
+}
+
+static enum mn_status scan_segment(struct mn_recovery *r, struct mn_recovery_job *job)
+{
+    struct step step = {r, job, scan_bytes};
+    const void *fault;
+    if (job->header_lost || job->segment.unused)
+        return MN_OK;
+    enum mn_status status = mn_guarded(take_step, &step, &fault);
+    if (!fault)
+        return status;
+    MN_TRY(forget_scan(r, job));
+    MN_TRY(judge_header(job, mn_wal_reread(&job->segment)));
+    return job->header_lost || job->segment.unused ? MN_OK : scan_bytes(r, job);
+}
+
+enum mn_status mn_recovery_read_again(struct mn_recovery *r, struct mn_recovery_job *job)
+{
+    uint64_t durable_seq = job->segment.durable_seq;
+    MN_TRY(forget_scan(r, job));
+    mn_wal_unmap(&job->segment);
     MN_TRY(open_segment(r, job));
     job->segment.durable_seq = durable_seq;
     return scan_segment(r, job);
@@ -150,24 +196,12 @@ enum mn_status mn_recovery_read_again(struct mn_recovery *r, struct mn_recovery_
 
 /* ---- all of them ---- */
 
-struct step {
-    struct mn_recovery *r;
-    struct mn_recovery_job *job;
-};
-
-static enum mn_status take_step(void *context)
-{
-    const struct step *step = context;
-    return step->r->step(step->r, step->job);
-}
-
 static void *take_jobs(void *context)
 {
     struct mn_recovery *r = context;
     for (uint32_t i; (i = atomic_fetch_add(&r->next_job, 1)) < r->job_count;) {
         struct mn_recovery_job *job = &r->jobs[i];
-        struct step step = {r, job};
-        job->status = mn_guarded(take_step, &step, NULL); /* a disk that fails a read costs this try, not more */
+        job->status = r->step(r, job);
         if (job->status != MN_OK)
             snprintf(job->error, sizeof job->error, "%s", mn_error_text());
         if (r->step == scan_segment)
@@ -242,11 +276,37 @@ static void tell_durable(struct mn_recovery *r)
     }
 }
 
+/* A lost block never takes a forget with it that nothing else tells of: its ids stand in another block too. So much
+ * that cannot be read that both may be lost, or all of a segment, is not judged: what was forgotten would rise, and the
+ * disk may read it yet. Nothing is changed then. */
+static bool may_hide_forgets(const struct mn_recovery_job *job)
+{
+    if (job->header_lost)
+        return job->segment.unread > 0;
+    for (uint32_t d = 0; d < job->damage_count; d++)
+        if (!job->damages[d].footer && job->damages[d].salvaged &&
+            mn_wal_unread(&job->segment, job->damages[d].offset, job->damages[d].bytes) > 1)
+            return true;
+    return false;
+}
+
+static enum mn_status check_disk(const struct mn_recovery *r)
+{
+    for (uint32_t i = 0; i < r->job_count; i++)
+        if (may_hide_forgets(&r->jobs[i]))
+            return MN_FAIL(MN_SYSTEM,
+                           "log segment %" PRIu64 ": the disk cannot read %" PRIu64
+                           " blocks of it, and forgets may be among them; nothing was changed",
+                           r->jobs[i].segment.number, r->jobs[i].segment.unread);
+    return MN_OK;
+}
+
 enum mn_status mn_recovery_read(struct mn_recovery *r)
 {
     MN_TRY(mn_copy_heal_begin(&r->heal, &r->store, r->manifest.wal_first));
     MN_TRY(list_log(r));
     MN_TRY(run_step(r, open_segment));
     tell_durable(r);
-    return run_step(r, scan_segment);
+    MN_TRY(run_step(r, scan_segment));
+    return check_disk(r);
 }

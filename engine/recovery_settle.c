@@ -69,7 +69,8 @@ enum mn_status mn_recovery_settle(struct mn_recovery *r, const struct mn_recover
     char path[MN_PATH_MAX];
     uint64_t last = segment->bytes - MN_WAL_BLOCK;
     enum mn_status status = MN_OK;
-    if (MN_BUG(recovery_believes_cache) || job->extent.last_seq <= r->mark_seq || segment->cut || segment->long_by > 0)
+    if (MN_BUG(recovery_believes_cache) || job->extent.last_seq <= r->mark_seq || segment->cut ||
+        segment->long_by > 0 || segment->unread > 0) /* it is written anew as a whole */
         return MN_OK;
     s.piece = aligned_alloc(MN_WAL_BLOCK, PIECE_BYTES);
     if (!s.piece)

@@ -19,14 +19,23 @@ struct mn_wal_segment {
     bool unused;                 /* zeros where both headers should be: prepared, never begun */
     bool cut;                    /* shorter than its header says: what is left of it is scanned */
     uint64_t long_by;            /* longer than it was made: what is behind that is no part of it */
+    uint64_t unread;             /* blocks that the disk could not read: see mn_wal_reread */
+    bool own;                    /* base is memory of our own, no mapping */
     uint64_t durable_seq;        /* known to have been durable, by whoever scans; 0 = only its own bytes say */
 };
 
-/* Maps segment `number` and finds its header. MN_CORRUPT when both copies of the header are damaged (the mapping then
- * stays, header.salt unknown) or the file is too short to have one (base is NULL then). MN_VERSION_MISMATCH when it is
- * whole and of another format. */
+/* Maps segment `number` and finds its header; where the disk cannot read that block, as mn_wal_reread does. MN_CORRUPT
+ * when both copies of the header are damaged (the mapping then stays, header.salt unknown) or the file is too short to
+ * have one (base is NULL then). MN_VERSION_MISMATCH when it is whole and of another format. */
 enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store *store, uint64_t number) MN_MUST_USE;
 void mn_wal_unmap(struct mn_wal_segment *segment);
+/* After a fault in the mapping (engine/guard.h): puts memory in its place that is read block by block, and finds the
+ * header anew. A block that the disk cannot read has other bytes then, which match no checksum and are not zero: to
+ * whoever scans it is a block that was written and has changed since. With both headers unread nothing else is read.
+ * MN_CORRUPT as above, MN_SYSTEM when the file has another length by now. */
+enum mn_status mn_wal_reread(struct mn_wal_segment *segment) MN_MUST_USE;
+/* How many blocks of a stretch the disk could not read. */
+uint64_t mn_wal_unread(const struct mn_wal_segment *segment, uint64_t offset, uint64_t bytes);
 
 /* A stretch of a segment that is not what it should be. */
 struct mn_wal_damage {

@@ -298,6 +298,17 @@ static void mend_stretch(const struct mn_wal_segment *segment, const struct mn_w
     free(as_it_is);
 }
 
+/* Where nothing is known to have stood, what the disk could not read is as it was prepared. */
+static void clear_unread(const struct mn_wal_segment *segment, uint8_t *bytes, uint64_t here)
+{
+    struct mn_wal_segment made = *segment;
+    made.base = bytes;
+    made.bytes = here;
+    for (uint64_t at = 0; segment->unread > 0 && at + MN_WAL_BLOCK <= here; at += MN_WAL_BLOCK)
+        if (mn_wal_unread(&made, at, MN_WAL_BLOCK) > 0)
+            memset(bytes + at, 0, MN_WAL_BLOCK);
+}
+
 static enum mn_status write_pieces(const struct mn_io *io, int fd, const uint8_t *bytes, uint64_t length)
 {
     MN_TRY(io->reserve(fd, length));
@@ -352,6 +363,7 @@ enum mn_status mn_wal_mend(const struct mn_wal_segment *segment, const struct mn
         if (damages[i].salvaged)
             mend_stretch(segment, &damages[i], bytes);
     chain_batches(header, bytes);
+    clear_unread(segment, bytes, here);
     enum mn_status status = replace_segment(segment, bytes);
     free(bytes);
     return status;

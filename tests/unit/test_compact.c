@@ -383,6 +383,7 @@ static void purges_reach_quarantine(void **state)
     put_file(s, "quarantine/a.bin", "a");
     put_file(s, "quarantine/b.json", "{\"file\": \"b.bin\", \"first_seq\": 1, \"last_seq\": 0, \"ids\": []}");
     put_file(s, "quarantine/b.bin", "b");
+    put_file(s, "quarantine/b.wal", "a log segment that could not be read");
     snprintf(note, sizeof note, "{\"file\": \"c.bin\", \"first_seq\": 1, \"last_seq\": 2, \"ids\": [\"%016llx/4\"]}",
              (unsigned long long)mn_str_hash((struct mn_str){"notes", 5}));
     put_file(s, "quarantine/c.json", note);
@@ -394,7 +395,7 @@ static void purges_reach_quarantine(void **state)
     live_seal(s);
     assert_true(live_compact(s, true));
     assert_false(exists(s, "quarantine/a.json") || exists(s, "quarantine/a.bin"));
-    assert_false(exists(s, "quarantine/b.json") || exists(s, "quarantine/b.bin"));
+    assert_false(exists(s, "quarantine/b.json") || exists(s, "quarantine/b.bin") || exists(s, "quarantine/b.wal"));
     assert_true(exists(s, "quarantine/c.json") && exists(s, "quarantine/c.bin"));
     assert_true(exists(s, "quarantine/d.json") && exists(s, "quarantine/d.bin"));
     assert_true(exists(s, "quarantine/e.json"));
