@@ -306,6 +306,7 @@ class Harmless(unittest.TestCase):
             self.line(process)
             self.cluster.await_replaced(role, pid)
             self.line(process)
+        poll_until("the new state", lambda: self.line(process)[1] == "second", 20 * PATIENCE)  # the pipe holds older ones
         self.assertEqual(self.line(process)[1:], ("second", 0))
 
     def test_a_restart_is_found_again(self):
