@@ -74,7 +74,7 @@ class Restore(unittest.TestCase):
 
     def damage_the_log(self, id):
         (log, ) = [path for path in (self.snapshot / "wal").glob("*.wal") if content(id).encode() in path.read_bytes()]
-        flip(log, log.read_bytes().index(content(id).encode()))
+        flip(log, log.read_bytes().index(content(id).encode()), 0xff)
         return log
 
     def test_a_whole_one(self):
