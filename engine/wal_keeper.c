@@ -14,6 +14,7 @@
 
 #include "engine/crc.h"
 #include "engine/fault.h"
+#include "engine/guard.h"
 #include "engine/quarantine.h"
 #include "engine/wal.h"
 #include "engine/wal_copy.h"
@@ -141,15 +142,32 @@ static enum mn_status fill_zeros(struct mn_wal_keeper *k, int fd)
     return status == MN_OK ? k->store.io->datasync(fd) : status;
 }
 
+struct look {
+    const struct mn_store *in;
+    struct mn_wal_segment segment;
+    uint64_t number, bytes;
+    bool prepared;
+};
+
+static enum mn_status look_through(void *context)
+{
+    struct look *look = context;
+    const struct mn_wal_segment *segment = &look->segment;
+    MN_TRY(mn_wal_map(&look->segment, look->in, look->number));
+    look->prepared = segment->unused && segment->bytes == look->bytes && mn_wal_zero(segment->base, segment->bytes);
+    return MN_OK;
+}
+
 /* A segment that recovery found prepared and unused is taken as it is. All of it must be zero: in a power cut a first
- * batch may have landed without the headers, and a torn batch is told by the zeros that it did not overwrite. */
+ * batch may have landed without the headers, and a torn batch is told by the zeros that it did not overwrite. One that
+ * the disk cannot read is made anew. */
 static bool is_prepared(const struct mn_wal_keeper *k, const struct mn_store *in, uint64_t number)
 {
-    struct mn_wal_segment segment;
-    bool unused = mn_wal_map(&segment, in, number) == MN_OK && segment.unused && segment.bytes == k->segment_bytes &&
-                  memcmp(segment.base, segment.base + 1, segment.bytes - 1) == 0;
-    mn_wal_unmap(&segment);
-    return unused;
+    struct look look = {.in = in, .number = number, .bytes = k->segment_bytes};
+    const void *fault;
+    enum mn_status status = mn_guarded(look_through, &look, &fault);
+    mn_wal_unmap(&look.segment);
+    return status == MN_OK && look.prepared;
 }
 
 static char *temporary_of(const struct mn_store *in, char temporary[MN_PATH_MAX], uint64_t number)

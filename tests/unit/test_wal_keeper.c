@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -87,6 +88,42 @@ static void a_prepared_segment_is_taken_when_it_is_all_zero(void **state)
     ok(mn_wal_keeper_take(keeper, 5000, &number));
     check_zero(f, 1);
     mn_wal_keeper_stop(keeper);
+    fixture_free(f);
+}
+
+/* The second page of what is mapped lies behind the end of a file, as one that the disk cannot read seems to. */
+static enum mn_status map_bad(int fd, uint64_t bytes, const void **base)
+{
+    MN_TRY(mn_io_posix.map(fd, bytes, base));
+    int empty = memfd_create("bad page", MFD_CLOEXEC);
+    assert_true(empty >= 0);
+    uint8_t *page = (uint8_t *)(uintptr_t)*base + MN_WAL_BLOCK;
+    assert_ptr_equal(mmap(page, MN_WAL_BLOCK, PROT_READ, MAP_SHARED | MAP_FIXED, empty, 0), page);
+    close(empty);
+    return MN_OK;
+}
+
+static void a_prepared_segment_that_cannot_be_read_is_made_anew(void **state)
+{
+    struct fixture *f = fixture_prepare();
+    uint64_t number;
+    struct stat before, after;
+    char path[MN_PATH_MAX];
+    struct mn_wal_keeper *keeper = start(f, 1, 1);
+    ok(mn_wal_keeper_take(keeper, 5000, &number));
+    mn_wal_keeper_stop(keeper);
+    assert_int_equal(stat(mn_store_wal_path(&f->store, path, 1), &before), 0);
+    struct mn_io bad = mn_io_posix;
+    bad.map = map_bad;
+    f->store.io = &bad;
+    keeper = start(f, 1, 1);
+    ok(mn_wal_keeper_take(keeper, 5000, &number));
+    mn_wal_keeper_stop(keeper);
+    f->store.io = &mn_io_posix;
+    assert_int_equal(number, 1);
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_not_equal(before.st_ino, after.st_ino);
+    check_zero(f, 1);
     fixture_free(f);
 }
 
@@ -276,6 +313,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(segments_come_in_order_and_zeroed),
         cmocka_unit_test(a_prepared_segment_is_taken_when_it_is_all_zero),
+        cmocka_unit_test(a_prepared_segment_that_cannot_be_read_is_made_anew),
         cmocka_unit_test(a_segment_is_taken_only_when_its_name_is_synced),
         cmocka_unit_test(the_mark_follows_what_was_acknowledged),
         cmocka_unit_test(files_and_folders_are_removed),
