@@ -61,33 +61,33 @@ static void segments_come_in_order_and_zeroed(void **state)
     fixture_free(f);
 }
 
+/* A keeper comes, has segment 1, and goes; the file it has there. */
+static ino_t first_segment(struct fixture *f)
+{
+    uint64_t number;
+    char path[MN_PATH_MAX];
+    struct stat st;
+    struct mn_wal_keeper *keeper = start(f, 1, 1);
+    ok(mn_wal_keeper_take(keeper, 5000, &number));
+    assert_int_equal(number, 1);
+    mn_wal_keeper_stop(keeper);
+    assert_int_equal(stat(mn_store_wal_path(&f->store, path, 1), &st), 0);
+    return st.st_ino;
+}
+
 /* What an earlier process prepared is taken, but only if it is as it should be. */
 static void a_prepared_segment_is_taken_when_it_is_all_zero(void **state)
 {
     struct fixture *f = fixture_prepare();
-    uint64_t number;
-    struct stat before, after;
     char path[MN_PATH_MAX];
-    struct mn_wal_keeper *keeper = start(f, 1, 1);
-    ok(mn_wal_keeper_take(keeper, 5000, &number));
-    mn_wal_keeper_stop(keeper);
-    assert_int_equal(stat(mn_store_wal_path(&f->store, path, 1), &before), 0);
-    keeper = start(f, 1, 1);
-    ok(mn_wal_keeper_take(keeper, 5000, &number));
-    mn_wal_keeper_stop(keeper);
-    assert_int_equal(stat(path, &after), 0);
-    assert_int_equal(before.st_ino, after.st_ino);
+    ino_t before = first_segment(f);
+    assert_int_equal(first_segment(f), before);
     fixture_flip(f, "wal/00000001.wal", 100000, 1); /* a batch that landed without its segment's header */
-    keeper = start(f, 1, 1);
-    ok(mn_wal_keeper_take(keeper, 5000, &number));
-    assert_int_equal(number, 1);
+    first_segment(f);
     check_zero(f, 1);
-    mn_wal_keeper_stop(keeper);
-    assert_int_equal(truncate(path, SEGMENT_BYTES / 2), 0); /* of another wal.segment_bytes */
-    keeper = start(f, 1, 1);
-    ok(mn_wal_keeper_take(keeper, 5000, &number));
+    assert_int_equal(truncate(mn_store_wal_path(&f->store, path, 1), SEGMENT_BYTES / 2), 0); /* another segment_bytes */
+    first_segment(f);
     check_zero(f, 1);
-    mn_wal_keeper_stop(keeper);
     fixture_free(f);
 }
 
@@ -106,23 +106,12 @@ static enum mn_status map_bad(int fd, uint64_t bytes, const void **base)
 static void a_prepared_segment_that_cannot_be_read_is_made_anew(void **state)
 {
     struct fixture *f = fixture_prepare();
-    uint64_t number;
-    struct stat before, after;
-    char path[MN_PATH_MAX];
-    struct mn_wal_keeper *keeper = start(f, 1, 1);
-    ok(mn_wal_keeper_take(keeper, 5000, &number));
-    mn_wal_keeper_stop(keeper);
-    assert_int_equal(stat(mn_store_wal_path(&f->store, path, 1), &before), 0);
     struct mn_io bad = mn_io_posix;
     bad.map = map_bad;
+    ino_t before = first_segment(f);
     f->store.io = &bad;
-    keeper = start(f, 1, 1);
-    ok(mn_wal_keeper_take(keeper, 5000, &number));
-    mn_wal_keeper_stop(keeper);
+    assert_int_not_equal(first_segment(f), before);
     f->store.io = &mn_io_posix;
-    assert_int_equal(number, 1);
-    assert_int_equal(stat(path, &after), 0);
-    assert_int_not_equal(before.st_ino, after.st_ino);
     check_zero(f, 1);
     fixture_free(f);
 }
