@@ -80,14 +80,13 @@ static bool look_into(struct mn_hot *hot, const void *base, uint64_t bytes, uint
 {
     const struct mn_hot_header *own = base;
     const struct mn_column_header *header = (const void *)(own + 1);
-    if (bytes < MN_HOT_HUGE_BYTES || own->segment != segment || own->codebook != codebook ||
-        own->data_bytes > bytes - MN_HOT_HUGE_BYTES || header->data_bytes != own->data_bytes ||
-        header->segment != segment)
+    if (bytes < MN_HUGE_BYTES || own->segment != segment || own->codebook != codebook ||
+        own->data_bytes > bytes - MN_HUGE_BYTES || header->data_bytes != own->data_bytes || header->segment != segment)
         return false;
     *hot = (struct mn_hot){.base = base,
                            .bytes = bytes,
                            .header = header,
-                           .data = (const uint8_t *)base + MN_HOT_HUGE_BYTES,
+                           .data = (const uint8_t *)base + MN_HUGE_BYTES,
                            .data_bytes = own->data_bytes};
     return true;
 }
@@ -130,7 +129,7 @@ static enum mn_status map_checked(struct mn_hot *hot, const struct mn_instance *
     if (fd < 0)
         return MN_FAIL(MN_NOT_FOUND, "there is no %s", name);
     void *base;
-    enum mn_status status = mn_segment_map_fd(fd, bytes, false, name, &base);
+    enum mn_status status = mn_huge_map(fd, bytes, false, name, &base);
     close(fd);
     MN_TRY(status);
     if (look_into(hot, base, bytes, segment, codebook))

@@ -5,9 +5,9 @@
 #define MN_ENGINE_HOT_INSIDE_H
 
 #include "engine/hot.h"
+#include "shm/huge.h"
 
-#define MN_HOT_HUGE_BYTES MN_SEGMENT_HUGE_BYTES
-#define MN_HOT_NAME_MAX   80
+#define MN_HOT_NAME_MAX 80
 
 /* Name of the copy on that node. */
 void mn_hot_name(char name[MN_HOT_NAME_MAX], uint64_t segment, uint64_t codebook, uint32_t node);

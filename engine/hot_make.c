@@ -38,8 +38,8 @@ static uint32_t copy_nodes(uint32_t numbers[MN_NUMA_MAX])
 /* Most of a last huge page is taken whole. */
 static uint64_t data_room(uint64_t data_bytes)
 {
-    uint64_t beyond = data_bytes % MN_HOT_HUGE_BYTES;
-    return beyond > MN_HOT_HUGE_BYTES / 2 ? mn_round_up(data_bytes, MN_HOT_HUGE_BYTES) : mn_round_up(data_bytes, 4096);
+    uint64_t beyond = data_bytes % MN_HUGE_BYTES;
+    return beyond > MN_HUGE_BYTES / 2 ? mn_round_up(data_bytes, MN_HUGE_BYTES) : mn_round_up(data_bytes, 4096);
 }
 
 static uint64_t copy_bytes(uint64_t data_bytes)
@@ -136,13 +136,13 @@ static enum mn_status reserve(const struct making *m, struct copy *copy)
     if (fd < 0)
         return MN_FAIL_ERRNO("cannot open %s", copy->name);
     void *base;
-    enum mn_status status = mn_segment_map_fd(fd, m->bytes, true, copy->name, &base);
+    enum mn_status status = mn_huge_map(fd, m->bytes, true, copy->name, &base);
     if (status == MN_OK) {
         copy->base = base;
         status = mn_numa_place(copy->base, m->bytes, copy->node);
     }
     if (status == MN_OK) {
-        errno = posix_fallocate(fd, (off_t)MN_HOT_HUGE_BYTES, (off_t)(m->bytes - MN_HOT_HUGE_BYTES));
+        errno = posix_fallocate(fd, (off_t)MN_HUGE_BYTES, (off_t)(m->bytes - MN_HUGE_BYTES));
         if (errno != 0)
             status = MN_FAIL_ERRNO("no room for %s in shared memory", copy->name);
     }
@@ -161,15 +161,15 @@ static enum mn_status check_blocks(const struct making *m, uint64_t at, uint64_t
 /* 2 MiB after 2 MiB, each once it is checked; into huge pages where it fills them. */
 static enum mn_status fill_all(struct making *m)
 {
-    uint64_t total = m->file->data_bytes, room = m->bytes - MN_HOT_HUGE_BYTES;
-    for (uint64_t at = 0; at < total; at += MN_HOT_HUGE_BYTES) {
-        uint64_t bytes = total - at < MN_HOT_HUGE_BYTES ? total - at : MN_HOT_HUGE_BYTES;
+    uint64_t total = m->file->data_bytes, room = m->bytes - MN_HUGE_BYTES;
+    for (uint64_t at = 0; at < total; at += MN_HUGE_BYTES) {
+        uint64_t bytes = total - at < MN_HUGE_BYTES ? total - at : MN_HUGE_BYTES;
         MN_TRY(check_blocks(m, at, at + bytes));
         for (uint32_t i = 0; i < m->count; i++) {
-            uint8_t *to = m->copies[i].base + MN_HOT_HUGE_BYTES + at;
+            uint8_t *to = m->copies[i].base + MN_HUGE_BYTES + at;
             memcpy(to, m->file->data + at, bytes);
-            if (room - at >= MN_HOT_HUGE_BYTES)
-                mn_segment_collapse(to, 0, MN_HOT_HUGE_BYTES); /* or not: they are counted below */
+            if (room - at >= MN_HUGE_BYTES)
+                mn_huge_collapse(to, 0, MN_HUGE_BYTES); /* or not: they are counted below */
         }
         if (m->pause && m->pause(m->context))
             return MN_FAIL(MN_DEADLINE, "given up half-way");
@@ -237,7 +237,7 @@ static enum mn_status make_within(struct making *m, uint64_t budget)
                        "a hot copy of segment %" PRIu64 " takes %" PRIu64 " bytes, and of %" PRIu64 " in all %" PRIu64
                        " are taken",
                        m->segment, need, budget, taken);
-    m->bytes = MN_HOT_HUGE_BYTES + data_room(m->file->data_bytes);
+    m->bytes = MN_HUGE_BYTES + data_room(m->file->data_bytes);
     enum mn_status status = make_all(m);
     unmap_all(m);
     if (status == MN_OK)

@@ -8,6 +8,7 @@
 
 #include "engine/ivf_file.h"
 #include "engine/tail_coder_inside.h"
+#include "shm/huge.h"
 
 #define COPIES 16u /* rows copied in the time that one is coded */
 
@@ -159,8 +160,8 @@ static void encode_rows(struct mn_tail_coder *c, const struct mn_tail_coded *k, 
 static void collapse(const struct mn_tail_made *m)
 {
     const struct mn_codes *h = m->codes.header;
-    mn_segment_collapse(m->codes.segment.base, 0, h->blocks_at + (uint64_t)h->blocks * mn_ivf_block_bytes(h->width));
-    mn_segment_collapse(m->codes.segment.base, h->codes8_at, h->codes8_at + (uint64_t)m->clustered * h->width);
+    mn_huge_collapse(m->codes.segment.base, 0, h->blocks_at + (uint64_t)h->blocks * mn_ivf_block_bytes(h->width));
+    mn_huge_collapse(m->codes.segment.base, h->codes8_at, h->codes8_at + (uint64_t)m->clustered * h->width);
 }
 
 static void finish(const struct mn_tail_coded *k, struct mn_tail_made *m)

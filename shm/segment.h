@@ -19,15 +19,6 @@ struct mn_segment {
     uint64_t bytes;
 };
 
-#define MN_SEGMENT_HUGE_BYTES (UINT64_C(2) << 20) /* a huge page */
-
-/* Maps all of a file. One that can hold huge pages lies at a multiple of their size, which the system would give to
- * none but mappings that it makes of huge pages by itself. */
-enum mn_status mn_segment_map_fd(int fd, uint64_t bytes, bool writable, const char *name, void **base) MN_MUST_USE;
-/* Moves pages that are there into huge ones: those between the offsets `from` and `end` of such a mapping, as far as
- * they make some. Where that fails plain pages stay. */
-void mn_segment_collapse(void *base, uint64_t from, uint64_t end);
-
 /* What a segment must say of itself. fingerprint: mn_layout_fingerprint() or the engine's. */
 struct mn_segment_identity {
     uint64_t magic;

@@ -47,6 +47,8 @@ int __real_fchmod(int fd, mode_t mode);
 int __wrap_fchmod(int fd, mode_t mode);
 int __real_posix_fallocate(int fd, off_t offset, off_t bytes);
 int __wrap_posix_fallocate(int fd, off_t offset, off_t bytes);
+enum mn_status __real_mn_huge_map(int fd, uint64_t bytes, bool writable, const char *name, void **base);
+enum mn_status __wrap_mn_huge_map(int fd, uint64_t bytes, bool writable, const char *name, void **base);
 void *__real_mmap(void *at, size_t bytes, int access, int flags, int fd, off_t offset);
 void *__wrap_mmap(void *at, size_t bytes, int access, int flags, int fd, off_t offset);
 int __real_munmap(void *base, size_t bytes);
@@ -206,6 +208,15 @@ void *__wrap_mmap(void *at, size_t bytes, int access, int flags, int fd, off_t o
 {
     const struct piece *piece = opened(fd);
     return piece ? piece->base + offset : __real_mmap(at, bytes, access, flags, fd, offset);
+}
+
+enum mn_status __wrap_mn_huge_map(int fd, uint64_t bytes, bool writable, const char *name, void **base)
+{
+    const struct piece *piece = opened(fd);
+    if (!piece)
+        return __real_mn_huge_map(fd, bytes, writable, name, base);
+    *base = piece->base;
+    return MN_OK;
 }
 
 int __wrap_munmap(void *base, size_t bytes)
