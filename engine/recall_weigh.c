@@ -286,9 +286,16 @@ static void bring_seeds(struct mn_recall_codes *c, uint32_t wanted)
         mn_recall_weigh_ask_for_codes(c, &all[i]);
 }
 
+/* Enough to make the candidates full, also when the memory that is left out is among them (it is, when one like it is
+ * looked for). */
+static uint32_t seeds_wanted(const struct mn_recall_codes *c)
+{
+    return c->best.max - c->best.count + c->recall->query->has_exclude;
+}
+
 void mn_recall_weigh_seed(struct mn_recall_codes *c)
 {
-    uint32_t wanted = c->best.max - c->best.count;
+    uint32_t wanted = seeds_wanted(c);
     if (c->seeds == 0 && c->waiting_end - c->waiting_first >= wanted)
         bring_seeds(c, wanted);
 }
@@ -313,7 +320,7 @@ void mn_recall_weigh_seeds(struct mn_recall_codes *c)
 void mn_recall_weigh_rest(struct mn_recall_codes *c)
 {
     if (c->seeds == 0 && !(c->limit < INFINITY))
-        bring_seeds(c, c->best.max - c->best.count);
+        bring_seeds(c, seeds_wanted(c));
     if (c->seeds > 0)
         mn_recall_weigh_seeds(c);
     mn_recall_weigh_until(c, c->waiting_end);

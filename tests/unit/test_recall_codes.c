@@ -258,6 +258,36 @@ static void equal_rows_come_latest_first(void **state)
     cloud_free(c);
 }
 
+/* The memory that is left out is the nearest of all, and counts where candidates are first weighed: a search that
+ * waited for one more would open clusters that others do not (calibration asks like this, and speaks for all). */
+static void leaving_the_memory_itself_out_opens_no_more_clusters(void **state)
+{
+    const struct mn_tune_rule at_once = {.stop = 0.5f, .epsilon = 3, .nearness = 2};
+    struct cloud *c = cloud_new(MN_METRIC_COSINE, 3, 6000);
+    uint64_t steps[2] = {0, 0};
+    fake_parts_columns(c->parts, c->list, c->rows);
+    c->codebook = fake_parts_codebook(c->parts, 1, 300);
+    fake_parts_code(c->parts, 0, c->rows, c->codebook, false);
+    struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
+    c->codes.rule = &at_once;
+    for (uint32_t i = 0; i < 400; i++) {
+        struct fake_memory *self = &c->memories[i * 13];
+        struct mn_query query = {.scope = {.all_spaces = true, .after = INT64_MIN},
+                                 .embedding = self->vector,
+                                 .k = 10,
+                                 .exclude = self->id,
+                                 .exclude_space = fake_str(self->space)};
+        for (int out = 0; out < 2; out++) {
+            query.has_exclude = out;
+            assert_int_equal(mn_recall_search(&c->codes, &snapshot, &query), MN_OK);
+            assert_int_equal(c->codes.hit_count, 10);
+            steps[out] += c->codes.steps;
+        }
+    }
+    assert_true((double)steps[1] < 1.05 * (double)steps[0]);
+    cloud_free(c);
+}
+
 static void few_rows_are_compared_exactly(void **state)
 {
     struct cloud *c = cloud_new(MN_METRIC_L2, 16, 1500);
@@ -520,6 +550,7 @@ int main(void)
         cmocka_unit_test(every_metric_and_dimension),
         cmocka_unit_test(any_number_of_hits),
         cmocka_unit_test(equal_rows_come_latest_first),
+        cmocka_unit_test(leaving_the_memory_itself_out_opens_no_more_clusters),
         cmocka_unit_test(few_rows_are_compared_exactly),
         cmocka_unit_test(filters_of_any_selectivity),
         cmocka_unit_test(rank_prunes_nothing_that_belongs_in),
