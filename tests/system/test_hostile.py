@@ -24,7 +24,7 @@ FRAME = 24 * MIB
 ONE = f32([1, 0, 0, 0])
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
 # A sanitizer keeps what was freed for a while, and blows up every allocation.
-SANITIZER_KIB = (512 << 10) if SLOW else 0
+SANITIZER_KIB = (1 << 20) if SLOW else 0
 OPS = {"control": {"op": "ping"}, "write": {"op": "remember", "memories": [{"embedding": ONE}]},
        "recall": {"op": "recall", "embedding": ONE, "space": "default", "k": 1}, "stats": {"op": "stats"}}
 ROLE_OF = {"control": "supervisor", "stats": "supervisor", "write": "wal-writer", "recall": "recall"}
