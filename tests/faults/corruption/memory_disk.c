@@ -23,7 +23,7 @@ static struct {
     struct disk_file *open[FDS_MAX];
 } mounted;
 
-static void give_up(const char *what, const char *name)
+static _Noreturn void give_up(const char *what, const char *name)
 {
     fprintf(stderr, "memory disk: %s %s\n", what, name);
     abort();
