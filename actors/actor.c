@@ -298,12 +298,15 @@ static enum mn_status take_signals(struct mn_actor *actor)
     return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 ? MN_OK : MN_FAIL_ERRNO("prctl(PR_SET_PDEATHSIG)");
 }
 
-/* The writer goes before everything else where that is allowed, the compactor behind everything else: not before it has
- * started, since the thread that codes the tail is to have its share (a thread that is behind cannot come back). */
+/* The writer goes before everything else where that is allowed, a recall worker as soon as it has something to do, the
+ * compactor behind everything else: not before it has started, since the thread that codes the tail is to have its
+ * share (a thread that is behind cannot come back). */
 static void take_scheduling(struct mn_actor *actor)
 {
     enum mn_scheduling got = MN_SCHEDULING_NORMAL;
-    if (actor->role == MN_ROLE_WAL_WRITER && actor->settings.priority_realtime) {
+    if (actor->role == MN_ROLE_RECALL) {
+        got = mn_numa_schedule(MN_SCHEDULING_PROMPT);
+    } else if (actor->role == MN_ROLE_WAL_WRITER && actor->settings.priority_realtime) {
         got = mn_numa_schedule(MN_SCHEDULING_REALTIME);
     } else if (actor->role == MN_ROLE_COMPACTOR) {
         got = mn_numa_schedule(MN_SCHEDULING_BATCH);

@@ -70,7 +70,8 @@
       "writer: how recall keeps its targets, from the manifest: floats as bits, see engine/tune.h; 0 = untuned")       \
     L(23680, _Atomic uint64_t, codes_gen, ,                                                                            \
       "compactor: counts the files with codes of tail chunks that were published, see engine/tail_codes.h")            \
-    F(23688, _Atomic uint64_t, hot_gen, , "compactor: counts the times that hot copies came or went, see engine/hot.h") \
+    F(23688, _Atomic uint64_t, hot_gen, ,                                                                              \
+      "compactor: counts the times that hot copies came or went, see engine/hot.h")                                    \
     F(23696, _Atomic uint64_t, mended, ,                                                                               \
       "compactor: upper half: counts the column segments mended in place; lower half: of the id of the last one")
 
@@ -162,7 +163,8 @@ MN_LAYOUT_TABLE(MN_CHECK_STRUCT)
 #define MN_SCHEDULING_TABLE(X)                                                                                         \
     X(MN_SCHEDULING_NORMAL, "normal")                                                                                  \
     X(MN_SCHEDULING_REALTIME, "fifo")                                                                                  \
-    X(MN_SCHEDULING_BATCH, "batch")
+    X(MN_SCHEDULING_BATCH, "batch")                                                                                    \
+    X(MN_SCHEDULING_PROMPT, "prompt")
 
 #define X(name, word) name,
 enum mn_role { MN_ROLE_TABLE(X) MN_ROLE_COUNT };

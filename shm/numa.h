@@ -41,8 +41,8 @@ enum mn_status mn_numa_bind(uint32_t node) MN_MUST_USE;
  * enters them). Does nothing on a machine with one node. */
 enum mn_status mn_numa_place(void *address, uint64_t bytes, uint32_t node) MN_MUST_USE;
 
-/* Asks for a scheduling class for the calling process; returns the one it got (MN_SCHEDULING_NORMAL where it is not
- * allowed). */
+/* Asks for a scheduling class for the calling thread and those that it starts; returns the one it got
+ * (MN_SCHEDULING_NORMAL where it is not allowed). */
 enum mn_scheduling mn_numa_schedule(enum mn_scheduling wanted);
 
 #endif

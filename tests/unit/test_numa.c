@@ -84,8 +84,10 @@ static void the_class_that_was_got_is_told(void **state)
     static const struct {
         enum mn_scheduling wanted;
         int policy;
-    } cases[] = {
-        {MN_SCHEDULING_BATCH, SCHED_BATCH}, {MN_SCHEDULING_REALTIME, SCHED_FIFO}, {MN_SCHEDULING_NORMAL, SCHED_OTHER}};
+    } cases[] = {{MN_SCHEDULING_BATCH, SCHED_BATCH},
+                 {MN_SCHEDULING_REALTIME, SCHED_FIFO},
+                 {MN_SCHEDULING_NORMAL, SCHED_OTHER},
+                 {MN_SCHEDULING_PROMPT, SCHED_OTHER}};
     for (size_t i = 0; i < MN_ARRAY_LEN(cases); i++) {
         int status;
         pid_t pid = fork();
