@@ -26,8 +26,8 @@
 #define EPSILON_TAX  0.1  /* share of the misses allowed that go to epsilon */
 
 #define GROUPS     (MN_TUNE_TARGETS / MN_TUNE_TOGETHER)
-#define STEPS_TAX  0.1 /* share of the steps, on average, that may go to making searches alike, */
-#define TAXED_FROM 0.9 /* from this target on: at lower ones none takes long */
+#define STEPS_TAX  0.04 /* share of the steps, on average, that may go to making searches alike, */
+#define TAXED_FROM 0.97 /* from this target on: below, it would be missed under filters, which go by nearness more */
 
 static const float nearnesses[] = {2, 2.75f, 4, 5.5f, 7.5f, 10};
 static const float epsilons[] = {2.6f, 2.2f, 1.9f, 1.6f, 1.3f, 1.0f};
