@@ -193,13 +193,13 @@ static enum mn_status choose_way(struct mn_recall_source *s)
         return MN_OK;
     if (s->selection.kind == MN_SELECTION_NONE || listed_rows(s) <= FOLLOW_MAX)
         s->way = MN_RECALL_BY_LIST;
-    if (!exact || s->way == MN_RECALL_BY_LIST)
+    if (s->way == MN_RECALL_BY_LIST)
         return MN_OK;
-    if (s->selection.count <= MARK_MAX)
+    if (exact && s->selection.count <= MARK_MAX)
         MN_TRY(mark(s));
     if (s->way == MN_RECALL_BY_CLUSTERS)
         s->together = rows_together(s);
-    return worth_marks(s) ? mark(s) : MN_OK;
+    return exact && worth_marks(s) ? mark(s) : MN_OK;
 }
 
 /* Clusters without a mark are left out, if every source on the codebook has marks. */

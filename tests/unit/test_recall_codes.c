@@ -288,6 +288,39 @@ static void leaving_the_memory_itself_out_opens_no_more_clusters(void **state)
     cloud_free(c);
 }
 
+/* A scope that every row is in, of which the tail's are tested one by one, is none: it opens as many clusters. */
+static void a_scope_that_holds_everything_opens_as_many_clusters(void **state)
+{
+    const struct mn_tune_rule some = {.stop = 3.5f, .epsilon = 3, .nearness = 0.5f};
+    const struct mn_str space = fake_str("default");
+    struct cloud *c = cloud_new(MN_METRIC_COSINE, 24, 6000);
+    uint32_t tail = 1200, columns = c->rows - tail;
+    uint64_t steps[2] = {0, 0};
+    float embedding[24];
+    for (uint32_t i = 0; i < c->rows; i++)
+        c->memories[i].space = "default";
+    fake_parts_tail(c->parts, c->list + columns, tail);
+    fake_parts_columns(c->parts, c->list, columns);
+    c->codebook = fake_parts_codebook(c->parts, 1, 200);
+    fake_parts_code(c->parts, 0, tail, c->codebook, false);
+    fake_parts_code(c->parts, 1, columns, c->codebook, false);
+    struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
+    c->codes.rule = &some;
+    for (uint32_t turn = 0; turn < 200; turn++) {
+        struct mn_query query = query_near(c, embedding, 10);
+        for (int scoped = 0; scoped < 2; scoped++) {
+            query.scope.all_spaces = !scoped;
+            query.scope.spaces = &space;
+            query.scope.space_count = 1;
+            assert_int_equal(mn_recall_search(&c->codes, &snapshot, &query), MN_OK);
+            assert_false(c->codes.exact);
+            steps[scoped] += c->codes.steps;
+        }
+    }
+    assert_true((double)steps[1] > 0.9 * (double)steps[0] && (double)steps[1] < 1.1 * (double)steps[0]);
+    cloud_free(c);
+}
+
 static void few_rows_are_compared_exactly(void **state)
 {
     struct cloud *c = cloud_new(MN_METRIC_L2, 16, 1500);
@@ -551,6 +584,7 @@ int main(void)
         cmocka_unit_test(any_number_of_hits),
         cmocka_unit_test(equal_rows_come_latest_first),
         cmocka_unit_test(leaving_the_memory_itself_out_opens_no_more_clusters),
+        cmocka_unit_test(a_scope_that_holds_everything_opens_as_many_clusters),
         cmocka_unit_test(few_rows_are_compared_exactly),
         cmocka_unit_test(filters_of_any_selectivity),
         cmocka_unit_test(rank_prunes_nothing_that_belongs_in),
