@@ -576,6 +576,14 @@ static void fold(struct live_store *s, uint32_t id)
     assert_true(live_compact(s, true));
 }
 
+/* The keeper removes files at its own pace. */
+static void await_gone(const struct live_store *s, const char *bytes, uint32_t length)
+{
+    for (uint32_t i = 0; i < 5000 && live_grep(s->dir, bytes, length); i++)
+        usleep(1000);
+    assert_false(live_grep(s->dir, bytes, length));
+}
+
 /* What is forgotten, suppressed, replaced and purged while its segment cannot be opened stays so when it can. */
 static void what_cannot_be_opened_is_marked(void **state)
 {
@@ -613,7 +621,7 @@ static void what_cannot_be_opened_is_marked(void **state)
     assert_int_equal(mn_writer_purge_unsearched(s->writer), 0);
     live_forget(s, 0, 2, MN_FORGET_RESTORE);
     fold(s, 300); /* carries the purge out, */
-    assert_false(live_grep(s->dir, purged, length));
+    await_gone(s, purged, length);
     assert_true(mn_writer_pending(s->writer)); /* which the writer has said again, not knowing that */
     live_check(s);
     fold(s, 400);
@@ -659,9 +667,7 @@ static void a_lost_log_segment_goes_with_the_others(void **state)
     live_check(s);
     live_forget(s, 0, 4, MN_FORGET_PURGE);
     fold(s, 0);
-    for (uint32_t i = 0; i < 2000 && live_grep(s->dir, purged, length); i++)
-        usleep(1000); /* the keeper removes files at its own pace */
-    assert_false(live_grep(s->dir, purged, length));
+    await_gone(s, purged, length);
 }
 
 /* A segment that cannot even be opened is left alone, and everything else goes on: writes, compactions, snapshots. */
