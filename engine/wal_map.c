@@ -6,7 +6,11 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+#define WRITE_US 2000 /* longer than a header takes to be written into the cache */
 
 /* A header that is whole, of this store and this place, and of a format that this program does not know. */
 static enum mn_status check_format(const struct mn_wal_segment *segment, const struct mn_wal_header *h)
@@ -23,19 +27,29 @@ static enum mn_status check_format(const struct mn_wal_segment *segment, const s
                    segment->number, h->format, MN_WAL_FORMAT);
 }
 
-static enum mn_status find_header(struct mn_wal_segment *segment)
+/* The blocks that may have a header, as they were at one moment. */
+struct headers {
+    _Alignas(struct mn_wal_header) uint8_t first[MN_WAL_BLOCK];
+    _Alignas(struct mn_wal_header) uint8_t last[MN_WAL_BLOCK];
+};
+
+static void take_headers(const struct mn_wal_segment *segment, struct headers *headers)
+{
+    memcpy(headers->first, segment->base, MN_WAL_BLOCK);
+    memcpy(headers->last, segment->base + (segment->bytes / MN_WAL_BLOCK - 1) * MN_WAL_BLOCK, MN_WAL_BLOCK);
+}
+
+static enum mn_status judge_headers(struct mn_wal_segment *segment, const struct headers *headers)
 {
     const uint8_t *uuid = segment->store->uuid;
-    uint64_t blocks = segment->bytes / MN_WAL_BLOCK;
-    const struct mn_wal_header *first = (const void *)segment->base;
-    const struct mn_wal_header *last = (const void *)(segment->base + (blocks - 1) * MN_WAL_BLOCK);
+    const struct mn_wal_header *first = (const void *)headers->first, *last = (const void *)headers->last;
     MN_TRY(check_format(segment, first));
     MN_TRY(check_format(segment, last));
     if (mn_wal_header_valid(first, uuid, segment->number, segment->bytes)) {
         segment->header = *first;
     } else if (mn_wal_header_valid(last, uuid, segment->number, segment->bytes)) {
         segment->header = *last;
-    } else if (mn_wal_zero((const uint8_t *)first, MN_WAL_BLOCK) && mn_wal_zero((const uint8_t *)last, MN_WAL_BLOCK)) {
+    } else if (mn_wal_zero(headers->first, MN_WAL_BLOCK) && mn_wal_zero(headers->last, MN_WAL_BLOCK)) {
         segment->unused = true;
     } else if (mn_wal_header_valid(first, uuid, segment->number, first->bytes) && first->bytes > segment->bytes) {
         segment->header = *first;
@@ -50,6 +64,24 @@ static enum mn_status find_header(struct mn_wal_segment *segment)
                        segment->number);
     }
     return MN_OK;
+}
+
+/* The writer may begin the segment at this very moment: what is no header is looked at once more, in case it has
+ * become one. */
+static enum mn_status find_header(struct mn_wal_segment *segment)
+{
+    struct headers seen, now;
+    enum mn_status status;
+    take_headers(segment, &now);
+    do {
+        seen = now;
+        status = judge_headers(segment, &seen);
+        if (status != MN_CORRUPT)
+            break;
+        usleep(WRITE_US);
+        take_headers(segment, &now);
+    } while (memcmp(&seen, &now, sizeof seen) != 0);
+    return status;
 }
 
 void mn_wal_unmap(struct mn_wal_segment *segment)
