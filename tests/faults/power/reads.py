@@ -68,9 +68,13 @@ class Truth:
             answers.missing += id not in self.gone
         elif id in self.gone:
             answers.add("risen", f"{id}: {row}")
-        elif row["content"] != self.memory(id)["content"] or row.get("embedding", f32(self.vectors[id])) != f32(
-                self.vectors[id]):
-            answers.add("wrong", f"{id}: {row}")
+        else:
+            right = {"content": self.memory(id)["content"], "embedding": f32(self.vectors[id])}
+            told = set(row.get("damaged", ()))
+            answers.refused += bool(told)
+            if any(row[name] != value for name, value in right.items() if name in row) or (
+                    "content" not in row and "content" not in told):
+                answers.add("wrong", f"{id}: {row}")
 
     def ask(self, cluster, answers):
         """Every memory by its id, and by recall; the rows of list."""
