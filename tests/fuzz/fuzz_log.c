@@ -191,7 +191,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     else
         overwrite(&r, bytes, write_batches(&r, bytes, salt));
     struct mn_wal_extent extent;
-    struct mn_wal_visitor visitor = {&sum, visit_record, visit_lost, visit_damage};
+    struct mn_wal_visitor visitor = {
+        .context = &sum, .record = visit_record, .lost = visit_lost, .damage = visit_damage};
     if (mn_wal_scan(&segment, &visitor, &extent) == MN_OK)
         MN_ASSERT(extent.end <= SEGMENT_BYTES);
     free(bytes);
