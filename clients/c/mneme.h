@@ -378,8 +378,8 @@ struct mneme_found {
     int64_t expires;   /* INT64_MIN when absent */
     struct mneme_value meta;
     struct mneme_value tags;
-    const void *embedding; /* little-endian f32, perhaps unaligned: copy before use */
-    size_t embedding_size; /* bytes */
+    const void *embedding;      /* little-endian f32, perhaps unaligned: copy before use */
+    size_t embedding_size;      /* bytes */
     struct mneme_value damaged; /* names of fields that cannot be read until the store is mended: absent above, though
                                    the memory may have them; none is */
 };
