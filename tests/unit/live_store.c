@@ -271,6 +271,15 @@ void live_tend(struct live_store *s)
     }
 }
 
+struct mn_hot_report live_tend_hot(struct live_store *s, uint64_t budget)
+{
+    struct mn_hot_report report;
+    struct mn_manifest manifest = live_manifest(s);
+    live_ok(mn_hot_tend(&s->store, &s->instance, &manifest, budget, NULL, NULL, &report));
+    mn_manifest_free(&manifest);
+    return report;
+}
+
 /* ---- compaction ---- */
 
 void live_build(struct live_store *s, bool force, struct mn_compact_proposal *proposal)

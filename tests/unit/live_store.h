@@ -9,6 +9,7 @@
 #define MN_TESTS_LIVE_STORE_H
 
 #include "engine/compact.h"
+#include "engine/hot.h"
 #include "engine/request.h"
 #include "engine/writer.h"
 
@@ -63,6 +64,8 @@ void live_forget(struct live_store *s, uint32_t space, uint32_t id, enum mn_forg
 /* Ends the active log segment; moves history to now; housekeeping until nothing waits. */
 void live_seal(struct live_store *s);
 void live_tend(struct live_store *s);
+/* The compactor's turn at hot copies, on this budget. */
+struct mn_hot_report live_tend_hot(struct live_store *s, uint64_t budget);
 
 /* Plans, builds, hands the proposal over through shared memory, commits, tends. False when the plan is not worth it. */
 bool live_compact(struct live_store *s, bool force);

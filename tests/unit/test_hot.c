@@ -50,15 +50,6 @@ static struct mn_manifest_segment newest(struct live_store *s)
     return segment;
 }
 
-static struct mn_hot_report tend(struct live_store *s, uint64_t budget)
-{
-    struct mn_hot_report report;
-    struct mn_manifest manifest = live_manifest(s);
-    live_ok(mn_hot_tend(&s->store, &s->instance, &manifest, budget, NULL, NULL, &report));
-    mn_manifest_free(&manifest);
-    return report;
-}
-
 static enum mn_status make(struct live_store *s, uint64_t budget, bool (*pause)(void *context))
 {
     struct mn_manifest_segment segment = newest(s);
@@ -127,19 +118,19 @@ static void readers_take_it_and_let_it_go(void **state)
 {
     struct live_store *s = *state;
     assert_false(is_hot(s));
-    struct mn_hot_report report = tend(s, PLENTY);
+    struct mn_hot_report report = live_tend_hot(s, PLENTY);
     assert_true(report.changed && report.copied == 1 && report.refused == 0 && report.bytes > 0);
     assert_true(report.huge_bytes <= report.bytes);
     assert_true(is_hot(s));
     live_check(s);
-    report = tend(s, PLENTY);
+    report = live_tend_hot(s, PLENTY);
     assert_true(!report.changed && report.copied == 1);
     /* The budget shrinks while it is mapped. */
-    report = tend(s, 4096);
+    report = live_tend_hot(s, 4096);
     assert_true(report.changed && report.copied == 0 && report.refused == 1 && report.bytes == 0);
     assert_int_equal(copies_of(s, newest(s).id), 0);
     assert_false(is_hot(s));
-    assert_true(tend(s, PLENTY).changed);
+    assert_true(live_tend_hot(s, PLENTY).changed);
     assert_true(is_hot(s));
 }
 
@@ -161,14 +152,14 @@ static void a_pinned_copy_may_go(void **state)
 {
     struct live_store *s = *state;
     struct mn_snapshot snapshot;
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     live_ok(mn_reader_pin(s->reader, 0, &snapshot));
     const struct mn_part *part = &snapshot.parts[snapshot.part_count - 1];
     const struct mn_ivf *ivf = part->ivf;
     assert_null(ivf->check);
     uint32_t *before = malloc(ROWS * sizeof *before), *after = malloc(ROWS * sizeof *after);
     mn_ivf_clusters(ivf, before);
-    tend(s, 0);
+    live_tend_hot(s, 0);
     mn_ivf_clusters(ivf, after); /* what is mapped lives on */
     assert_memory_equal(before, after, ROWS * sizeof *before);
     mn_reader_unpin(s->reader);
@@ -180,25 +171,25 @@ static void the_newest_come_first(void **state)
 {
     struct live_store *s = *state;
     uint64_t first = newest(s).id;
-    uint64_t one = tend(s, PLENTY).bytes;
+    uint64_t one = live_tend_hot(s, PLENTY).bytes;
     live_remember(s, 1, 0, ROWS);
     live_seal(s);
     live_compact(s, false);
     struct mn_manifest manifest = live_manifest(s);
     assert_int_equal(manifest.segment_count, 2);
     mn_manifest_free(&manifest);
-    struct mn_hot_report report = tend(s, one * 3 / 2);
+    struct mn_hot_report report = live_tend_hot(s, one * 3 / 2);
     assert_true(report.copied == 1 && report.refused == 1 && report.bytes <= one * 3 / 2);
     assert_int_equal(copies_of(s, newest(s).id), 1);
     assert_int_equal(copies_of(s, first), 0);
     assert_int_equal(make(s, PLENTY, NULL), MN_OK); /* over what is there */
-    report = tend(s, one * 3);
+    report = live_tend_hot(s, one * 3);
     assert_true(report.copied == 2 && report.refused == 0);
     /* Codes of the tail count against it. */
     int fd = openat(s->instance.dir_fd, "codes.9.9.9", O_CREAT | O_RDWR | O_CLOEXEC, 0600);
     assert_int_equal(posix_fallocate(fd, 0, (off_t)one), 0);
     close(fd);
-    report = tend(s, one * 2);
+    report = live_tend_hot(s, one * 2);
     assert_true(report.copied == 1 && report.refused == 1);
     unlinkat(s->instance.dir_fd, "codes.9.9.9", 0);
     live_check(s);
@@ -208,7 +199,7 @@ static void what_is_retired_takes_its_copies_along(void **state)
 {
     struct live_store *s = *state;
     uint64_t old = newest(s).id;
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     assert_int_equal(copies_of(s, old), 1);
     live_forget(s, 0, 3, MN_FORGET_PURGE);
     live_seal(s);
@@ -216,7 +207,7 @@ static void what_is_retired_takes_its_copies_along(void **state)
     live_tend(s);
     assert_true(newest(s).id != old);
     assert_int_equal(copies_of(s, old), 0);
-    assert_true(tend(s, PLENTY).changed);
+    assert_true(live_tend_hot(s, PLENTY).changed);
     assert_true(is_hot(s));
     live_check(s);
 }
@@ -238,7 +229,7 @@ static void damage_is_not_copied(void **state)
         assert_int_equal(pwrite(fd, &byte, 1, places[i]), 1);
         assert_int_equal(make(s, PLENTY, NULL), MN_CORRUPT);
         assert_int_equal(copies_of(s, segment.id), 0);
-        struct mn_hot_report report = tend(s, PLENTY);
+        struct mn_hot_report report = live_tend_hot(s, PLENTY);
         assert_true(report.copied == 0 && report.refused == 0);
         byte ^= 4;
         assert_int_equal(pwrite(fd, &byte, 1, places[i]), 1);
@@ -246,7 +237,7 @@ static void damage_is_not_copied(void **state)
     }
     live_ok(make(s, PLENTY, NULL));
     unlink(path);
-    struct mn_hot_report report = tend(s, PLENTY); /* it will be written anew, and then copied */
+    struct mn_hot_report report = live_tend_hot(s, PLENTY); /* it will be written anew, and then copied */
     assert_true(report.copied == 0 && report.changed);
 }
 
@@ -285,7 +276,7 @@ static void leftovers_and_foreign_bytes(void **state)
     assert_int_equal(mn_hot_map(&hot, &s->instance, segment.id, segment.codebook), MN_NOT_FOUND);
     assert_false(is_hot(s));
     mn_segment_unmap(&half);
-    assert_int_equal(tend(s, PLENTY).copied, 1);
+    assert_int_equal(live_tend_hot(s, PLENTY).copied, 1);
     assert_true(is_hot(s));
     /* One that is not what it is called. */
     live_ok(mn_segment_map(&seen, s->instance.dir_fd, name, true, &identity));
@@ -295,17 +286,17 @@ static void leftovers_and_foreign_bytes(void **state)
     /* And names that nobody asked for go. */
     int fd = openat(s->instance.dir_fd, "hot.99.1.0", O_CREAT | O_RDWR | O_CLOEXEC, 0600);
     close(fd);
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     assert_int_equal(copies_of(s, 99), 0);
 }
 
 static void a_restart_makes_them_anew(void **state)
 {
     struct live_store *s = *state;
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     live_store_restart(s);
     assert_false(is_hot(s));
-    assert_true(tend(s, PLENTY).changed);
+    assert_true(live_tend_hot(s, PLENTY).changed);
     assert_true(is_hot(s));
     mn_hot_place(5, true); /* a node that has none: the first one's; a lock that may be refused */
     assert_true(mn_hot_there(&s->instance, newest(s).id, newest(s).codebook));
@@ -334,7 +325,7 @@ static void what_was_never_published_leaves_no_copy(void **state)
         assert_int_equal(newest(s).id, id);
         assert_int_equal(newest(s).codebook, codebook);
         assert_false(is_hot(s));
-        assert_true(tend(s, PLENTY).changed);
+        assert_true(live_tend_hot(s, PLENTY).changed);
         assert_true(is_hot(s));
         live_check(s);
     }
@@ -345,7 +336,7 @@ static void a_sweep_spares_what_is_named(void **state)
     struct live_store *s = *state;
     struct mn_manifest_segment segment = newest(s);
     char name[64];
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     snprintf(name, sizeof name, "hot.%llu.%llu.0", (unsigned long long)segment.id,
              (unsigned long long)segment.codebook + 1); /* on a codebook that was never published */
     close(openat(s->instance.dir_fd, name, O_CREAT | O_RDWR | O_CLOEXEC, 0600));
@@ -367,7 +358,7 @@ static void what_is_coded_anew_is_copied_anew(void **state)
     char name[64];
     while (live_care(s, &care))
         ;
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     identity.magic = MN_MAGIC_HOT;
     identity.fingerprint = mn_engine_fingerprint();
     snprintf(name, sizeof name, "hot.%llu.%llu.0", (unsigned long long)segment.id,
@@ -381,7 +372,7 @@ static void what_is_coded_anew_is_copied_anew(void **state)
     assert_int_equal(copies_of(s, segment.id), 0);
     assert_false(live_care(s, &care));
     assert_true(care.sound);
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     assert_true(is_hot(s));
 }
 

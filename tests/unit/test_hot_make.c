@@ -71,15 +71,6 @@ static uint32_t copies(struct live_store *s)
     return nodes;
 }
 
-static struct mn_hot_report tend(struct live_store *s, uint64_t budget)
-{
-    struct mn_hot_report report;
-    struct mn_manifest manifest = live_manifest(s);
-    live_ok(mn_hot_tend(&s->store, &s->instance, &manifest, budget, NULL, NULL, &report));
-    mn_manifest_free(&manifest);
-    return report;
-}
-
 /* The copy on this node can be told by its mark from now on. */
 static void mark(struct live_store *s, uint32_t node)
 {
@@ -109,20 +100,20 @@ static bool takes_marked(struct live_store *s, uint32_t node)
 static void each_node_with_cpus_and_memory_has_one(void **state)
 {
     struct live_store *s = *state;
-    struct mn_hot_report report = tend(s, PLENTY);
+    struct mn_hot_report report = live_tend_hot(s, PLENTY);
     assert_true(report.changed && report.copied == 1 && report.refused == 0);
     assert_int_equal(copies(s), 1u << 0 | 1u << 2);
     assert_int_equal(placed_count, 2);
     assert_int_equal(placed[0], 0);
     assert_int_equal(placed[1], 2);
-    assert_false(tend(s, PLENTY).changed);
+    assert_false(live_tend_hot(s, PLENTY).changed);
     live_check(s);
 }
 
 static void one_takes_the_copy_of_the_node_one_runs_on(void **state)
 {
     struct live_store *s = *state;
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     mark(s, 2);
     assert_true(takes_marked(s, 2));
     assert_false(takes_marked(s, 0));
@@ -134,7 +125,7 @@ static void one_takes_the_copy_of_the_node_one_runs_on(void **state)
     assert_true(takes_marked(s, 5));
     assert_true(takes_marked(s, 0));
     /* One is missing: all are made again. */
-    struct mn_hot_report report = tend(s, PLENTY);
+    struct mn_hot_report report = live_tend_hot(s, PLENTY);
     assert_true(report.changed && report.copied == 1);
     assert_false(takes_marked(s, 2));
     assert_int_equal(copies(s), 1u << 0 | 1u << 2);
@@ -158,7 +149,7 @@ static void nobody_takes_anothers_while_his_own_is_made(void **state)
     assert_int_equal(mn_hot_make(&s->store, &s->instance, only.id, only.codebook, PLENTY, look_while_made, s),
                      MN_DEADLINE);
     assert_int_equal(copies(s), 0);
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     struct mn_segment_identity identity = s->instance.identity;
     struct mn_segment unready;
     identity.magic = MN_MAGIC_HOT;
@@ -177,13 +168,13 @@ static void nobody_takes_anothers_while_his_own_is_made(void **state)
 static void the_budget_counts_every_copy(void **state)
 {
     struct live_store *s = *state;
-    uint64_t both = tend(s, PLENTY).bytes;
-    struct mn_hot_report report = tend(s, both - 1);
+    uint64_t both = live_tend_hot(s, PLENTY).bytes;
+    struct mn_hot_report report = live_tend_hot(s, both - 1);
     assert_true(report.changed && report.copied == 0 && report.refused == 1 && report.bytes == 0);
     assert_int_equal(copies(s), 0);
     assert_int_equal(mn_hot_make(&s->store, &s->instance, only.id, only.codebook, both / 2, NULL, NULL), MN_READ_ONLY);
     assert_int_equal(copies(s), 0);
-    report = tend(s, both + 65536);
+    report = live_tend_hot(s, both + 65536);
     assert_true(report.copied == 1 && report.bytes == both);
 }
 
@@ -191,15 +182,15 @@ static void all_of_them_go(void **state)
 {
     struct live_store *s = *state;
     char name[64];
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     /* Of a node that is no longer ours, and of one that never had memory. */
     close(openat(s->instance.dir_fd, name_of(name, 1), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
     close(openat(s->instance.dir_fd, name_of(name, 5), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
-    assert_true(tend(s, PLENTY).changed);
+    assert_true(live_tend_hot(s, PLENTY).changed);
     assert_int_equal(copies(s), 1u << 0 | 1u << 2);
     mn_hot_remove(&s->instance, only.id, only.codebook);
     assert_int_equal(copies(s), 0);
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     live_forget(s, 0, 3, MN_FORGET_PURGE);
     live_seal(s);
     live_compact(s, true);
@@ -212,7 +203,7 @@ static void all_of_them_go(void **state)
 static void a_worker_keeps_to_its_node_wherever_it_runs(void **state)
 {
     struct live_store *s = *state;
-    tend(s, PLENTY);
+    live_tend_hot(s, PLENTY);
     mark(s, 2);
     mn_hot_place(2, false);
     assert_true(takes_marked(s, 0) && takes_marked(s, 2));
