@@ -63,7 +63,19 @@ enum mn_op { MN_OP_TABLE(X) MN_INTERNAL_OP_TABLE(X) MN_OPS };
 enum mn_field { MN_FIELD_TABLE(X) MN_FIELDS };
 #undef X
 #define MN_FIELD_BIT(field) (1u << (field))
-#define MN_FIELDS_DEFAULT   (MN_FIELD_BIT(MN_FIELD_EMBEDDING) - 1)
+
+/* What requests and replies call it. field < MN_FIELDS. */
+static inline const char *mn_field_word(unsigned field)
+{
+    static const char *const words[] = {
+#define X(name, word) [name] = word,
+        MN_FIELD_TABLE(X)
+#undef X
+    };
+    return words[field];
+}
+
+#define MN_FIELDS_DEFAULT (MN_FIELD_BIT(MN_FIELD_EMBEDDING) - 1)
 
 /* Limits of requests and replies beside those of the engine (engine/types.h). */
 #define MN_FRAME_BYTES_MAX  (24u << 20) /* a larger one drops its connection */

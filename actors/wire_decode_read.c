@@ -12,12 +12,6 @@
 
 /* ---- which memories, and what of them */
 
-static const char *const field_names[] = {
-#define X(name, word) [name] = word,
-    MN_FIELD_TABLE(X)
-#undef X
-};
-
 static enum mn_status read_fields(const struct mn_wire *v, struct mn_want *want)
 {
     const uint8_t *at = v->inside;
@@ -30,7 +24,7 @@ static enum mn_status read_fields(const struct mn_wire *v, struct mn_want *want)
         struct mn_wire one;
         unsigned field = 0;
         mn_wire_next(&at, &one);
-        while (one.type == MN_WIRE_STR && field < MN_FIELDS && !mn_wire_is(one.s, field_names[field]))
+        while (one.type == MN_WIRE_STR && field < MN_FIELDS && !mn_wire_is(one.s, mn_field_word(field)))
             field++;
         if (one.type != MN_WIRE_STR || field == MN_FIELDS)
             return mn_wire_wrong(&one, "an entry of fields",

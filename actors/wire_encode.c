@@ -61,18 +61,15 @@ static enum mn_status look(const struct mn_snapshot *snapshot, struct mn_row_ref
 
 static void pack_damaged(struct mn_reply *reply, const struct row *row)
 {
-    static const char *const words[] = {
-#define X(name, word) [name] = word,
-        MN_FIELD_TABLE(X)
-#undef X
-    };
     if (row->damaged == 0)
         return;
     mn_reply_key(reply, "damaged");
     msgpack_pack_array(&reply->pack, (uint32_t)__builtin_popcount(row->damaged));
     for (uint32_t field = 0; field < MN_FIELDS; field++)
-        if (wants(row->damaged, field))
-            mn_reply_pack_str(reply, (struct mn_str){words[field], (uint32_t)strlen(words[field])});
+        if (wants(row->damaged, field)) {
+            const char *word = mn_field_word(field);
+            mn_reply_pack_str(reply, (struct mn_str){word, (uint32_t)strlen(word)});
+        }
 }
 
 static void pack_tags(struct mn_reply *reply, const struct row *row)

@@ -3,10 +3,10 @@
  *
  * Rows drawn from the store are the queries; what a search through every cluster answers is the truth. The searches
  * themselves are measured, with all they do, so nothing about the data is assumed: for a few values of nearness, how
- * many steps searches take at a target tells which ones put clusters off well. The least of those is taken, which costs
- * a little on average, and spares the slowest searches more. For that one, recall is measured for rising values of
- * `stop`, closer where the curve passes a target. Epsilon may then fall as long as it costs a tenth of the
- * misses that the target allows; `stop` makes up for that tenth.
+ * many steps searches take at a target tells which ones put clusters off well. The cheapest is taken; at the highest
+ * targets the least of those that cost little more on average, which spares the slowest searches. For that one, recall
+ * is measured for rising values of `stop`, closer where the curve passes a target. Epsilon may then fall as long as it
+ * costs a tenth of the misses that the target allows; `stop` makes up for that tenth.
  */
 #include <math.h>
 #include <stdlib.h>

@@ -15,6 +15,7 @@
 
 #include "engine/wal.h"
 #include "engine/wal_copy_inside.h"
+#include "shm/process.h"
 
 /* ---- with the lock held ---- */
 
@@ -129,13 +130,11 @@ void mn_wal_copy_write(struct mn_wal_copy *c, uint64_t number, int fd, const voi
 
 void mn_wal_copy_wait(struct mn_wal_copy *c)
 {
-    struct timespec until;
     char why[128];
     if (!c)
         return;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    uint64_t end = (uint64_t)until.tv_sec * 1000000000u + (uint64_t)until.tv_nsec + c->wait_ns;
-    until = (struct timespec){.tv_sec = (time_t)(end / 1000000000u), .tv_nsec = (long)(end % 1000000000u)};
+    uint64_t end = mn_clock_ns() + c->wait_ns;
+    struct timespec until = {.tv_sec = (time_t)(end / 1000000000u), .tv_nsec = (long)(end % 1000000000u)};
     pthread_mutex_lock(&c->lock);
     int waited = 0;
     while (!c->job.done && !c->job.left && waited == 0)

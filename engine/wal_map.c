@@ -27,6 +27,11 @@ static enum mn_status check_format(const struct mn_wal_segment *segment, const s
                    segment->number, h->format, MN_WAL_FORMAT);
 }
 
+static uint64_t last_block(uint64_t bytes)
+{
+    return (bytes / MN_WAL_BLOCK - 1) * MN_WAL_BLOCK;
+}
+
 /* The blocks that may have a header, as they were at one moment. */
 struct headers {
     _Alignas(struct mn_wal_header) uint8_t first[MN_WAL_BLOCK];
@@ -36,7 +41,7 @@ struct headers {
 static void take_headers(const struct mn_wal_segment *segment, struct headers *headers)
 {
     memcpy(headers->first, segment->base, MN_WAL_BLOCK);
-    memcpy(headers->last, segment->base + (segment->bytes / MN_WAL_BLOCK - 1) * MN_WAL_BLOCK, MN_WAL_BLOCK);
+    memcpy(headers->last, segment->base + last_block(segment->bytes), MN_WAL_BLOCK);
 }
 
 static enum mn_status judge_headers(struct mn_wal_segment *segment, const struct headers *headers)
@@ -131,11 +136,6 @@ static void take_block(struct mn_wal_segment *segment, int fd, uint8_t *data, ui
             return;
     fill(data + at, bytes);
     segment->unread++;
-}
-
-static uint64_t last_block(uint64_t bytes)
-{
-    return (bytes / MN_WAL_BLOCK - 1) * MN_WAL_BLOCK;
 }
 
 /* The two blocks that may have a header come first: with neither, nothing else can be told apart, and a disk that takes

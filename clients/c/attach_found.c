@@ -70,11 +70,6 @@ static enum mn_status fill_embedding(const struct mn_part *p, uint32_t row, stru
 
 static enum mn_status fill_damaged(struct mneme_attached *a, uint32_t damaged, struct mneme_value *value)
 {
-    static const char *const words[] = {
-#define X(name, word) [name] = word,
-        MN_FIELD_TABLE(X)
-#undef X
-    };
     msgpack_object *o, *each;
     uint32_t count = 0;
     if (damaged == 0)
@@ -82,9 +77,10 @@ static enum mn_status fill_damaged(struct mneme_attached *a, uint32_t damaged, s
     MN_POOL_ARRAY(a, o, 1);
     MN_POOL_ARRAY(a, each, MN_FIELDS);
     for (uint32_t field = 0; field < MN_FIELDS; field++)
-        if (damaged & MN_FIELD_BIT(field))
-            each[count++] =
-                (msgpack_object){.type = MSGPACK_OBJECT_STR, .via.str = {(uint32_t)strlen(words[field]), words[field]}};
+        if (damaged & MN_FIELD_BIT(field)) {
+            const char *word = mn_field_word(field);
+            each[count++] = (msgpack_object){.type = MSGPACK_OBJECT_STR, .via.str = {(uint32_t)strlen(word), word}};
+        }
     *o = (msgpack_object){.type = MSGPACK_OBJECT_ARRAY, .via.array = {count, each}};
     value->at = o;
     return MN_OK;

@@ -47,15 +47,10 @@ enum mn_status mn_attach_id(const struct mneme_id *id, struct mn_id *out)
 
 enum mn_status mn_attach_fields(const char *const *names, size_t count, struct mn_attach_want *want)
 {
-    static const char *const words[] = {
-#define X(name, word) [name] = word,
-        MN_FIELD_TABLE(X)
-#undef X
-    };
     want->fields = names ? 0 : MN_FIELDS_DEFAULT;
     for (size_t i = 0; names && i < count; i++) {
         unsigned field = 0;
-        while (field < MN_FIELDS && strcmp(names[i], words[field]) != 0)
+        while (field < MN_FIELDS && strcmp(names[i], mn_field_word(field)) != 0)
             field++;
         if (field == MN_FIELDS)
             return MN_FAIL(MN_BAD_REQUEST,

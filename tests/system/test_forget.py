@@ -182,14 +182,20 @@ class Purge(ClusterCase):
         return {"embedding": f32(vector), "content": content, "meta": {"note": note}, **fields}
 
     def places(self, needles):
-        """(file, which needle) wherever one of the byte strings stands."""
-        found = []
-        for path in self.cluster.dir.rglob("*"):
-            if path.is_file():
-                data = path.read_bytes()
-                found += [(str(path.relative_to(self.cluster.dir)), i) for i, needle in enumerate(needles)
-                          if needle in data]
-        return found
+        """(file, which needle) wherever one of the byte strings stands, in files that were all there at one time."""
+        while True:
+            try:
+                files = self.files()
+                found = [(str(path), i) for path in files
+                         for data in [(self.cluster.dir / path).read_bytes()]
+                         for i, needle in enumerate(needles) if needle in data]
+                if self.files() == files:
+                    return found
+            except FileNotFoundError:
+                pass  # the compactor tidied up meanwhile
+
+    def files(self):
+        return sorted(path.relative_to(self.cluster.dir) for path in self.cluster.dir.rglob("*") if path.is_file())
 
     def purge(self, **fields):
         self.assertTrue(self.places(self.secrets), "the secrets must be found on disk before the purge")
