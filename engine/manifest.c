@@ -357,6 +357,12 @@ out:
     return status;
 }
 
+/* True when the file can be written on. */
+static bool clean(const struct scan *scan)
+{
+    return scan->data && !scan->report.behind && scan->end == scan->bytes && scan->report.damaged_edits == 0;
+}
+
 enum mn_status mn_manifest_read(struct mn_manifest *manifest, const struct mn_store *store,
                                 struct mn_manifest_report *report)
 {
@@ -367,15 +373,10 @@ enum mn_status mn_manifest_read(struct mn_manifest *manifest, const struct mn_st
     for (uint32_t i = 0; report && i < MN_MANIFEST_COPIES; i++)
         report->copies[i] = c.scans[i].report;
     *manifest = c.newest->newest;
+    manifest->alone = manifest->edit > 0 && !(clean(&c.scans[0]) && clean(&c.scans[1]));
     c.newest->newest = (struct mn_manifest){0};
     free_copies(&c);
     return MN_OK;
-}
-
-/* True when the file can be written on. */
-static bool clean(const struct scan *scan)
-{
-    return scan->data && !scan->report.behind && scan->end == scan->bytes && scan->report.damaged_edits == 0;
 }
 
 /* ---- writing ---- */
@@ -445,7 +446,7 @@ enum mn_status mn_manifest_append(struct mn_manifest *manifest, const struct mn_
     manifest->edit = next.edit;
     MN_FAULT_POINT(manifest_between_copies);
     /* The edit is durable, whatever becomes of its second copy. */
-    (void)(write_frames(store, &c.scans[1], mn_manifest_names[1], frames, bytes) == MN_OK);
+    manifest->alone = write_frames(store, &c.scans[1], mn_manifest_names[1], frames, bytes) != MN_OK;
     MN_FAULT_POINT(manifest_after_sync);
 out:
     free(frames);
@@ -462,16 +463,13 @@ static bool damaged(const struct copies *c, const struct scan *scan)
     return (scan->report.missing && newest > 1) || scan->report.damaged_edits > 0 || newest > scan->newest.edit + 1;
 }
 
-static enum mn_status mend_copy(const struct copies *c, const struct mn_store *store, uint32_t copy)
+/* Makes a copy anew, of the other one or of the edit alone. */
+static enum mn_status replace_copy(const struct copies *c, const struct mn_store *store, uint32_t copy)
 {
-    const struct scan *scan = &c->scans[copy], *other = &c->scans[1 - copy];
+    const struct scan *other = &c->scans[1 - copy];
     char path[MN_PATH_MAX];
     uint8_t *frames = NULL;
     size_t bytes = 0;
-    if (damaged(c, scan))
-        MN_TRY(mn_quarantine_healed(store, mn_manifest_names[copy], c->newest->newest.edit, 0, scan->data, scan->bytes,
-                                    scan->data ? "a copy of the manifest was damaged; it was made anew of the other"
-                                               : "a copy of the manifest was missing; it was made anew of the other"));
     mn_store_path(store, path, mn_manifest_names[copy]);
     if (clean(other))
         return mn_io_replace(store->io, path, other->data, other->bytes);
@@ -479,6 +477,30 @@ static enum mn_status mend_copy(const struct copies *c, const struct mn_store *s
     enum mn_status status = mn_io_replace(store->io, path, frames, bytes);
     free(frames);
     return status;
+}
+
+enum mn_status mn_manifest_rejoin(struct mn_manifest *manifest, const struct mn_store *store)
+{
+    struct copies c;
+    MN_TRY(scan_copies(&c, store));
+    enum mn_status status = MN_OK;
+    for (uint32_t i = 0; i < MN_MANIFEST_COPIES; i++)
+        if (!clean(&c.scans[i]))
+            MN_TRY_OUT(replace_copy(&c, store, i));
+    manifest->alone = false;
+out:
+    free_copies(&c);
+    return status;
+}
+
+static enum mn_status mend_copy(const struct copies *c, const struct mn_store *store, uint32_t copy)
+{
+    const struct scan *scan = &c->scans[copy];
+    if (damaged(c, scan))
+        MN_TRY(mn_quarantine_healed(store, mn_manifest_names[copy], c->newest->newest.edit, 0, scan->data, scan->bytes,
+                                    scan->data ? "a copy of the manifest was damaged; it was made anew of the other"
+                                               : "a copy of the manifest was missing; it was made anew of the other"));
+    return replace_copy(c, store, copy);
 }
 
 void mn_manifest_mend(const struct mn_store *store)

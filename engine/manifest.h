@@ -7,7 +7,8 @@
  * goes to a new file that replaces it.
  *
  * The file is kept twice, as MANIFEST and MANIFEST.copy: an edit goes to one, then to the other. The newest valid edit
- * of either counts, so that no damage to one of them loses anything; recovery makes the other one anew.
+ * of either counts, so that no damage to one of them loses anything; recovery makes the other one anew, and so does the
+ * writer with one that could not be written.
  */
 #ifndef MN_ENGINE_MANIFEST_H
 #define MN_ENGINE_MANIFEST_H
@@ -34,6 +35,7 @@ struct mn_manifest {
     uint64_t oldest_seq;   /* compaction has let go of versions that died up to here */
     uint64_t ledger_seq;   /* ledger.<seq> holds idem keys and id counters as of that seq; 0 = none */
     uint64_t codebook;     /* what new inverted files are made with; 0 = none yet, see engine/codebook.h */
+    bool alone;            /* no part of the edit: one of the two files has it, the other one is not whole */
     uint32_t segment_count;
     uint32_t tuning[MN_TUNING_WORDS];     /* as mn_control.tuning */
     struct mn_manifest_segment *segments; /* oldest first; owned */
@@ -77,7 +79,10 @@ void mn_manifest_mend(const struct mn_store *store);
 
 /* Makes manifest->edit + 1 durable: append + fdatasync, or a rolled file. On success manifest->edit is the new number.
  * MN_VERSION_MISMATCH when the newest edit is not manifest->edit; nothing has changed then. A second copy that cannot
- * be written is no failure: it is behind until the next edit, or recovery, makes it anew. */
+ * be written is no failure: manifest->alone says so. */
 enum mn_status mn_manifest_append(struct mn_manifest *manifest, const struct mn_store *store) MN_MUST_USE;
+/* For a writer whose manifest is alone: makes the copy that is not whole anew, as the next edit would. On success it is
+ * not alone any more. */
+enum mn_status mn_manifest_rejoin(struct mn_manifest *manifest, const struct mn_store *store) MN_MUST_USE;
 
 #endif

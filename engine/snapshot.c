@@ -348,6 +348,8 @@ static enum mn_status write_manifest(struct copying *c)
     manifest.edit = 0;
     if (any)
         status = mn_manifest_append(&manifest, &c->copy);
+    if (status == MN_OK && manifest.alone)
+        status = mn_manifest_rejoin(&manifest, &c->copy);
     mn_manifest_free(&manifest);
     return status;
 }

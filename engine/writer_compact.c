@@ -199,6 +199,8 @@ enum mn_status mn_writer_commit_proposal(struct mn_writer *w, const struct mn_co
     uint64_t wal_first = w->manifest.wal_first;
     mn_manifest_free(&w->manifest);
     w->manifest = next;
+    if (next.alone)
+        atomic_fetch_or(&w->control->reasons, (uint32_t)MN_DEGRADED_MANIFEST); /* at once; housekeeping takes it back */
     /* Durable now: a failure from here on leaves disk and memory apart, so the writer ends and recovery reads the new
      * manifest. */
     status = adopt(w, proposal, outputs, wal_first);

@@ -71,7 +71,7 @@ struct mn_writer {
         uint64_t seq;
     } history[MN_HISTORY_SLOTS]; /* a ring: what was visible when */
     uint32_t history_at, history_count;
-    uint64_t gauges_ns;
+    uint64_t gauges_ns, manifest_tried_ns;
     uint64_t purge_admitted, purge_done; /* seqs; 0: none by this writer, and none in the log that it found */
     uint64_t purge_rewritten, purge_gen; /* up to that seq rewritten; gone when limbo below that view is empty */
     uint64_t purge_files;

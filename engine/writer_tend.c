@@ -12,9 +12,10 @@
 #include "engine/writer_state.h"
 #include "shm/process.h"
 
-#define GAUGES_EVERY_NS UINT64_C(100000000)
-#define SWEEP_SHARDS    16u
-#define EXPIRE_AT_ONCE  1024u
+#define GAUGES_EVERY_NS   UINT64_C(100000000)
+#define MANIFEST_EVERY_NS UINT64_C(1000000000) /* between two tries to write the copy that an edit did not reach */
+#define SWEEP_SHARDS      16u
+#define EXPIRE_AT_ONCE    1024u
 
 /* ---- limbo ---- */
 
@@ -249,6 +250,14 @@ static void keep_history(struct mn_writer *w, int64_t wall_ns)
 
 /* ---- the turn ---- */
 
+static void set_reason(struct mn_writer *w, uint32_t bit, bool holds)
+{
+    if (holds)
+        atomic_fetch_or(&w->control->reasons, bit);
+    else
+        atomic_fetch_and(&w->control->reasons, ~bit);
+}
+
 static void set_gauges(struct mn_writer *w)
 {
     uint64_t gen = atomic_load(&w->control->view_gen), oldest = oldest_pin(w);
@@ -267,10 +276,8 @@ static void set_gauges(struct mn_writer *w)
     mn_stat_set(w->stats, MN_STAT_purges_pending, w->purge_admitted > w->purge_done || w->purge_unsearched != 0);
     bool full = mn_wal_keeper_full(w->keeper);
     atomic_store(&w->control->read_only, full);
-    if (full)
-        atomic_fetch_or(&w->control->reasons, MN_DEGRADED_READ_ONLY);
-    else
-        atomic_fetch_and(&w->control->reasons, ~(uint32_t)MN_DEGRADED_READ_ONLY);
+    set_reason(w, MN_DEGRADED_READ_ONLY, full);
+    set_reason(w, MN_DEGRADED_MANIFEST, w->manifest.alone);
 }
 
 /* The copy of the log waits for the end of a segment that is not written there. */
@@ -280,6 +287,15 @@ static void tend_copy(struct mn_writer *w)
     mn_wal_copy_first(w->wal.copy, w->manifest.wal_first);
     if (mn_wal_copy_wants_seal(w->wal.copy) && !mn_writer_pending(w))
         w->broken |= mn_writer_seal(w, &sealed) != MN_OK;
+}
+
+/* An edit that did not reach both files of the manifest: the disk was full, or is. */
+static void tend_manifest(struct mn_writer *w, uint64_t now)
+{
+    if (!w->manifest.alone || mn_wal_keeper_full(w->keeper) || now - w->manifest_tried_ns < MANIFEST_EVERY_NS)
+        return;
+    w->manifest_tried_ns = now;
+    (void)(mn_manifest_rejoin(&w->manifest, &w->store) == MN_OK); /* else it is still alone */
 }
 
 bool mn_writer_news(struct mn_writer *w, char *text, size_t size)
@@ -301,6 +317,7 @@ uint32_t mn_writer_tend(struct mn_writer *w, int64_t wall_ns)
     if (now - w->gauges_ns >= GAUGES_EVERY_NS) {
         w->gauges_ns = now;
         tend_copy(w);
+        tend_manifest(w, now);
         keep_history(w, wall_ns);
         set_gauges(w);
     }

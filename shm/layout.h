@@ -153,7 +153,8 @@ MN_LAYOUT_TABLE(MN_CHECK_STRUCT)
     X(MN_DEGRADED_READ_ONLY, 8, "writes are refused: the disk is full or read-only")                                   \
     X(MN_DEGRADED_ROLE, 16, "a role keeps dying")                                                                      \
     X(MN_DEGRADED_INDEX, 32, "an index file is damaged: recall is slower until it is rebuilt")                         \
-    X(MN_DEGRADED_COPY, 64, "the second copy of the log is not up to date: writes are kept once (store.copy_dir)")
+    X(MN_DEGRADED_COPY, 64, "the second copy of the log is not up to date: writes are kept once (store.copy_dir)")     \
+    X(MN_DEGRADED_MANIFEST, 128, "MANIFEST is kept once: its copy could not be written, and is as soon as it can be")
 
 #define MN_METRIC_TABLE(X)                                                                                             \
     X(MN_METRIC_COSINE, "cosine")                                                                                      \

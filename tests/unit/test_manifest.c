@@ -483,6 +483,48 @@ static void a_crash_between_the_copies(void **state)
     }
 }
 
+/* ---- one copy that cannot be written ---- */
+
+/* Whichever it is, and whatever stands there: the manifest is alone until both are whole. */
+static void a_copy_that_cannot_be_made_is_made_later(void **state)
+{
+    struct fixture *f = *state;
+    struct mn_manifest_report report;
+    char in_the_way[MN_PATH_MAX + 8];
+    uint8_t *data;
+    fresh(f, 5, 3);
+    size_t bytes = slurp(f, &data);
+    for (enum harm harm = 0; harm < 2 * HARM_COUNT; harm++) {
+        struct mn_manifest m;
+        const char *path = harm < HARM_COUNT ? f->path : f->copy;
+        put(f, data, bytes);
+        assert_ok(mn_manifest_read(&m, &f->store, NULL));
+        assert_false(m.alone);
+        mn_manifest_free(&m);
+        harm_file(path, harm % HARM_COUNT, data, bytes);
+        assert_ok(mn_manifest_read(&m, &f->store, NULL));
+        assert_true(m.alone);
+        snprintf(in_the_way, sizeof in_the_way, "%s.tmp", path);
+        assert_int_equal(mkdir(in_the_way, 0700), 0);
+        assert_int_not_equal(mn_manifest_rejoin(&m, &f->store), MN_OK);
+        assert_true(m.alone);
+        enum mn_status status = mn_manifest_append(&m, &f->store);
+        assert_int_equal(status == MN_OK, path == f->copy); /* the first one is what counts */
+        assert_true(m.alone);
+        assert_int_equal(rmdir(in_the_way), 0);
+        assert_ok(mn_manifest_rejoin(&m, &f->store));
+        assert_false(m.alone);
+        mn_manifest_free(&m);
+        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        assert_int_equal(m.edit, path == f->copy ? 6 : 5);
+        assert_false(m.alone);
+        expect_report(&report, 0, 0);
+        mn_manifest_free(&m);
+    }
+    assert_int_equal(notes(f), 0);
+    free(data);
+}
+
 /* ---- a disk that fails once, at its n-th change ---- */
 
 /* An append that failed is there or is not; the one after it is. */
@@ -660,6 +702,7 @@ int main(void)
         cmocka_unit_test(an_end_that_no_append_leaves),
         cmocka_unit_test(an_append_mends_too),
         cmocka_unit_test(a_crash_between_the_copies),
+        cmocka_unit_test(a_copy_that_cannot_be_made_is_made_later),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -310,6 +310,49 @@ static void a_manifest_that_cannot_be_written_stops_nothing(void **state)
     fixture_free(f);
 }
 
+/* Tends until the store says what it should of the manifest's copy, or it takes too long. */
+static bool tend_until_alone(struct fixture *f, bool alone)
+{
+    for (int i = 0; i < 500; i++) {
+        usleep(20000);
+        mn_writer_tend(f->writer, mn_wall_ns());
+        if (((atomic_load(&f->instance.control->reasons) & MN_DEGRADED_MANIFEST) != 0) == alone)
+            return true;
+    }
+    return false;
+}
+
+/* The copy cannot be written, at the first edit or at a later one: the store says so, and the writer makes it as soon
+ * as it can. */
+static void a_copy_of_the_manifest_is_made_when_it_can_be(void **state)
+{
+    struct work w = begin(fixture_new());
+    struct fixture *f = w.f;
+    char copy[MN_PATH_MAX], in_the_way[MN_PATH_MAX + 8];
+    mn_store_path(&f->store, copy, "MANIFEST.copy");
+    snprintf(in_the_way, sizeof in_the_way, "%s.tmp", copy);
+    for (uint64_t edit = 1; edit <= 3; edit++) {
+        unlink(copy);
+        assert_int_equal(mkdir(in_the_way, 0700), 0);
+        put_many(f, edit * 10, edit * 10 + 9);
+        compact(&w);
+        assert_true(tend_until_alone(f, true));
+        tend_for(f, 10);
+        assert_false(fixture_exists(f, "MANIFEST.copy"));
+        assert_int_equal(rmdir(in_the_way), 0);
+        assert_true(tend_until_alone(f, false));
+        size_t bytes, copied;
+        uint8_t *manifest = fixture_slurp(f, "MANIFEST", &bytes), *twin = fixture_slurp(f, "MANIFEST.copy", &copied);
+        assert_int_equal(bytes, copied);
+        assert_memory_equal(manifest, twin, bytes);
+        free(manifest);
+        free(twin);
+    }
+    assert_int_equal(fixture_files(f, "quarantine", ".json"), 0); /* nothing was damaged */
+    check_many(f, 10, 39);
+    end(&w);
+}
+
 static void a_manifest_that_cannot_be_synced_ends_the_writer(void **state)
 {
     struct fixture *f = fixture_prepare();
@@ -425,6 +468,7 @@ int main(void)
         cmocka_unit_test(a_proposal_for_another_manifest_changes_nothing),
         cmocka_unit_test(a_proposal_that_would_lose_rows_is_refused),
         cmocka_unit_test(a_manifest_that_cannot_be_written_stops_nothing),
+        cmocka_unit_test(a_copy_of_the_manifest_is_made_when_it_can_be),
         cmocka_unit_test(a_manifest_that_cannot_be_synced_ends_the_writer),
         cmocka_unit_test(a_purge_is_done_when_no_file_holds_the_bytes),
     };
