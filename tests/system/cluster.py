@@ -5,6 +5,7 @@ runs:
   MNEMED            path of the mnemed program (required)
   MNEME             path of the mneme command (tests of the command need it)
   MNEME_TEST_SCALE  multiplies loop counts (default 1)
+  MNEME_TEST_SEED   of random runs (see a_seed)
   MNEME_TEST_SLOW   1 for sanitized or valgrind builds: patience × 8
   MNEME_TEST_DIR    where stores are made (default /tmp; keep it short, socket paths have a limit)
   MNEME_TEST_KEEP   1 keeps the stores for a look afterwards
@@ -15,6 +16,7 @@ asserts that. Whatever happens, finish() ends every process of the cluster: each
 
 import ctypes
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -31,9 +33,9 @@ import zmq
 SCALE = float(os.environ.get("MNEME_TEST_SCALE", "1"))
 SLOW = os.environ.get("MNEME_TEST_SLOW") == "1"
 PATIENCE = 8.0 if SLOW else 1.0
-REPLY_S = 15.0 * PATIENCE
-READY_S = 30.0 * PATIENCE
-STOP_S = 30.0 * PATIENCE
+REPLY_S = 30.0 * PATIENCE  # far more than is ever needed: a machine may be slow, and busy with other things
+READY_S = 60.0 * PATIENCE
+STOP_S = 60.0 * PATIENCE
 MARK = "MNEME_TEST_CLUSTER"
 SHM = Path("/dev/shm")
 
@@ -48,6 +50,13 @@ ENDPOINT_OF = {
 def scaled(count):
     """`count` loops at scale 1."""
     return max(1, int(count * SCALE))
+
+
+def a_seed():
+    """The same one in every run, so that what a change breaks is told from what was always so; MNEME_TEST_SEED is another,
+    and the longer runs of a greater scale take a new one each time. Whoever takes it prints it."""
+    given = os.environ.get("MNEME_TEST_SEED", "1" if SCALE == 1 else "")
+    return int(given) if given else random.SystemRandom().randrange(2**32)
 
 
 def program(variable):
@@ -257,7 +266,7 @@ class Cluster:
         """What is true after every clean stop."""
         told = f"\n{self.log_tail()}"
         assert status == 0, f"mnemed exited with {status}{told}"
-        poll_until("no process of the cluster left", lambda: not self.processes(), 5 * PATIENCE)
+        poll_until("no process of the cluster left", lambda: not self.processes(), STOP_S)
         assert not self.shared_memory(), f"left in /dev/shm: {self.shared_memory()}"
         for complaint in ("AddressSanitizer", "LeakSanitizer", "runtime error:"):
             assert complaint not in self.log.read_text(errors="replace"), f"{complaint} in the log{told}"
@@ -385,6 +394,19 @@ def brief(fields, limit=300):
     """A request for an error message, without its bulk."""
     text = repr({k: (f"<{len(v)} bytes>" if isinstance(v, bytes) and len(v) > 64 else v) for k, v in fields.items()})
     return text if len(text) <= limit else text[:limit] + "..."
+
+
+def files_below(folder):
+    """Every file below a folder in which others make and remove files meanwhile."""
+    return sorted(Path(top) / name for top, _, names in os.walk(folder) for name in names)
+
+
+def contents_of(path):
+    """The bytes of a file; nothing of a socket, or of one that has just been removed."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def flip(path, at, mask=1):

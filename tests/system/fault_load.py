@@ -5,14 +5,13 @@ touches an id of another one. A request that was not answered is in doubt: settl
 until there is an answer, or looks what became of it. Both find it whole or absent, and the model is told.
 """
 
-import os
 import time
 import uuid
 
 import numpy as np
 
 import model as truth
-from cluster import PATIENCE, REPLY_S, NoReply, Peer, f32
+from cluster import PATIENCE, REPLY_S, NoReply, Peer, contents_of, f32, files_below
 from workload import ALL_FIELDS, TIME_0, Memories
 
 SILENCE_S = 0.3 * PATIENCE  # after the fault: no more answers come
@@ -256,17 +255,7 @@ class Load:
     def check_purged(self):
         """No file of the store holds a byte of what was purged."""
         marks = [content.encode() for content in self.purged]
-        for folder, _, names in os.walk(self.cluster.dir) if marks else ():
-            for name in names:
-                held = contents_of(os.path.join(folder, name))
-                for mark in marks:
-                    assert mark not in held, f"{folder}/{name} still holds {mark}, which was purged"
-
-
-def contents_of(path):
-    """Nothing of a socket, or of a file that has just been removed."""
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
+        for path in files_below(self.cluster.dir) if marks else ():
+            held = contents_of(path)
+            for mark in marks:
+                assert mark not in held, f"{path} still holds {mark}, which was purged"

@@ -2,11 +2,10 @@
 
 Whatever dies, wherever: what was acknowledged is there bit for bit, what was not is there whole or not at all, what was
 forgotten does not rise, verify finds no damage, and a further restart changes nothing. MNEME_TEST_SCALE tries more
-passes of each point and more random rounds; MNEME_TEST_SEED repeats a random run. MNEME_FAULT_POINTS is the program
+passes of each point and more random rounds; MNEME_TEST_SEED gives another random run. MNEME_FAULT_POINTS is the program
 that prints the points (tests/fault_points.c). Without points in mnemed there is nothing to try.
 """
 
-import os
 import random
 import shutil
 import signal
@@ -15,7 +14,7 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from cluster import PATIENCE, READY_S, SHM, Cluster, Peer, f32, poll_until, program, scaled
+from cluster import PATIENCE, READY_S, SHM, Cluster, Peer, a_seed, f32, poll_until, program, scaled
 from fault_load import Load, Request
 
 SETTINGS = {
@@ -154,7 +153,7 @@ class Trial:
         """Something in columns, and more behind it in the log."""
         for _ in range(6):
             self.load.burst()
-        self.cluster.ok("consolidate", wait=True, timeout_s=60)
+        self.cluster.ok("consolidate", wait=True, timeout_s=60 * PATIENCE)
         for _ in range(3):
             self.load.burst()
 
@@ -543,7 +542,7 @@ class Points(unittest.TestCase):
         self.assertEqual(tried, set(points()))
 
     def test_random_points(self):
-        seed = int(os.environ.get("MNEME_TEST_SEED", random.SystemRandom().randrange(2**32)))
+        seed = a_seed()
         print(f"seed {seed}", flush=True)
         trial = RandomTrial(seed)
         try:

@@ -50,7 +50,10 @@ def shake_hands(raw, kind=b"DEALER"):
     raw.sendall(GREETING)
     left = 64
     while left:
-        left -= len(raw.recv(left))
+        part = raw.recv(left)
+        if not part:
+            raise ConnectionResetError("closed in the handshake")
+        left -= len(part)
     raw.sendall(ready(kind))
     raw.recv(256)
     return raw
@@ -85,7 +88,12 @@ class Hostile(unittest.TestCase):
         return raw
 
     def greet(self, name, kind=b"DEALER"):
-        return shake_hands(self.connect(name), kind)
+        """Tried again where limit.handshake was over before this machine came to it."""
+        while True:
+            try:
+                return shake_hands(self.connect(name), kind)
+            except ConnectionError:
+                continue
 
     def pid(self, name):
         return self.cluster.role(ROLE_OF[name])["pid"]
@@ -139,7 +147,7 @@ class Connections(Hostile):
         more = [self.connect(name) for name in OPS for _ in range(100)]
         self.assert_served()
         poll_until("those too many dropped", lambda: sum(map(is_closed, more)) >= len(more) - len(OPS))
-        self.assertGreaterEqual(self.stat("peers_dropped"), len(more) - len(OPS))
+        poll_until("those are counted", lambda: self.stat("peers_dropped") >= len(more) - len(OPS))
         for raw in crowd + more:
             raw.close()
         self.assert_strangers_served()
@@ -149,7 +157,7 @@ class Connections(Hostile):
         self.start(limit__connections=32, limit__handshake="5s")
         crowd = [self.connect(name) for name in OPS for _ in range(100)]
         self.assert_strangers_served()
-        self.assertGreater(self.stat("peers_dropped"), 0)
+        poll_until("those dropped are counted", lambda: self.stat("peers_dropped") > 0)
         for raw in crowd:
             raw.close()
 
@@ -173,7 +181,8 @@ class Connections(Hostile):
         for _ in range(8):
             cluster.ok("remember", memories=[{"embedding": ONE, "content": bytes(900_000)}])
         self.assertGreater(self.stat("wal_rotations"), before + 3)
-        self.assertLess(len(os.listdir(f"/proc/{self.pid('write')}/fd")), 700)
+        descriptors = f"/proc/{self.pid('write')}/fd"
+        poll_until("those too many are let go", lambda: len(os.listdir(descriptors)) < 700)
         for raw in crowd:
             raw.close()
 

@@ -2,7 +2,7 @@
 
 import unittest
 
-from cluster import Cluster, scaled
+from cluster import PATIENCE, Cluster, scaled
 from workload import Workload
 
 STEPS = scaled(120)
@@ -18,7 +18,7 @@ class Stages(unittest.TestCase):
         self.workload = Workload(self.cluster, SEED)
 
     def consolidate(self):
-        self.cluster.ok("consolidate", wait=True, timeout_s=60)
+        self.cluster.ok("consolidate", wait=True, timeout_s=60 * PATIENCE)
 
     def crash(self):
         self.cluster.kill_everything()

@@ -1,19 +1,17 @@
 """A randomized differential test: random operations, consolidations and restarts; every read is held against the model.
 
-MNEME_TEST_SEED repeats a run; each failure names its seed.
+MNEME_TEST_SEED gives another run, as does a scale that is not 1; each failure names its seed.
 """
 
-import os
-import random
 import unittest
 
-from cluster import Cluster, scaled
+from cluster import PATIENCE, Cluster, a_seed, scaled
 from workload import Workload
 
 
 class Differential(unittest.TestCase):
     def differ(self, metric, rounds=scaled(8), steps=40, **settings):
-        seed = int(os.environ.get("MNEME_TEST_SEED", random.SystemRandom().randrange(2**32)))
+        seed = a_seed()
         print(f"seed {seed} ({metric})", flush=True)
         cluster = Cluster(dim=8, metric=metric, settings={"history.window": "1h", **settings})
         self.addCleanup(cluster.finish)
@@ -33,7 +31,7 @@ class Differential(unittest.TestCase):
         """What must not change any answer."""
         what = workload.rng.random()
         if what < 0.4:
-            cluster.ok("consolidate", wait=True, timeout_s=60)
+            cluster.ok("consolidate", wait=True, timeout_s=60 * PATIENCE)
         elif what < 0.6:
             cluster.restart()
         elif what < 0.8:

@@ -42,7 +42,7 @@ class Rot(unittest.TestCase):
         self.assertEqual(self.memories(), {i: (f"content {i} " * 60, [f"t{i % 5}"], vector(i)) for i in ids})
 
     def becomes_whole(self):
-        poll_until("verify finds nothing", lambda: not self.cluster.ok("verify", timeout_s=60)["damaged"], 60 * PATIENCE)
+        poll_until("verify finds nothing", lambda: not self.cluster.ok("verify", timeout_s=60 * PATIENCE)["damaged"], 60 * PATIENCE)
         self.cluster.await_state("ready")
         self.assertEqual(self.cluster.info()["degraded"], [])
         self.everything_is_there()

@@ -32,7 +32,7 @@ class Shadowed(ClusterCase):
         """One recall, and its shadow: a shadow that finds the slow lane at work is dropped, so each has its turn."""
         before = self.shadowed()
         ids = self.ids(query, **how)
-        poll_until("the recall is shadowed", lambda: self.shadowed() > before, 10 * PATIENCE)
+        poll_until("the recall is shadowed", lambda: self.shadowed() > before, 60 * PATIENCE)
         return ids
 
 
@@ -46,7 +46,7 @@ class Right(Shadowed):
             self.ask(query, target=1.0, **how)
         reply = self.ok("recall", like=7, target=1.0, fields=[])
         self.assertNotIn(7, [hit["id"] for hit in reply["hits"]])
-        poll_until("a recall by example is shadowed", lambda: self.shadowed() == 7, 10 * PATIENCE)
+        poll_until("a recall by example is shadowed", lambda: self.shadowed() == 7, 60 * PATIENCE)
         stats = self.stats()
         self.assertEqual(stats["recall_shadow_missed"], 0)
         observed = stats["recall_observed"]
@@ -100,7 +100,7 @@ class Seldom(ClusterCase):
             self.ok("count")  # whatever the slow lane had to do before is done
             self.assertEqual(shadowed(), turn)
             self.ok("recall", embedding=f32(self.vector()))
-            poll_until("the fifth is shadowed", lambda: shadowed() == turn + 1, 10 * PATIENCE)
+            poll_until("the fifth is shadowed", lambda: shadowed() == turn + 1, 60 * PATIENCE)
 
 
 class Never(ClusterCase):

@@ -2,12 +2,11 @@
 
 import json
 import re
-import time
 import unittest
 
 import zmq
 
-from cluster import PATIENCE, ClusterCase, Peer, f32, poll_until
+from cluster import ClusterCase, Peer, f32, poll_until
 
 HISTOGRAM = {"count", "sum", "max", "p50", "p90", "p99", "p999"}
 
@@ -44,7 +43,7 @@ class Stats(ClusterCase):
                     if after[k] - before.get(k, 0) == 10}, {k
                                                             for k in after if after[k] - before.get(k, 0) == 7}
 
-        poll_until("ten writes and seven recalls are counted", lambda: all(grown()), 5 * PATIENCE)
+        poll_until("ten writes and seven recalls are counted", lambda: all(grown()))
 
     def test_json(self):
         text = self.cluster.ok("stats", format="json")["text"]
@@ -75,15 +74,15 @@ class Stats(ClusterCase):
     def test_published_each_second(self):
         with Peer(self.cluster.endpoint("stats.pub"), kind=zmq.SUB) as peer:
             peer.socket.subscribe(b"stats")
-            arrivals = []
+            uptimes = []
             for _ in range(3):
-                frames = peer.receive_frames(5 * PATIENCE)
+                frames = peer.receive_frames()
                 self.assertIsNotNone(frames, "nothing was published")
-                arrivals.append(time.monotonic())
                 self.assertEqual(frames[0], b"stats")
-                self.assertEqual(set(json.loads(frames[1])), set(self.stats()))
-            between = arrivals[2] - arrivals[0]
-            self.assertTrue(1.0 < between < 4 * PATIENCE, f"two periods took {between:.2f} s")
+                published = json.loads(frames[1])
+                self.assertEqual(set(published), set(self.stats()))
+                uptimes.append(published["uptime_s"])
+            self.assertGreaterEqual(uptimes[2] - uptimes[0], 1, "far more often than each second")
 
 
 if __name__ == "__main__":

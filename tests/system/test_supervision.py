@@ -96,7 +96,7 @@ class Children(Supervised):
         many = f32(self.rng.standard_normal(8 * 4000))
         peer.send({"op": "recall", "embeddings": many, "k": 10, "exact": True, "fields": []})
         pid = self.cluster.role("recall")["pid"]
-        poll_until("a pin", lambda: any(self.pins().values()), pause_s=0)
+        poll_until("its pin", lambda: self.pins().get(pid), pause_s=0)
         kill(pid)
         self.assertIsNone(peer.receive_frames(0.5))
         self.cluster.drop_peers()
@@ -184,7 +184,7 @@ class Shared(Supervised):
             with self.subTest(seed=seed):
                 self.begin()
                 self.remember(1, 200)
-                self.cluster.ok("consolidate", wait=True, timeout_s=60)
+                self.cluster.ok("consolidate", wait=True, timeout_s=60 * PATIENCE)
                 self.remember(201, 50)
                 self.scribble(np.random.default_rng(seed))
                 self.cluster.drop_peers()
@@ -254,9 +254,8 @@ class Clock(Supervised):
             seqs.append(self.remember(100 * (round_ + 1))["seq"])
             row = self.cluster.ok("get", ids=[100 * (round_ + 1)], fields=["at"])["memories"][0]
             self.assertLess(abs(row["at"] - before), 60 * 10**9)
-            self.cluster.ok("consolidate", wait=True, timeout_s=60)
-            kill(self.cluster.role("wal-writer")["pid"])
-            self.cluster.await_state("ready")
+            self.cluster.ok("consolidate", wait=True, timeout_s=60 * PATIENCE)
+            self.cluster.await_replaced("wal-writer", self.cluster.kill_role("wal-writer"))
             self.cluster.drop_peers()
             self.assert_there(*[100 * (n + 1) + 19 for n in range(round_ + 1)])
             again = self.cluster.ok("remember", **request)
@@ -267,7 +266,7 @@ class Clock(Supervised):
         self.assertEqual(seqs, sorted(seqs))
         self.cluster.restart()
         self.assert_there(119, 519)
-        self.assertEqual(self.cluster.ok("verify", timeout_s=60)["damaged"], [])
+        self.assertEqual(self.cluster.ok("verify", timeout_s=60 * PATIENCE)["damaged"], [])
 
 
 if __name__ == "__main__":

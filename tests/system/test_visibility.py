@@ -11,7 +11,7 @@ import unittest
 
 import numpy as np
 
-from cluster import ClusterCase, Peer, die_with_parent, f32, scaled
+from cluster import PATIENCE, ClusterCase, Peer, die_with_parent, f32, scaled
 
 SPACES = 4
 
@@ -87,7 +87,7 @@ class Visibility(ClusterCase):
         give_up = time.monotonic() + 3600
         while not done():
             self.assertLess(time.monotonic(), give_up)
-            self.cluster.ok("consolidate", wait=True, timeout_s=120)
+            self.cluster.ok("consolidate", wait=True, timeout_s=120 * PATIENCE)
 
     def test_another_process_sees_each_acknowledged_memory(self):
         self.run_pair(scaled(2000))
