@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -20,6 +21,7 @@
 #include "engine/recovery.h"
 #include "engine/request.h"
 #include "engine/writer.h"
+#include "shm/process.h"
 
 #define FIXTURE_DIM 8u
 
@@ -90,6 +92,19 @@ bool fixture_exists(const struct fixture *f, const char *name);
 uint32_t fixture_files(const struct fixture *f, const char *folder, const char *suffix);
 
 uint32_t fixture_random(struct fixture *f, uint32_t below);
+
+/* Waits until something comes about that another thread or process does: a minute at most, for a slow machine. */
+#define await(condition)                                                                                               \
+    do {                                                                                                               \
+        bool came_about = (condition);                                                                                 \
+        for (int tries = 0; !came_about && tries < 6000; tries++) {                                                    \
+            usleep(10000);                                                                                             \
+            came_about = (condition);                                                                                  \
+        }                                                                                                              \
+        assert_true(came_about);                                                                                       \
+    } while (0)
+/* The same, of something that needs the writer's housekeeping as well. */
+#define await_tended(f, condition) await((mn_writer_tend((f)->writer, mn_wall_ns()), (condition)))
 
 /* A call that must succeed: the trail of its error is shown. */
 #define ok(call)                                                                                                       \

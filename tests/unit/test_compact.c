@@ -66,6 +66,15 @@ static void wait_for_folders(struct live_store *s, uint32_t count)
     assert_int_equal(folders(s), count);
 }
 
+static void await_gone(struct live_store *s, const char *bytes, uint32_t length)
+{
+    for (int i = 0; i < 6000 && live_grep(s->dir, bytes, length); i++) {
+        usleep(10000);
+        live_tend(s);
+    }
+    assert_false(live_grep(s->dir, bytes, length));
+}
+
 static void nothing_to_do(void **state)
 {
     struct live_store *s = *state;
@@ -350,11 +359,8 @@ static void purged_bytes_are_gone(void **state)
     live_seal(s);
     assert_true(live_compact(s, true));
     live_check(s);
-    live_tend(s);
-    usleep(300000);
-    live_tend(s);
     for (int v = 0; v < 3; v++)
-        assert_false(live_grep(s->dir, content[v], length[v]));
+        await_gone(s, content[v], length[v]);
     live_remember(s, 1, 7, 1); /* a new life */
     live_seal(s);
     live_compact(s, true);
@@ -574,14 +580,6 @@ static void fold(struct live_store *s, uint32_t id)
     live_remember(s, 2, id, 100);
     live_seal(s);
     assert_true(live_compact(s, true));
-}
-
-/* The keeper removes files at its own pace. */
-static void await_gone(const struct live_store *s, const char *bytes, uint32_t length)
-{
-    for (uint32_t i = 0; i < 5000 && live_grep(s->dir, bytes, length); i++)
-        usleep(1000);
-    assert_false(live_grep(s->dir, bytes, length));
 }
 
 /* What is forgotten, suppressed, replaced and purged while its segment cannot be opened stays so when it can. */

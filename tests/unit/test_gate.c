@@ -41,7 +41,7 @@ static void write_list(const char *text)
 static int ask(const char *const *frames, int count, const void *key, char *user)
 {
     char reply[6][64] = {{0}};
-    int patience = 5000, linger = 0;
+    int patience = 60000, linger = 0;
     void *socket = zmq_socket(zmq, ZMQ_REQ);
     zmq_setsockopt(socket, ZMQ_RCVTIMEO, &patience, sizeof patience);
     zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger);

@@ -48,13 +48,11 @@ static void segments_come_in_order_and_zeroed(void **state)
     struct mn_wal_keeper *keeper = start(f, 2, 5);
     for (uint64_t wanted = 5; wanted < 15; wanted++) {
         uint64_t number;
-        ok(mn_wal_keeper_take(keeper, 5000, &number));
+        ok(mn_wal_keeper_take(keeper, 60000, &number));
         assert_int_equal(number, wanted);
         check_zero(f, number);
     }
-    for (int i = 0; i < 200 && mn_wal_keeper_ready(keeper) == 0; i++)
-        usleep(10000);
-    assert_true(mn_wal_keeper_ready(keeper) >= 1);
+    await(mn_wal_keeper_ready(keeper) >= 1);
     mn_wal_keeper_stop(keeper);
     mn_wal_keeper_stop(NULL);
     assert_int_equal(fixture_files(f, "wal", ".tmp"), 0);
@@ -68,7 +66,7 @@ static ino_t first_segment(struct fixture *f)
     char path[MN_PATH_MAX];
     struct stat st;
     struct mn_wal_keeper *keeper = start(f, 1, 1);
-    ok(mn_wal_keeper_take(keeper, 5000, &number));
+    ok(mn_wal_keeper_take(keeper, 60000, &number));
     assert_int_equal(number, 1);
     mn_wal_keeper_stop(keeper);
     assert_int_equal(stat(mn_store_wal_path(&f->store, path, 1), &st), 0);
@@ -143,8 +141,7 @@ static void a_segment_is_taken_only_when_its_name_is_synced(void **state)
     folder_syncs = 0;
     folder_syncs_to_fail = 1;
     struct mn_wal_keeper *keeper = start(f, 1, 1);
-    for (int i = 0; i < 500 && mn_wal_keeper_take(keeper, 100, &number) != MN_OK; i++)
-        usleep(10000); /* the try that failed is told, and made again */
+    await(mn_wal_keeper_take(keeper, 100, &number) == MN_OK); /* the try that failed is told, and made again */
     assert_int_equal(number, 1);
     assert_int_equal(folder_syncs_to_fail, 0);
     assert_true(folder_syncs > 0);
@@ -163,9 +160,7 @@ static void the_mark_follows_what_was_acknowledged(void **state)
     struct mn_wal_keeper *keeper = start(f, 1, 1);
     for (uint64_t seq = 10; seq <= 30; seq += 10) {
         acked = seq;
-        for (int i = 0; i < 300 && mn_wal_mark_read(&f->store, &damaged) < seq; i++)
-            usleep(10000);
-        assert_int_equal(mn_wal_mark_read(&f->store, &damaged), seq);
+        await(mn_wal_mark_read(&f->store, &damaged) == seq);
         assert_false(damaged);
     }
     acked = 31;
@@ -217,9 +212,7 @@ static void files_and_folders_are_removed(void **state)
     ok(mn_wal_keeper_remove(keeper, mn_store_path(&f->store, path, "columns/file")));
     for (int i = 0; i < 200; i++) /* nothing there is fine */
         ok(mn_wal_keeper_remove(keeper, mn_store_path(&f->store, path, "columns/nothing")));
-    for (int i = 0; i < 300 && mn_wal_keeper_removals(keeper) > 0; i++)
-        usleep(10000);
-    assert_int_equal(mn_wal_keeper_removals(keeper), 0);
+    await(mn_wal_keeper_removals(keeper) == 0);
     assert_false(fixture_exists(f, "columns/7"));
     assert_false(fixture_exists(f, "columns/file"));
     mn_wal_keeper_stop(keeper);
@@ -249,16 +242,13 @@ static void what_cannot_be_removed_is_tried_again(void **state)
     ok(mn_io_replace(&mn_io_posix, mn_store_path(&f->store, path, "columns/file"), "x", 1));
     ok(mn_wal_keeper_remove(keeper, mn_store_path(&f->store, path, "columns/7")));
     ok(mn_wal_keeper_remove(keeper, mn_store_path(&f->store, path, "columns/file")));
-    for (int i = 0; i < 300 && mn_wal_keeper_removals(keeper) > 1; i++)
-        usleep(10000);
+    await(mn_wal_keeper_removals(keeper) == 1);
     assert_false(fixture_exists(f, "columns/file")); /* others do not wait for it */
     usleep(100000);
     assert_int_equal(mn_wal_keeper_removals(keeper), 1);
     assert_true(fixture_exists(f, "columns/7/b.col"));
     stuck = false;
-    for (int i = 0; i < 500 && mn_wal_keeper_removals(keeper) > 0; i++)
-        usleep(10000);
-    assert_int_equal(mn_wal_keeper_removals(keeper), 0);
+    await(mn_wal_keeper_removals(keeper) == 0);
     assert_false(fixture_exists(f, "columns/7"));
     mn_wal_keeper_stop(keeper);
     fixture_free(f);
@@ -273,25 +263,16 @@ static void a_full_disk_is_told_and_forgotten_when_there_is_room(void **state)
     f->store.io = &io;
     disk_is_full = true;
     struct mn_wal_keeper *keeper = start(f, 1, 1);
-    assert_int_equal(mn_wal_keeper_take(keeper, 5000, &number), MN_READ_ONLY);
-    assert_true(mn_wal_keeper_full(keeper));
-    assert_int_equal(fixture_files(f, "wal", ".tmp"), 0); /* its space is given back */
+    assert_int_equal(mn_wal_keeper_take(keeper, 60000, &number), MN_READ_ONLY);
+    /* It tries again by itself now and then; in between the space is given back. */
+    await(mn_wal_keeper_full(keeper) && fixture_files(f, "wal", ".tmp") == 0);
     disk_is_full = false;
-    enum mn_status status = MN_READ_ONLY;
-    for (int i = 0; i < 500 && status != MN_OK; i++) {
-        usleep(10000);
-        status = mn_wal_keeper_take(keeper, 10, &number);
-    }
-    ok(status);
+    await(mn_wal_keeper_take(keeper, 10, &number) == MN_OK);
     assert_int_equal(number, 1);
     mn_wal_keeper_reserve(keeper, UINT64_MAX);
-    for (int i = 0; i < 500 && !mn_wal_keeper_full(keeper); i++)
-        usleep(10000);
-    assert_true(mn_wal_keeper_full(keeper));
+    await(mn_wal_keeper_full(keeper));
     mn_wal_keeper_reserve(keeper, 0);
-    for (int i = 0; i < 500 && mn_wal_keeper_full(keeper); i++)
-        usleep(10000);
-    assert_false(mn_wal_keeper_full(keeper));
+    await(!mn_wal_keeper_full(keeper));
     mn_wal_keeper_stop(keeper);
     f->store.io = &mn_io_posix;
     fixture_free(f);

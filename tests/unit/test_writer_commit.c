@@ -339,10 +339,7 @@ static void below_the_reserve_writes_are_refused_and_resume(void **state)
     settings.disk_reserve = UINT64_MAX;
     mn_writer_reload(f->writer, &settings);
     enum mn_status status = MN_OK;
-    for (int i = 0; i < 100 && status == MN_OK; i++) {
-        usleep(20000);
-        status = remember_big(f, 2, 100, &outcome);
-    }
+    await((status = remember_big(f, 2, 100, &outcome)) != MN_OK);
     assert_int_equal(status, MN_READ_ONLY);
     if (mn_writer_pending(f->writer))
         fixture_commit(f);
@@ -351,11 +348,7 @@ static void below_the_reserve_writes_are_refused_and_resume(void **state)
     assert_int_equal(atomic_load(&f->instance.control->read_only), 1);
     assert_true(atomic_load(&f->instance.control->reasons) & MN_DEGRADED_READ_ONLY);
     mn_writer_reload(f->writer, &f->settings);
-    for (int i = 0; i < 100 && status != MN_OK; i++) {
-        usleep(20000);
-        status = remember_big(f, 3, 100, &outcome);
-    }
-    ok(status);
+    await(remember_big(f, 3, 100, &outcome) == MN_OK);
     usleep(110000);
     mn_writer_tend(f->writer, 0);
     assert_int_equal(atomic_load(&f->instance.control->read_only), 0);

@@ -166,8 +166,7 @@ static void assigned_ids_and_keys_outlive_their_log(void **state)
     assert_int_equal(fixture_forget(f, "s", 1, MN_FORGET_DELETE), 1);
     fixture_commit(f);
     compact(&w);
-    tend_for(f, 10);
-    assert_false(fixture_exists(f, "wal/00000001.wal"));
+    await_tended(f, !fixture_exists(f, "wal/00000001.wal"));
     mn_compactor_close(w.compactor);
     fixture_restart(f);
     ok(mn_compactor_open(&w.compactor, &f->store, &f->instance));
@@ -447,9 +446,7 @@ static void a_purge_is_done_when_no_file_holds_the_bytes(void **state)
     tend_for(f, 10);
     assert_true(mn_writer_purged_seq(f->writer, &files) < purge); /* a reader still holds the old files */
     mn_reader_close(reader);
-    for (int i = 0; i < 100 && mn_writer_purged_seq(f->writer, &files) < purge; i++)
-        tend_for(f, 1);
-    assert_true(mn_writer_purged_seq(f->writer, &files) >= purge);
+    await_tended(f, mn_writer_purged_seq(f->writer, &files) >= purge);
     assert_true(files > 0);
     assert_false(anywhere(f->dir, "secret"));
     assert_true(anywhere(f->dir, "content 4"));
