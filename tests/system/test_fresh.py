@@ -4,6 +4,7 @@ or starts again; and the codes in shared memory come and go with the tail that t
 import signal
 import time
 import unittest
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class Fresh(unittest.TestCase):
         self.rng = np.random.default_rng(5)
         self.vectors = {}  # by id
         self.next_id = 1
+        self.in_tail = 0
 
     # ---- doing
 
@@ -35,6 +37,7 @@ class Fresh(unittest.TestCase):
         """New memories; their ids."""
         ids = list(range(self.next_id, self.next_id + count))
         self.next_id += count
+        self.in_tail += count
         for id in ids:
             self.vectors[id] = self.rng.standard_normal(DIM).astype("f4")
         for at in range(0, count, 500):
@@ -75,11 +78,15 @@ class Fresh(unittest.TestCase):
     def await_coded(self):
         """All rows of the tail but the last of each chunk have codes."""
         def coded():
-            stats = self.cluster.ok("stats")["stats"]
-            return stats["tail_coded_rows"] > stats["tail_rows"] - 32 * (stats["wal_segments"] + 1)
+            stats = self.cluster.ok("stats")["stats"]  # which may be a while old
+            tail = stats["tail_rows"]
+            return tail == self.in_tail and stats["tail_coded_rows"] > tail - 32 * (stats["wal_segments"] + 1)
 
-        time.sleep(0.15)  # gauges of the writer are a tenth of a second old at most
         poll_until("the tail is coded", coded)
+
+    @staticmethod
+    def stopped(pid):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def files(self):
         folder, = [SHM / name for name in self.cluster.instances]
@@ -101,7 +108,7 @@ class Fresh(unittest.TestCase):
         pid = self.cluster.role("compactor")["pid"]
         kill(pid, signal.SIGSTOP)
         try:
-            time.sleep(0.05)
+            poll_until("the compactor stopped", lambda: self.stopped(pid))
             coded = self.statistic("tail_coded_rows")
             self.remember_and_find(40, 97)
             self.assertEqual(self.statistic("tail_coded_rows"), coded)
@@ -138,6 +145,7 @@ class Fresh(unittest.TestCase):
         self.await_coded()
         self.cluster.ok("consolidate", wait=True, timeout_s=120 * PATIENCE)
         poll_until("no codes left", lambda: not self.files())
+        self.in_tail = 0
         self.find(list(self.vectors)[::50])
         ids = self.remember(1000)
         self.await_coded()

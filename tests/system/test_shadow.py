@@ -29,10 +29,12 @@ class Shadowed(ClusterCase):
         return self.stats()["recall_shadowed"]
 
     def ask(self, query, **how):
-        """One recall, and its shadow: a shadow that finds the slow lane at work is dropped, so each has its turn."""
+        """One recall, and its shadow: a shadow that finds the slow lane at work is dropped, so each has its turn, and is
+        over when one behind it is answered."""
         before = self.shadowed()
         ids = self.ids(query, **how)
         poll_until("the recall is shadowed", lambda: self.shadowed() > before, 60 * PATIENCE)
+        self.ok("count")
         return ids
 
 
