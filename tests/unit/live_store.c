@@ -18,6 +18,7 @@
 #include "engine/meta.h"
 #include "engine/read.h"
 #include "engine/recovery.h"
+#include "engine/writer_state.h"
 #include "shm/process.h"
 
 static const char *const space_names[LIVE_SPACES] = {"agents", "notes", "agents/inner"};
@@ -259,16 +260,16 @@ void live_seal(struct live_store *s)
 
 void live_tend(struct live_store *s)
 {
-    const struct mn_control *control = s->instance.control;
-    for (int i = 0; i < 1000 && mn_writer_tend(s->writer, mn_wall_ns()) > 0; i++)
-        continue;
-    /* History follows at its own pace. */
-    for (int i = 0; i < 1000 && s->settings.history_window == 0 &&
-                    atomic_load(&control->history_seq) < atomic_load(&control->visible_seq);
-         i++) {
-        usleep(1000);
-        mn_writer_tend(s->writer, mn_wall_ns());
+    struct mn_writer *w = s->writer;
+    uint32_t left = 1;
+    for (int i = 0; i < 60000 && left > 0; i++) {
+        w->gauges_ns = 0; /* all of it is due */
+        uint32_t done = mn_writer_tend(w, mn_wall_ns()), removals = mn_wal_keeper_removals(w->keeper);
+        if (removals > 0)
+            usleep(1000);
+        left = done + removals;
     }
+    assert_int_equal(left, 0);
 }
 
 struct mn_hot_report live_tend_hot(struct live_store *s, uint64_t budget)

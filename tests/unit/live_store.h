@@ -61,8 +61,9 @@ void live_remember(struct live_store *s, uint32_t space, uint32_t id, uint32_t c
 void live_remember_expired(struct live_store *s, uint32_t space, uint32_t id);
 void live_forget(struct live_store *s, uint32_t space, uint32_t id, enum mn_forget_mode mode);
 
-/* Ends the active log segment; moves history to now; housekeeping until nothing waits. */
+/* Ends the active log segment. */
 void live_seal(struct live_store *s);
+/* All of the housekeeping that is due or will be; what it lets go of is gone from the disk, if nobody pins it. */
 void live_tend(struct live_store *s);
 /* The compactor's turn at hot copies, on this budget. */
 struct mn_hot_report live_tend_hot(struct live_store *s, uint64_t budget);
