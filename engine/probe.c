@@ -10,7 +10,7 @@
 
 #define FIRST    96 /* clusters refined at first, about; then as many again as there are */
 #define SPARE    20 /* refined at least: so many and half as many again as are taken */
-#define AHEAD    4  /* codes of centroids asked for before they are needed */
+#define AHEAD    8  /* codes of centroids asked for before they are needed */
 #define STRIDE   8  /* every so many estimates one is looked at to find out how far to refine, */
 #define HALVINGS 12 /* in so many steps */
 
@@ -107,7 +107,7 @@ float mn_probe_reach(const struct mn_probe *probe, float gap)
 static void prefetch(const uint8_t *bytes, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i += MN_LINE)
-        __builtin_prefetch(bytes + i);
+        __builtin_prefetch(bytes + i, 0, 2);
 }
 
 /* The share of its energy that is added to a cluster's gap to put clusters in order. Under inner product a gap is no

@@ -131,17 +131,18 @@ void mn_recall_weigh_now(struct mn_recall_codes *c, const struct mn_recall_sourc
 /* Asks memory for what a comparison of the candidate's embedding will read. */
 void mn_recall_weigh_ask_for_row(const struct mn_recall_codes *c, const struct mn_recall_candidate *candidate);
 
-/* Asks memory for what weighing the row will read. */
+/* Asks memory for what weighing the row will read: into the second level's cache, which has room for many more requests
+ * at once than the first. */
 static inline void mn_recall_weigh_ask_for_codes(const struct mn_recall_codes *c, const struct mn_recall_waiting *w)
 {
     const struct mn_ivf *ivf = c->sources[w->source].ivf;
     uint32_t width = ivf->codebook->width;
     const uint8_t *codes = ivf->codes8 + (size_t)w->slot * width;
     for (uint32_t i = 0; i < width; i += MN_LINE)
-        __builtin_prefetch(codes + i);
-    __builtin_prefetch(&ivf->fine[w->slot]);
+        __builtin_prefetch(codes + i, 0, 2);
+    __builtin_prefetch(&ivf->fine[w->slot], 0, 2);
     if (ivf->order)
-        __builtin_prefetch(&ivf->order[w->slot]);
+        __builtin_prefetch(&ivf->order[w->slot], 0, 2);
 }
 
 /* Has a row wait; here, because it is called for every row that passes a scan. While nothing keeps rows out its codes
