@@ -162,6 +162,7 @@ static enum mneme_code prepare(struct mneme *client, const char *dir, const stru
     client->default_timeout_ms = client->timeout_ms = or_default(o->timeout_ms, TIMEOUT_MS);
     client->slow_timeout_ms = or_default(o->slow_timeout_ms, SLOW_TIMEOUT_MS);
     client->resend_ms = or_default(o->resend_ms, 0);
+    mn_spin_init(&client->spin, o->spin_us);
     client->server_key = copy(o->server_key);
     client->public_key = copy(o->public_key);
     client->secret_key = copy(o->secret_key);

@@ -5,6 +5,7 @@
 #define MNEME_CLIENTS_C_CLIENT_H
 
 #include "clients/c/mneme.h"
+#include "clients/c/spin.h"
 
 #include <zmq.h>
 
@@ -37,6 +38,7 @@ struct mn_pending {
     unsigned tries;
     uint64_t ticket;
     uint64_t send_at_ns;
+    uint64_t sent_ns;
     uint64_t lost_ns;
     uint64_t give_up_ns;
     uint64_t resend_ns; /* silence that counts as loss; 0: only a broken connection does */
@@ -59,6 +61,7 @@ struct mneme {
     uint64_t next_ticket;
     uint64_t idem_prefix;
     uint64_t random_state;
+    struct mn_spin spin; /* of recalls that are waited for one by one */
     unsigned in_flight;
     struct mn_pending pending[MNEME_IN_FLIGHT_MAX];
     uint32_t dim;

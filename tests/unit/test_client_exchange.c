@@ -6,7 +6,7 @@
  * the connection breaks, and binds again e  answers with an error                       u  answers `unknown` The last
  * letter stays for good. It counts the requests it saw, and those that carried the idem of the first.
  */
-#include "clients/c/mneme.h"
+#include "clients/c/client.h"
 #include "clients/c/scan.h"
 
 #include <msgpack.h>
@@ -308,6 +308,25 @@ static void out_of_time(void **state)
     mneme_close(client);
 }
 
+/* Whatever becomes of a recall, it becomes the same of one that looks for its reply before it sleeps. */
+static void recalls_that_look_for_their_reply(void **state)
+{
+    static const enum mneme_code expected[] = {MNEME_OK, MNEME_NOT_FOUND, MNEME_OK, MNEME_OK, MNEME_OK};
+    struct mneme *client = client_with("oeboko", 60000, 50000);
+    client->spin.limit_ns = 1000000;
+    client->spin.looking = true;
+    for (unsigned i = 0; i < sizeof expected / sizeof *expected; i++) {
+        assert_int_equal(mneme_count(client, NULL, NULL), expected[i]);
+        assert_int_equal(client->spin.calls, i + 1);
+        client->spin.in_vain = 0; /* of which too many would end it */
+        assert_int_equal(mneme_in_flight(client), 0);
+    }
+    assert_int_equal(server.seen, 7);
+    assert_int_equal(write_one(client, NULL), MNEME_OK); /* is not timed */
+    assert_int_equal(client->spin.calls, sizeof expected / sizeof *expected);
+    mneme_close(client);
+}
+
 static void what_is_not_repeated(void **state)
 {
     struct mneme *client = client_with("ko", 20000, 0);
@@ -395,6 +414,7 @@ int main(void)
         cmocka_unit_test(a_worker_that_is_not_there_is_passed_over),
         cmocka_unit_test(a_worker_that_goes_is_left),
         cmocka_unit_test(out_of_time),
+        cmocka_unit_test(recalls_that_look_for_their_reply),
         cmocka_unit_test(what_is_not_repeated),
         cmocka_unit_test(refusals_carry_the_sentence),
         cmocka_unit_test(many_in_flight),
