@@ -379,16 +379,6 @@ static enum mn_status verify_log(struct verify *v, uint64_t number)
     return MN_OK;
 }
 
-static enum mn_status pass_record(void *context, const struct mn_wal_segment *segment, const struct mn_record *record,
-                                  uint64_t offset)
-{
-    (void)context;
-    (void)segment;
-    (void)record;
-    (void)offset;
-    return MN_OK;
-}
-
 /* What was acknowledged must be in the log or in columns: a last log segment that is missing is named by nothing else.
  */
 static enum mn_status verify_end(struct verify *v)
@@ -398,14 +388,9 @@ static enum mn_status verify_end(struct verify *v)
     bool damaged;
     uint64_t mark = mn_wal_mark_read(v->store, &damaged);
     for (uint32_t l = v->log_count; l-- > 0 && newest < mark;) {
-        struct mn_wal_segment segment;
-        struct mn_wal_extent extent = {0};
-        struct mn_wal_visitor visitor = {.record = pass_record};
-        enum mn_status status = mn_wal_map(&segment, v->store, v->logs[l]);
-        if (status == MN_OK && !segment.unused)
-            status = mn_wal_scan(&segment, &visitor, &extent);
-        mn_wal_unmap(&segment);
-        newest = extent.last_seq > newest ? extent.last_seq : newest;
+        uint64_t last;
+        enum mn_status status = mn_wal_last_seq(v->store, v->logs[l], &last);
+        newest = last > newest ? last : newest;
         if (status != MN_CORRUPT && status != MN_NOT_FOUND)
             MN_TRY(status);
     }

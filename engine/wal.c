@@ -9,13 +9,6 @@
 #include "engine/wal_copy.h"
 #include "shm/process.h"
 
-static enum mn_status write_header(const struct mn_wal *wal, int fd, const struct mn_wal_header *header)
-{
-    const struct mn_io *io = wal->store->io;
-    MN_TRY(io->write(fd, header, sizeof *header, 0));
-    return io->write(fd, header, sizeof *header, wal->bytes - MN_WAL_BLOCK);
-}
-
 static enum mn_status write_headers(const struct mn_wal *wal, const struct mn_wal *prev)
 {
     struct mn_wal_header header = {
@@ -32,9 +25,13 @@ static enum mn_status write_headers(const struct mn_wal *wal, const struct mn_wa
     };
     memcpy(header.store_uuid, wal->store->uuid, sizeof header.store_uuid);
     mn_wal_header_seal(&header);
-    if (wal->twin_fd >= 0 && write_header(wal, wal->twin_fd, &header) != MN_OK)
-        mn_wal_copy_fail(wal->copy, mn_error_text());
-    return write_header(wal, wal->fd, &header);
+    mn_wal_copy_begin(wal->copy, &header); /* before anything shows that it is begun */
+    enum mn_status status = wal->store->io->write(wal->fd, &header, sizeof header, 0);
+    if (status == MN_OK)
+        status = wal->store->io->write(wal->fd, &header, sizeof header, wal->bytes - MN_WAL_BLOCK);
+    if (status != MN_OK)
+        mn_wal_copy_end(wal->copy, wal->number);
+    return status;
 }
 
 enum mn_status mn_wal_begin(struct mn_wal *wal, const struct mn_store *store, uint64_t number,
@@ -48,19 +45,14 @@ enum mn_status mn_wal_begin(struct mn_wal *wal, const struct mn_store *store, ui
                           .chain = prev->chain,
                           .last_seq = prev->last_seq,
                           .durable_seq = prev->durable_seq,
-                          .copy = prev->copy,
-                          .twin_fd = -1};
+                          .copy = prev->copy};
     enum mn_status status = MN_OK;
     MN_FAULT_POINT(wal_rotate_begin);
     if (getrandom(&next.salt, sizeof next.salt, 0) != sizeof next.salt)
         return MN_FAIL_ERRNO("getrandom");
     MN_TRY(store->io->open(mn_store_wal_path(store, path, number), MN_IO_WRITE, &next.fd));
     MN_TRY_OUT(store->io->size(next.fd, &next.bytes));
-    mn_wal_copy_begin(next.copy, number, next.bytes, &next.twin_fd); /* before anything shows that it is begun */
-    status = write_headers(&next, prev);
-    if (status != MN_OK)
-        mn_wal_copy_end(next.copy, number, next.twin_fd);
-    MN_TRY_OUT(status);
+    MN_TRY_OUT(write_headers(&next, prev));
     *wal = next;
     MN_FAULT_POINT(wal_rotate_end);
 out:
@@ -72,11 +64,11 @@ out:
 void mn_wal_end(struct mn_wal *wal)
 {
     if (wal->store) {
-        mn_wal_copy_end(wal->copy, wal->number, wal->twin_fd);
+        mn_wal_copy_end(wal->copy, wal->number);
         wal->store->io->close(wal->fd);
     }
     wal->store = NULL;
-    wal->fd = wal->twin_fd = -1;
+    wal->fd = -1;
 }
 
 uint64_t mn_wal_room(const struct mn_wal *wal)
@@ -89,7 +81,7 @@ enum mn_status mn_wal_append(struct mn_wal *wal, struct mn_batch *batch, int64_t
     uint64_t bytes = mn_batch_finish(batch, wal->durable_seq, wall_ns, &wal->chain);
     MN_ASSERT(bytes <= mn_wal_room(wal));
     MN_FAULT_POINT(wal_before_write);
-    mn_wal_copy_write(wal->copy, wal->number, wal->twin_fd, batch->data, bytes, wal->offset);
+    mn_wal_copy_write(wal->copy, wal->number, batch->data, bytes, wal->offset);
     MN_TRY(wal->store->io->write(wal->fd, batch->data, bytes, wal->offset));
     MN_TRY(wal->store->io->start(wal->fd, wal->offset, bytes));
     MN_FAULT_POINT(wal_after_write);

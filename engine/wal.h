@@ -29,10 +29,10 @@ struct mn_wal_segment {
  * have one (base is NULL then). MN_VERSION_MISMATCH when it is whole and of another format. */
 enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store *store, uint64_t number) MN_MUST_USE;
 void mn_wal_unmap(struct mn_wal_segment *segment);
-/* After a fault in the mapping (engine/guard.h): puts memory in its place that is read block by block, and finds the
- * header anew. A block that the disk cannot read has other bytes then, which match no checksum and are not zero: to
- * whoever scans it is a block that was written and has changed since. With both headers unread nothing else is read.
- * MN_CORRUPT as above, MN_SYSTEM when the file has another length by now. */
+/* After a fault in the mapping (engine/guard.h): puts memory in its place that is read block by block, a few times when
+ * that fails, and finds the header anew. A block that the disk cannot read has other bytes then, which match no
+ * checksum and are not zero: to whoever scans it is a block that was written and has changed since. With both headers
+ * unread nothing else is read. MN_CORRUPT as above, MN_SYSTEM when the file has another length by now. */
 enum mn_status mn_wal_reread(struct mn_wal_segment *segment) MN_MUST_USE;
 /* How many blocks of a stretch the disk could not read. */
 uint64_t mn_wal_unread(const struct mn_wal_segment *segment, uint64_t offset, uint64_t bytes);
@@ -90,15 +90,17 @@ enum mn_status mn_wal_scan(const struct mn_wal_segment *segment, const struct mn
 /* True when all bytes are. */
 bool mn_wal_zero(const uint8_t *p, uint64_t bytes);
 
-/* True when a copy of the segment's header is damaged; `tell` (may be NULL) is called for each. A copy that never
+/* True when a copy of the segment's header is damaged; `told` (may be NULL) is called for each. A copy that never
  * landed because the power went before the first sync is none. */
 bool mn_wal_headers_damaged(const struct mn_wal_segment *segment, const struct mn_wal_extent *extent,
-                            void (*tell)(void *context, const char *what), void *context);
+                            void (*told)(void *context, const char *what), void *context);
 
 /* For `mneme verify`: every checksum of a segment. What lies above durable_seq is still being written and is not
- * judged. */
+ * judged. Blocks that the disk cannot read are damage, and the rest is looked through. */
 enum mn_status mn_wal_verify(const struct mn_store *store, uint64_t number, uint64_t durable_seq, uint64_t *bytes,
                              mn_damage_fn damaged, void *context) MN_MUST_USE;
+/* The last seq that is to be found in a segment, 0 in one that was never begun. MN_CORRUPT as mn_wal_map. */
+enum mn_status mn_wal_last_seq(const struct mn_store *store, uint64_t number, uint64_t *seq) MN_MUST_USE;
 
 /* Numbers of the segment files in <dir>/wal, ascending, malloc'd. */
 enum mn_status mn_wal_list(const struct mn_store *store, uint64_t **numbers, uint32_t *count) MN_MUST_USE;
@@ -113,7 +115,6 @@ struct mn_wal {
     uint32_t salt;
     uint64_t chain, last_seq, durable_seq;
     struct mn_wal_copy *copy; /* the second copy of the log; NULL = it is kept once */
-    int twin_fd;              /* of this segment there; -1 = this segment is written once */
 };
 
 /* Begins a prepared (zero) segment, and its twin when the log is kept twice (prev->copy): writes both headers; the
@@ -133,8 +134,8 @@ enum mn_status mn_wal_sync(struct mn_wal *wal) MN_MUST_USE;
 
 struct mn_wal_copy;
 
-/* A thread that keeps one zero-filled, synced segment ready, up to `ahead` while they are taken fast, each with its
- * twin when the log is kept twice (copy may be NULL and must outlive the keeper), and writes the
+/* A thread that keeps one zero-filled, synced segment ready, up to `ahead` while they are taken fast, offered
+ * with their twins when the log is kept twice (copy may be NULL and must outlive the keeper), and writes the
  * acknowledged seq to wal/MARK each 100 ms when it has moved, so that a loss after a power cut shows. It watches the
  * free space, and removes retired files: all that would make a commit wait for the disk. */
 struct mn_wal_keeper;

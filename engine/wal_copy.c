@@ -2,10 +2,11 @@
  * wal_copy.c - writing the log a second time: batches, segments that come and go, and what becomes of the copy when it
  * cannot be written.
  *
- * The syncer, a thread of its own, writes and syncs each batch while the writer's thread does the same with the
- * original, so that two disks cost the time of the slower one, but no more than store.copy_wait: one that hangs is left
- * behind with the syncer in it. What that may still write there is of a segment that is suspect, and made anew.
- * Bringing the copy up to date again is the mender's (wal_copy_mend.c).
+ * The syncer, a thread of its own, opens twins, writes and syncs each batch while the writer's thread does the same
+ * with the original, so that two disks cost the time of the slower one, but no more than store.copy_wait: one that
+ * hangs is left behind with the syncer in it. What that may still write there is of a segment that is suspect, and made
+ * anew. Making twins ahead, removing old ones, and bringing the copy up to date again is the mender's
+ * (wal_copy_mend.c). The writer's and the keeper's threads never call the copy's disk.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -16,6 +17,10 @@
 #include "engine/wal.h"
 #include "engine/wal_copy_inside.h"
 #include "shm/process.h"
+
+#define SILENT        "it has not answered for %.1f s (store.copy_wait)"
+#define CLOSE_NS      UINT64_C(3000000000) /* for a mender at work to look up, at least */
+#define CLOSE_LOOK_NS UINT64_C(20000000)
 
 /* ---- with the lock held ---- */
 
@@ -79,145 +84,239 @@ static void fail(struct mn_wal_copy *c, const char *why)
 
 /* ---- the syncer ---- */
 
+/* A twin that it has open. */
+struct file {
+    uint64_t number; /* 0 = a free place */
+    int fd;
+};
+#define FILES_MAX (MN_COPY_OPEN_MAX + 1) /* one may have been ended since */
+
+static struct file *find_file(struct file *files, uint64_t number)
+{
+    struct file *found = NULL;
+    for (size_t i = 0; i < FILES_MAX && !found; i++)
+        found = files[i].number == number ? &files[i] : NULL;
+    MN_ASSERT(found != NULL);
+    return found;
+}
+
+static enum mn_status open_twin(const struct mn_wal_copy *c, const struct mn_copy_job *job, int *fd)
+{
+    char path[MN_PATH_MAX];
+    const struct mn_io *io = c->home.io;
+    uint64_t size = 0, bytes = job->header.bytes;
+    MN_TRY(io->open(mn_store_wal_path(&c->twin, path, job->number), MN_IO_WRITE, fd));
+    enum mn_status status = io->size(*fd, &size);
+    if (status == MN_OK && size != bytes)
+        status = MN_FAIL(MN_CORRUPT, "%s has not the length that it was made with", path);
+    if (status == MN_OK)
+        status = io->write(*fd, &job->header, sizeof job->header, 0);
+    if (status == MN_OK)
+        status = io->write(*fd, &job->header, sizeof job->header, bytes - MN_WAL_BLOCK);
+    if (status != MN_OK)
+        io->close(*fd);
+    return status;
+}
+
+static enum mn_status carry_out(const struct mn_wal_copy *c, const struct mn_copy_job *job, struct file *files)
+{
+    const struct mn_io *io = c->home.io;
+    if (job->kind == MN_COPY_OPENS) {
+        struct file opened = {.number = job->number};
+        MN_TRY(open_twin(c, job, &opened.fd));
+        *find_file(files, 0) = opened;
+    } else if (job->kind == MN_COPY_WRITES) {
+        int fd = find_file(files, job->number)->fd;
+        MN_TRY(io->write(fd, job->data, job->bytes, job->offset));
+        return io->datasync(fd);
+    }
+    return MN_OK;
+}
+
+/* With the lock held, which it lets go of meanwhile. */
+static void close_ended(struct mn_wal_copy *c, struct file *files, bool all)
+{
+    for (size_t i = 0; i < FILES_MAX; i++) {
+        if (files[i].number == 0 || (!all && find_open(c, files[i].number)))
+            continue;
+        pthread_mutex_unlock(&c->lock);
+        c->home.io->close(files[i].fd);
+        pthread_mutex_lock(&c->lock);
+        files[i].number = 0;
+    }
+}
+
 static void *sync_batches(void *context)
 {
     struct mn_wal_copy *c = context;
-    const struct mn_io *io = c->home.io;
+    struct file files[FILES_MAX] = {{0}};
     pthread_mutex_lock(&c->lock);
-    while (!c->stop) {
-        if (!c->job.asked) {
+    while (!c->stop || c->job_asked) {
+        if (!c->job_asked) {
             pthread_cond_wait(&c->asked, &c->lock);
             continue;
         }
-        c->job.asked = false;
+        c->job_asked = false;
         pthread_mutex_unlock(&c->lock);
-        enum mn_status status = io->write(c->job.fd, c->job.data, c->job.bytes, c->job.offset);
-        if (status == MN_OK)
-            status = io->datasync(c->job.fd);
+        enum mn_status status = carry_out(c, &c->job, files);
         pthread_mutex_lock(&c->lock);
-        if (status != MN_OK && !c->job.left)
+        if (status != MN_OK && !c->job_left)
             fail(c, mn_error_text());
-        if (c->job.closes)
-            io->close(c->job.fd);
-        c->job.left = c->job.closes = false;
-        c->job.done = true;
-        pthread_cond_signal(&c->answered);
+        close_ended(c, files, false);
+        c->job_left = false;
+        c->job_done = true;
+        pthread_cond_broadcast(&c->answered);
     }
-    pthread_mutex_unlock(&c->lock);
+    close_ended(c, files, true);
+    mn_wal_copy_thread_ends(c);
     return NULL;
 }
 
-void mn_wal_copy_write(struct mn_wal_copy *c, uint64_t number, int fd, const void *data, uint64_t bytes,
-                       uint64_t offset)
+/* With the lock held. Until the syncer has done what it was asked, or has failed at it. */
+static void await(struct mn_wal_copy *c)
 {
-    if (!c || fd < 0)
+    char why[128];
+    uint64_t end = mn_clock_ns() + c->wait_ns;
+    struct timespec until = {.tv_sec = (time_t)(end / 1000000000u), .tv_nsec = (long)(end % 1000000000u)};
+    int waited = 0;
+    while (!c->job_done && !c->job_left && waited == 0)
+        waited = pthread_cond_timedwait(&c->answered, &c->lock, &until);
+    if (!c->job_done && !c->job_left) {
+        c->job_left = true;
+        snprintf(why, sizeof why, SILENT, (double)c->wait_ns / 1e9);
+        fail(c, why);
+    }
+}
+
+/* With the lock held: has it do another thing, for a segment that is not bare. */
+static void ask(struct mn_wal_copy *c, struct mn_copy_open *segment, const struct mn_copy_job *job)
+{
+    await(c);
+    if (!segment->bare && !c->job_done)
+        fail(c, "it does not answer"); /* the folder could be entered, but the disk has not given the syncer back */
+    if (segment->bare)
+        return;
+    c->job = *job;
+    c->job_asked = true;
+    c->job_done = false;
+    pthread_cond_signal(&c->asked);
+}
+
+void mn_wal_copy_write(struct mn_wal_copy *c, uint64_t number, const void *data, uint64_t bytes, uint64_t offset)
+{
+    if (!c)
         return;
     pthread_mutex_lock(&c->lock);
-    const struct mn_copy_open *segment = find_open(c, number);
-    if (segment && !segment->bare && !c->job.done) {
-        fail(c, "it does not answer"); /* the folder could be entered, but the disk has not given the syncer back */
-    } else if (segment && !segment->bare) {
-        c->job.fd = fd;
-        c->job.data = data;
-        c->job.bytes = bytes;
-        c->job.offset = offset;
-        c->job.asked = true;
-        c->job.done = false;
-        pthread_cond_signal(&c->asked);
-    }
+    struct mn_copy_open *segment = find_open(c, number);
+    if (segment && !segment->bare)
+        ask(c, segment,
+            &(struct mn_copy_job){
+                .kind = MN_COPY_WRITES, .number = number, .data = data, .bytes = bytes, .offset = offset});
     pthread_mutex_unlock(&c->lock);
 }
 
 void mn_wal_copy_wait(struct mn_wal_copy *c)
 {
-    char why[128];
     if (!c)
         return;
-    uint64_t end = mn_clock_ns() + c->wait_ns;
-    struct timespec until = {.tv_sec = (time_t)(end / 1000000000u), .tv_nsec = (long)(end % 1000000000u)};
     pthread_mutex_lock(&c->lock);
-    int waited = 0;
-    while (!c->job.done && !c->job.left && waited == 0)
-        waited = pthread_cond_timedwait(&c->answered, &c->lock, &until);
-    if (!c->job.done && !c->job.left) {
-        c->job.left = true;
-        snprintf(why, sizeof why, "it has not answered for %.1f s (store.copy_wait)", (double)c->wait_ns / 1e9);
-        fail(c, why);
-    }
+    await(c);
     pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- segments come and go ---- */
 
-static enum mn_status open_twin(const struct mn_wal_copy *c, uint64_t number, uint64_t bytes, int *fd)
+static struct mn_copy_ahead *find_ahead(struct mn_wal_copy *c, uint64_t number)
 {
-    char path[MN_PATH_MAX];
-    uint64_t size = 0;
-    MN_TRY(c->home.io->open(mn_store_wal_path(&c->twin, path, number), MN_IO_WRITE, fd));
-    enum mn_status status = c->home.io->size(*fd, &size);
-    if (status == MN_OK && size == bytes)
-        return MN_OK;
-    c->home.io->close(*fd);
-    *fd = -1;
-    return status == MN_OK ? MN_FAIL(MN_NOT_FOUND, "%s is not prepared", path) : status;
+    for (uint32_t i = 0; i < c->ahead_count; i++)
+        if (c->ahead[i].number == number)
+            return &c->ahead[i];
+    return NULL;
 }
 
-void mn_wal_copy_begin(struct mn_wal_copy *c, uint64_t number, uint64_t bytes, int *fd)
+void mn_wal_copy_want(struct mn_wal_copy *c, uint64_t number, uint64_t bytes)
 {
-    *fd = -1;
+    if (!c)
+        return;
+    pthread_mutex_lock(&c->lock);
+    if (!find_ahead(c, number) && c->ahead_count < MN_COPY_AHEAD_MAX) {
+        c->ahead[c->ahead_count++] =
+            (struct mn_copy_ahead){.number = number, .bytes = bytes, .asked_ns = mn_clock_ns()};
+        pthread_cond_signal(&c->changed);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+bool mn_wal_copy_settled(struct mn_wal_copy *c, uint64_t number)
+{
+    char why[128];
+    if (!c)
+        return true;
+    pthread_mutex_lock(&c->lock);
+    const struct mn_copy_ahead *ahead = find_ahead(c, number);
+    bool waits = c->state == MN_COPY_CURRENT && ahead && !ahead->made;
+    uint64_t since = waits && ahead->asked_ns > c->seen_ns ? ahead->asked_ns : c->seen_ns;
+    if (waits && mn_clock_ns() - since > c->wait_ns) {
+        snprintf(why, sizeof why, SILENT, (double)c->wait_ns / 1e9);
+        fail(c, why);
+        waits = false;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return !waits;
+}
+
+/* With the lock held. A segment that is begun needs no twin of zeros any more, nor do those before it; whether it has
+ * one. */
+static bool take_ahead(struct mn_wal_copy *c, uint64_t number)
+{
+    const struct mn_copy_ahead *ahead = find_ahead(c, number);
+    bool made = ahead && ahead->made;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < c->ahead_count; i++)
+        if (c->ahead[i].number > number)
+            c->ahead[kept++] = c->ahead[i];
+    c->ahead_count = kept;
+    return made;
+}
+
+void mn_wal_copy_begin(struct mn_wal_copy *c, const struct mn_wal_header *header)
+{
     if (!c)
         return;
     pthread_mutex_lock(&c->lock);
     struct mn_copy_open *segment = find_open(c, 0);
     MN_ASSERT(segment != NULL);
-    *segment = (struct mn_copy_open){.number = number, .bare = true};
-    enum mn_status status = MN_NOT_READY;
-    if (c->state != MN_COPY_FAILED)
-        status = open_twin(c, number, bytes, fd);
-    if (status == MN_OK) {
-        segment->bare = false;
-    } else if (status == MN_NOT_FOUND) {
-        /* The keeper prepared it while the copy could not be written. */
+    bool made = take_ahead(c, header->number);
+    *segment = (struct mn_copy_open){.number = header->number, .bare = c->state == MN_COPY_FAILED || !made};
+    if (segment->bare && c->state != MN_COPY_FAILED)
         fall_behind(c, MN_COPY_BEHIND);
-    } else if (c->state != MN_COPY_FAILED) {
-        fail(c, mn_error_text());
-    }
+    else if (!segment->bare)
+        ask(c, segment, &(struct mn_copy_job){.kind = MN_COPY_OPENS, .number = header->number, .header = *header});
     pthread_mutex_unlock(&c->lock);
 }
 
-void mn_wal_copy_end(struct mn_wal_copy *c, uint64_t number, int fd)
+void mn_wal_copy_end(struct mn_wal_copy *c, uint64_t number)
 {
     if (!c)
         return;
-    mn_wal_copy_wait(c);
     pthread_mutex_lock(&c->lock);
-    bool held = c->job.left && c->job.fd == fd;
-    c->job.closes |= held;
-    pthread_mutex_unlock(&c->lock);
-    if (!held)
-        c->home.io->close(fd);
-    pthread_mutex_lock(&c->lock);
+    await(c);
     struct mn_copy_open *segment = find_open(c, number);
     if (segment) {
         c->changes += segment->bare;
         *segment = (struct mn_copy_open){0};
         pthread_cond_signal(&c->changed);
     }
+    if (c->job_done) { /* else it closes the file when the disk has given it back */
+        c->job = (struct mn_copy_job){.kind = MN_COPY_CLOSES};
+        c->job_asked = true;
+        c->job_done = false;
+        pthread_cond_signal(&c->asked);
+    }
     pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- what others ask ---- */
-
-const struct mn_store *mn_wal_copy_store(struct mn_wal_copy *c, uint64_t *entered)
-{
-    if (!c)
-        return NULL;
-    pthread_mutex_lock(&c->lock);
-    bool usable = c->state != MN_COPY_FAILED;
-    *entered = c->entered;
-    pthread_mutex_unlock(&c->lock);
-    return usable ? &c->twin : NULL;
-}
 
 void mn_wal_copy_fail(struct mn_wal_copy *c, const char *why)
 {
@@ -228,19 +327,13 @@ void mn_wal_copy_fail(struct mn_wal_copy *c, const char *why)
     pthread_mutex_unlock(&c->lock);
 }
 
-void mn_wal_copy_prepared(struct mn_wal_copy *c, uint64_t entered)
+/* With the lock held. */
+static bool all_made(const struct mn_wal_copy *c)
 {
-    if (!c)
-        return;
-    pthread_mutex_lock(&c->lock);
-    c->prepared = entered;
-    pthread_mutex_unlock(&c->lock);
-}
-
-bool mn_wal_copy_owns(const struct mn_wal_copy *c, const char *path)
-{
-    size_t length = c ? strlen(c->twin.dir) : 0;
-    return c && strncmp(path, c->twin.dir, length) == 0 && path[length] == '/';
+    bool made = c->ahead_count > 0;
+    for (uint32_t i = 0; i < c->ahead_count; i++)
+        made &= c->ahead[i].made;
+    return made;
 }
 
 bool mn_wal_copy_wants_seal(struct mn_wal_copy *c)
@@ -248,7 +341,7 @@ bool mn_wal_copy_wants_seal(struct mn_wal_copy *c)
     if (!c)
         return false;
     pthread_mutex_lock(&c->lock);
-    bool wants = c->state == MN_COPY_BEHIND && c->ended_mended && c->prepared == c->entered && mn_wal_copy_any_bare(c);
+    bool wants = c->state == MN_COPY_BEHIND && c->ended_mended && all_made(c) && mn_wal_copy_any_bare(c);
     pthread_mutex_unlock(&c->lock);
     return wants;
 }
@@ -258,6 +351,8 @@ void mn_wal_copy_first(struct mn_wal_copy *c, uint64_t wal_first)
     if (!c)
         return;
     pthread_mutex_lock(&c->lock);
+    if (c->wal_first != wal_first)
+        pthread_cond_signal(&c->changed);
     c->wal_first = wal_first;
     pthread_mutex_unlock(&c->lock);
 }
@@ -270,6 +365,16 @@ bool mn_wal_copy_current(struct mn_wal_copy *c)
     bool current = c->state == MN_COPY_CURRENT;
     pthread_mutex_unlock(&c->lock);
     return current;
+}
+
+bool mn_wal_copy_clean(struct mn_wal_copy *c)
+{
+    if (!c)
+        return true;
+    pthread_mutex_lock(&c->lock);
+    bool clean = c->state == MN_COPY_CURRENT && c->removed_first >= c->wal_first;
+    pthread_mutex_unlock(&c->lock);
+    return clean;
 }
 
 bool mn_wal_copy_news(struct mn_wal_copy *c, char *text, size_t size)
@@ -329,7 +434,7 @@ static void take_up(struct mn_wal_copy *c)
         fail(c, mn_error_text());
         return;
     }
-    c->entered = 1;
+    c->removed_first = c->wal_first;
     if (trusted && there) {
         c->state = MN_COPY_CURRENT;
         return;
@@ -339,13 +444,28 @@ static void take_up(struct mn_wal_copy *c)
                      c->folder.fresh ? "was missing or empty" : "is not up to date");
 }
 
+void mn_wal_copy_thread_ends(struct mn_wal_copy *c)
+{
+    c->threads--;
+    pthread_cond_broadcast(&c->answered);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static enum mn_status start_thread(struct mn_wal_copy *c, pthread_t *thread, void *(*body)(void *context))
+{
+    pthread_mutex_lock(&c->lock);
+    errno = pthread_create(thread, NULL, body, c);
+    bool started = errno == 0;
+    c->threads += started;
+    pthread_mutex_unlock(&c->lock);
+    return started ? MN_OK : MN_FAIL_ERRNO("cannot start a thread that writes the second copy of the log");
+}
+
 static enum mn_status start_threads(struct mn_wal_copy *c)
 {
-    if ((errno = pthread_create(&c->syncer, NULL, sync_batches, c)) != 0)
-        return MN_FAIL_ERRNO("cannot start the thread that writes the second copy of the log");
+    MN_TRY(start_thread(c, &c->syncer, sync_batches));
     c->syncing = true;
-    if ((errno = pthread_create(&c->mender, NULL, mn_wal_copy_mend_always, c)) != 0)
-        return MN_FAIL_ERRNO("cannot start the thread that mends the second copy of the log");
+    MN_TRY(start_thread(c, &c->mender, mn_wal_copy_mend_always));
     c->mending = true;
     return MN_OK;
 }
@@ -381,7 +501,8 @@ enum mn_status mn_wal_copy_open(struct mn_wal_copy **copy, const struct mn_store
     c->folder.lock_fd = -1;
     c->reasons = reasons;
     c->wal_first = wal_first;
-    c->job.done = true;
+    c->job_done = true;
+    c->seen_ns = mn_clock_ns();
     c->wait_ns = settings->store_copy_wait;
     snprintf(c->twin.dir, sizeof c->twin.dir, "%s", settings->store_copy_dir);
     for (size_t n = strlen(c->twin.dir); n > 1 && c->twin.dir[n - 1] == '/';)
@@ -400,6 +521,20 @@ enum mn_status mn_wal_copy_open(struct mn_wal_copy **copy, const struct mn_store
     return MN_OK;
 }
 
+/* With the lock held. False: a thread does not come back from the disk. */
+static bool threads_end(struct mn_wal_copy *c)
+{
+    while (c->threads > 0) {
+        uint64_t now = mn_clock_ns(), end = now + CLOSE_LOOK_NS;
+        struct timespec until = {.tv_sec = (time_t)(end / 1000000000u), .tv_nsec = (long)(end % 1000000000u)};
+        uint64_t most = c->wait_ns > CLOSE_NS ? c->wait_ns : CLOSE_NS;
+        if (c->job_left || (now > c->seen_ns && now - c->seen_ns > most))
+            return false;
+        pthread_cond_timedwait(&c->answered, &c->lock, &until);
+    }
+    return true;
+}
+
 void mn_wal_copy_close(struct mn_wal_copy *c)
 {
     if (!c)
@@ -408,10 +543,10 @@ void mn_wal_copy_close(struct mn_wal_copy *c)
     c->stop = true;
     pthread_cond_broadcast(&c->asked);
     pthread_cond_broadcast(&c->changed);
-    bool hangs = c->job.left;
+    bool ended = threads_end(c);
     pthread_mutex_unlock(&c->lock);
-    if (hangs)
-        return; /* with what its threads use: the process ends, and they with it */
+    if (!ended)
+        return; /* with what they use: the process ends, and they with it */
     if (c->syncing)
         pthread_join(c->syncer, NULL);
     if (c->mending)

@@ -62,6 +62,7 @@ enum mn_status mn_copy_folder_verify(const struct mn_store *store, uint64_t numb
 /* ---- writing (wal_copy.c); every call takes NULL for a log that is kept once ---- */
 
 struct mn_wal_copy;
+struct mn_wal_header;
 
 /* For a writer that holds wal/LOCK, after recovery: *copy is NULL when the settings say so (a copy from before is
  * dropped then). reasons: MN_DEGRADED_COPY comes and goes there; set by recovery it means that twins which are there
@@ -71,31 +72,28 @@ enum mn_status mn_wal_copy_open(struct mn_wal_copy **copy, const struct mn_store
                                 uint64_t wal_first) MN_MUST_USE;
 void mn_wal_copy_close(struct mn_wal_copy *copy);
 
-/* The folder while it may be written, else NULL; `entered` counts how often it was entered. For the keeper, which
- * prepares twins and removes them, and says so when it cannot. prepared: since that entry each segment that is ready
- * has its twin. */
-const struct mn_store *mn_wal_copy_store(struct mn_wal_copy *copy, uint64_t *entered);
-void mn_wal_copy_prepared(struct mn_wal_copy *copy, uint64_t entered);
-/* Something could not be written there: nothing more is, until the folder has been brought up to date. */
-void mn_wal_copy_fail(struct mn_wal_copy *copy, const char *why);
-/* True when this absolute path lies in the copy. */
-bool mn_wal_copy_owns(const struct mn_wal_copy *copy, const char *path);
+/* A log segment is prepared, or again: its twin is wanted. settled: it has one, or will do without; a disk that has not
+ * answered for store.copy_wait is given up here. Neither waits. */
+void mn_wal_copy_want(struct mn_wal_copy *copy, uint64_t number, uint64_t bytes);
+bool mn_wal_copy_settled(struct mn_wal_copy *copy, uint64_t number);
 
-/* A log segment is begun and ended, by the writer's thread. *fd: its prepared twin, -1 when it is written once. */
-void mn_wal_copy_begin(struct mn_wal_copy *copy, uint64_t number, uint64_t bytes, int *fd);
-void mn_wal_copy_end(struct mn_wal_copy *copy, uint64_t number, int fd);
-/* Has bytes written and synced by another thread; `data` must stay as it is until mn_wal_copy_wait, which returns when
- * they are durable or the copy has failed: a disk that does not answer within store.copy_wait has. */
-void mn_wal_copy_write(struct mn_wal_copy *copy, uint64_t number, int fd, const void *data, uint64_t bytes,
-                       uint64_t offset);
+/* A log segment of that length and header is begun and ended, by the writer's thread: its prepared twin, if it has one,
+ * is opened and written to by the syncer. */
+void mn_wal_copy_begin(struct mn_wal_copy *copy, const struct mn_wal_header *header);
+void mn_wal_copy_end(struct mn_wal_copy *copy, uint64_t number);
+/* Has bytes written and synced by the syncer; `data` must stay as it is until mn_wal_copy_wait, which returns when
+ * they are durable or the copy has failed: a disk that does not answer within store.copy_wait has. No call of this file
+ * waits longer for the copy's disk. */
+void mn_wal_copy_write(struct mn_wal_copy *copy, uint64_t number, const void *data, uint64_t bytes, uint64_t offset);
 void mn_wal_copy_wait(struct mn_wal_copy *copy);
 
 /* For the writer's housekeeping. wants_seal: the active log segment is written once, and the copy could be whole again
- * were it ended. first: older segments need no twin any more. current: each segment has its twin, and none is there
- * that should be gone. */
+ * were it ended. first: older segments need no twin any more. current: each segment has its twin. clean: and none is
+ * there that should be gone. */
 bool mn_wal_copy_wants_seal(struct mn_wal_copy *copy);
 void mn_wal_copy_first(struct mn_wal_copy *copy, uint64_t wal_first);
 bool mn_wal_copy_current(struct mn_wal_copy *copy);
+bool mn_wal_copy_clean(struct mn_wal_copy *copy);
 /* What has happened since the last call, as a sentence for the log; false: nothing. */
 bool mn_wal_copy_news(struct mn_wal_copy *copy, char *text, size_t size);
 /* Bytes of log that the other thread has copied to bring the folder up to date. */

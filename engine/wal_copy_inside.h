@@ -7,9 +7,11 @@
 
 #include <pthread.h>
 
+#include "engine/record.h"
 #include "engine/wal_copy.h"
 
-#define MN_COPY_OPEN_MAX 4u /* segments begun and not ended: two while one follows the other */
+#define MN_COPY_OPEN_MAX  4u  /* segments begun and not ended: two while one follows the other */
+#define MN_COPY_AHEAD_MAX 24u /* segments that are prepared and not begun: more than the keeper has */
 
 /* CURRENT: each segment has its twin. BEHIND: the folder can be written, twins are being made. FAILED: it cannot. */
 enum mn_copy_state { MN_COPY_CURRENT, MN_COPY_BEHIND, MN_COPY_FAILED };
@@ -18,6 +20,12 @@ enum mn_copy_state { MN_COPY_CURRENT, MN_COPY_BEHIND, MN_COPY_FAILED };
 struct mn_copy_open {
     uint64_t number; /* 0 = a free place */
     bool bare;
+};
+
+/* A prepared segment that nobody has begun, and whether its twin was made since the folder was entered. */
+struct mn_copy_ahead {
+    uint64_t number, bytes, asked_ns;
+    bool made;
 };
 
 struct mn_wal_copy {
@@ -31,30 +39,42 @@ struct mn_wal_copy {
     /* all under the lock */
     bool stop;
     enum mn_copy_state state;
-    uint64_t entered;  /* how often the folder was */
-    uint64_t prepared; /* the entry since which each segment that the keeper holds ready has a twin */
     uint64_t changes;  /* grows whenever something happens that a mender at work may have missed */
     bool ended_mended; /* since the folder was entered, every segment that is ended was compared or copied */
     bool told;         /* that it cannot be written, in this outage */
     struct mn_copy_open open[MN_COPY_OPEN_MAX];
     uint64_t suspects[MN_COPY_OPEN_MAX]; /* their twins met a failed write: what the page cache shows proves nothing */
     uint32_t suspect_count;
-    uint64_t wal_first, mended;
+    struct mn_copy_ahead ahead[MN_COPY_AHEAD_MAX];
+    uint32_t ahead_count;
+    uint64_t wal_first;
+    uint64_t removed_first; /* twins below that are gone; wal_first, in the end */
+    uint64_t mended;
+    uint64_t seen_ns; /* when the mender last came back from the disk */
     char news[512];
-    uint64_t wait_ns; /* for the syncer's answer */
-    struct {
-        int fd;
-        const void *data;
+    uint64_t wait_ns; /* for an answer of the disk */
+    struct mn_copy_job {
+        enum { MN_COPY_OPENS, MN_COPY_WRITES, MN_COPY_CLOSES } kind; /* closes: whatever is ended, as after each */
+        uint64_t number;                                             /* of the segment */
+        struct mn_wal_header header;                                 /* opens: it gets it */
+        const void *data;                                            /* writes, and syncs */
         uint64_t bytes, offset;
-        bool asked, done;
-        bool left;   /* the disk hangs: nobody waits for the answer any more, */
-        bool closes; /* and the syncer closes the file when it has it */
-    } job;
+    } job; /* the syncer's while it is not done */
+    bool job_asked, job_done;
+    bool job_left;    /* the disk hangs: nobody waits for the answer any more */
+    uint32_t threads; /* that have not ended */
 };
 
 /* With the lock held. tell: the news, one sentence. any_bare: a segment that is being written has no twin. */
 void mn_wal_copy_tell(struct mn_wal_copy *copy, const char *format, ...) MN_PRINTF(2, 3);
 bool mn_wal_copy_any_bare(const struct mn_wal_copy *copy);
+
+/* Something could not be written there: nothing more is, until the folder has been brought up to date. Takes the lock.
+ */
+void mn_wal_copy_fail(struct mn_wal_copy *copy, const char *why);
+
+/* The last thing that a thread does, with the lock held: lets go of it. */
+void mn_wal_copy_thread_ends(struct mn_wal_copy *copy);
 
 /* wal_copy_mend.c: the thread, until copy->stop; and what a mender that was killed has left, in <dir>/wal. */
 void *mn_wal_copy_mend_always(void *context);

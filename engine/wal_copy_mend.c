@@ -1,7 +1,8 @@
 /*
  * wal_copy_mend.c - the thread that brings the log's second copy up to date, and looks whether its folder still stands.
  *
- * It sleeps while the copy is current, but for a look each second. When it is not, it enters the folder again, compares
+ * While the copy is current it makes twins of segments that are prepared, removes those of segments that are compacted,
+ * and looks at the folder each second. When it is not, it enters the folder again, compares
  * every segment that is ended with its twin, copies it where they differ, and then declares the copy current. A segment
  * that is being written without a twin is in the way of that: the writer is asked to end it. Comparing reads files
  * instead of mapping them: what cannot be read is a reason, not a signal.
@@ -14,6 +15,8 @@
 #include "engine/fault.h"
 #include "engine/wal.h"
 #include "engine/wal_copy_inside.h"
+#include "engine/wal_prepare.h"
+#include "shm/process.h"
 
 #define LOOK_MS     1000u /* between two looks at the folder, and two tries to enter it */
 #define SEAL_MS     50u   /* the writer ends its segment within one turn, or when its batch is done */
@@ -50,15 +53,17 @@ struct pair {
     uint8_t *ours, *theirs; /* PIECE_BYTES each */
 };
 
+/* Between two calls of the disk, which has just answered. */
 static bool stopping(struct mn_wal_copy *c)
 {
     pthread_mutex_lock(&c->lock);
+    c->seen_ns = mn_clock_ns();
     bool stop = c->stop;
     pthread_mutex_unlock(&c->lock);
     return stop;
 }
 
-/* A prepared segment: the keeper makes its twin. */
+/* A prepared segment has a twin of zeros: make_twins. */
 static enum mn_status begun(const struct pair *p, bool *begun)
 {
     const struct mn_io *io = p->c->home.io;
@@ -79,6 +84,8 @@ static enum mn_status compare(struct pair *p, bool *same)
     *same = io->size(p->to, &size) == MN_OK && size == p->bytes;
     for (uint64_t at = 0; *same && at < p->bytes; at += PIECE_BYTES) {
         uint64_t bytes = p->bytes - at < PIECE_BYTES ? p->bytes - at : PIECE_BYTES;
+        if (stopping(p->c))
+            return MN_FAIL(MN_UNAVAILABLE, "the writer stops");
         MN_TRY(io->read(p->from, p->ours, bytes, at));
         *same = io->read(p->to, p->theirs, bytes, at) == MN_OK && memcmp(p->ours, p->theirs, bytes) == 0;
     }
@@ -215,6 +222,68 @@ enum mn_status mn_wal_copy_remove_retired(const struct mn_store *twin, uint64_t 
     return status;
 }
 
+static enum mn_status remove_retired(struct mn_wal_copy *c)
+{
+    pthread_mutex_lock(&c->lock);
+    uint64_t wal_first = c->wal_first;
+    bool any = c->removed_first != wal_first;
+    pthread_mutex_unlock(&c->lock);
+    if (!any)
+        return MN_OK;
+    MN_TRY(mn_wal_copy_remove_retired(&c->twin, wal_first));
+    pthread_mutex_lock(&c->lock);
+    c->removed_first = wal_first;
+    pthread_mutex_unlock(&c->lock);
+    return MN_OK;
+}
+
+/* ---- twins of segments that are prepared ---- */
+
+/* The next to be made; false: all are. */
+static bool next_ahead(struct mn_wal_copy *c, struct mn_copy_ahead *next)
+{
+    bool found = false;
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t i = 0; i < c->ahead_count && !found; i++)
+        if (!c->ahead[i].made) {
+            *next = c->ahead[i];
+            found = true;
+        }
+    pthread_mutex_unlock(&c->lock);
+    return found;
+}
+
+/* There is haste while no segment has its twin. */
+static bool between_pieces(void *context, bool *go_on)
+{
+    struct mn_wal_copy *c = context;
+    bool haste = true;
+    *go_on = !stopping(c);
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t i = 0; i < c->ahead_count; i++)
+        haste &= !c->ahead[i].made;
+    pthread_mutex_unlock(&c->lock);
+    if (!haste)
+        nanosleep(&(struct timespec){.tv_nsec = PAUSE_US * 1000}, NULL);
+    return haste;
+}
+
+/* One whose segment is begun meanwhile stays as it is, and counts for nothing: that segment is bare. */
+static enum mn_status make_twins(struct mn_wal_copy *c)
+{
+    struct mn_copy_ahead next;
+    while (next_ahead(c, &next)) {
+        MN_TRY(mn_wal_prepare(&c->twin, next.number, next.bytes, between_pieces, c));
+        pthread_mutex_lock(&c->lock);
+        for (uint32_t i = 0; i < c->ahead_count; i++)
+            c->ahead[i].made |= c->ahead[i].number == next.number;
+        pthread_mutex_unlock(&c->lock);
+    }
+    return MN_OK;
+}
+
+/* ---- all of them ---- */
+
 static enum mn_status mend_all(struct mn_wal_copy *c)
 {
     char path[MN_PATH_MAX];
@@ -222,14 +291,17 @@ static enum mn_status mend_all(struct mn_wal_copy *c)
     uint32_t count;
     pthread_mutex_lock(&c->lock);
     uint64_t wal_first = c->wal_first;
+    c->removed_first = 0; /* and what a try that died has left */
     pthread_mutex_unlock(&c->lock);
-    MN_TRY(mn_wal_copy_remove_retired(&c->twin, wal_first));
+    MN_TRY(remove_retired(c));
     MN_TRY(mn_wal_list(&c->home, &numbers, &count));
     uint8_t *buffers = malloc(UINT64_C(2) * PIECE_BYTES);
     enum mn_status status = buffers ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory to copy the log");
-    for (uint32_t i = 0; status == MN_OK && i < count; i++)
-        if (numbers[i] >= wal_first)
+    for (uint32_t i = 0; status == MN_OK && i < count; i++) {
+        status = make_twins(c); /* first: the writer goes on beginning segments */
+        if (status == MN_OK && numbers[i] >= wal_first)
             status = mend_segment(c, numbers[i], buffers);
+    }
     free(buffers);
     free(numbers);
     MN_TRY(status);
@@ -243,7 +315,8 @@ static enum mn_status enter_again(struct mn_wal_copy *c)
     MN_TRY(mn_copy_folder_enter(&c->folder, &c->home, c->twin.dir));
     pthread_mutex_lock(&c->lock);
     c->state = MN_COPY_BEHIND;
-    c->entered++;
+    for (uint32_t i = 0; i < c->ahead_count; i++)
+        c->ahead[i].made = false; /* it may be another folder */
     pthread_mutex_unlock(&c->lock);
     return MN_OK;
 }
@@ -291,6 +364,26 @@ static void look(struct mn_wal_copy *c)
         mn_wal_copy_fail(c, "the folder, or what is written there, is gone");
 }
 
+/* While it is current. */
+static enum mn_status keep_up(struct mn_wal_copy *c)
+{
+    MN_TRY(make_twins(c));
+    MN_TRY(remove_retired(c));
+    look(c);
+    return MN_OK;
+}
+
+/* With the lock held: until there may be something to do. */
+static void rest(struct mn_wal_copy *c)
+{
+    bool made = true;
+    for (uint32_t i = 0; i < c->ahead_count; i++)
+        made &= c->ahead[i].made;
+    bool asked = c->state == MN_COPY_CURRENT && (!made || c->removed_first != c->wal_first);
+    if (!c->stop && !asked && (c->state != MN_COPY_BEHIND || mn_wal_copy_any_bare(c)))
+        wait_ms(c, c->state == MN_COPY_BEHIND ? SEAL_MS : LOOK_MS);
+}
+
 void *mn_wal_copy_mend_always(void *context)
 {
     struct mn_wal_copy *c = context;
@@ -299,15 +392,13 @@ void *mn_wal_copy_mend_always(void *context)
     pthread_mutex_lock(&c->lock);
     while (!c->stop) {
         bool current = c->state == MN_COPY_CURRENT;
+        c->seen_ns = mn_clock_ns();
         pthread_mutex_unlock(&c->lock);
-        if (current)
-            look(c);
-        else if (mend(c) != MN_OK)
+        if ((current ? keep_up(c) : mend(c)) != MN_OK)
             mn_wal_copy_fail(c, mn_error_text());
         pthread_mutex_lock(&c->lock);
-        if (!c->stop && (c->state != MN_COPY_BEHIND || mn_wal_copy_any_bare(c)))
-            wait_ms(c, c->state == MN_COPY_BEHIND ? SEAL_MS : LOOK_MS);
+        rest(c);
     }
-    pthread_mutex_unlock(&c->lock);
+    mn_wal_copy_thread_ends(c);
     return NULL;
 }

@@ -1,8 +1,8 @@
 /*
  * wal_keeper.c - the writer's helper thread: prepares log segments, syncs the high-water mark, watches the free space.
  *
- * Preparing is the slow part of a log (first touch of new disk blocks), so it happens ahead and off the commit path. A
- * segment is made under a temporary name, zero-filled, synced, renamed, and the folder synced before it is offered.
+ * A segment is offered when it is prepared and, as long as the log is kept twice, so is its twin: a disk of the copy
+ * that does not answer is given up by whoever asks for the segment (mn_wal_copy_settled).
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -14,19 +14,19 @@
 
 #include "engine/crc.h"
 #include "engine/fault.h"
-#include "engine/guard.h"
 #include "engine/quarantine.h"
 #include "engine/wal.h"
 #include "engine/wal_copy.h"
+#include "engine/wal_prepare.h"
 #include "shm/process.h"
 
-#define READY_MAX      17u          /* wal.prepared, and one that was given back */
-#define PIECE_BYTES    (256u << 10) /* with time to spare, */
-#define HASTE_BYTES    (1u << 20)   /* and with none */
+#define READY_MAX      17u /* wal.prepared, and one that was given back */
 #define PIECE_PAUSE_US 500
 #define HURRY_NS       UINT64_C(3000000000)
 #define MARK_EVERY_NS  UINT64_C(100000000)
 #define SPACE_EVERY_NS UINT64_C(500000000)
+#define IDLE_NS        50000000
+#define TWIN_NS        2000000              /* its thread wakes nobody */
 #define RETRY_NS       UINT64_C(1000000000) /* what could not be removed is tried again */
 
 /* wal/MARK: two slots of a sector each, written by turns, so that one is always whole. */
@@ -49,7 +49,6 @@ struct removal {
 struct mn_wal_keeper {
     struct mn_store store;
     struct mn_wal_copy *copy; /* NULL = the log is kept once */
-    uint64_t twins_entered;   /* the copy's folder as it was when each ready segment had its twin */
     uint64_t segment_bytes;
     _Atomic uint64_t reserve_bytes;
     uint32_t ahead, ahead_max; /* segments to keep ready: one, and more while they are taken fast */
@@ -79,18 +78,6 @@ static uint32_t due_removal(const struct mn_wal_keeper *k)
     return i;
 }
 
-/* False when it is still there, and to be tried again. What a copy of the log keeps goes when that is brought up to
- * date. */
-static bool remove_path(struct mn_wal_keeper *k, const char *path)
-{
-    if (k->store.io->unlink(path) == MN_OK || mn_io_remove_tree(k->store.io, path) == MN_OK)
-        return true;
-    if (!mn_wal_copy_owns(k->copy, path))
-        return false;
-    mn_wal_copy_fail(k->copy, mn_error_text());
-    return true;
-}
-
 /* Called with the lock held, which it lets go of meanwhile. What cannot be removed stays on the list: a purge is not
  * done while it is there. */
 static bool remove_next(struct mn_wal_keeper *k)
@@ -100,7 +87,7 @@ static bool remove_next(struct mn_wal_keeper *k)
         return false;
     char *path = k->removals[at].path;
     pthread_mutex_unlock(&k->lock);
-    bool removed = remove_path(k, path);
+    bool removed = k->store.io->unlink(path) == MN_OK || mn_io_remove_tree(k->store.io, path) == MN_OK;
     MN_FAULT_POINT(limbo_mid_unlink);
     pthread_mutex_lock(&k->lock);
     if (!removed) {
@@ -112,167 +99,26 @@ static bool remove_next(struct mn_wal_keeper *k)
     return true;
 }
 
-/* One piece, written back at once: the log's syncs share the disk, and wait for whatever is queued before them. While
- * another segment is ready there is time: pieces are small and leave gaps. */
-static enum mn_status fill_piece(struct mn_wal_keeper *k, int fd, const void *zeros, uint64_t *at)
+/* Between the pieces of a segment. While another one is ready there is time: pieces are small and leave gaps. */
+static bool between_pieces(void *context, bool *go_on)
 {
+    struct mn_wal_keeper *k = context;
     bool haste = mn_wal_keeper_ready(k) == 0;
-    uint64_t left = k->segment_bytes - *at, most = haste ? HASTE_BYTES : PIECE_BYTES, bytes = left < most ? left : most;
-    MN_TRY(k->store.io->write(fd, zeros, bytes, *at));
-    MN_TRY(k->store.io->flush(fd, *at, bytes));
-    *at += bytes;
     pthread_mutex_lock(&k->lock);
     bool removed = remove_next(k); /* a purge may be waiting for it, and it gives disk back */
     pthread_mutex_unlock(&k->lock);
     if (!haste && !removed)
         usleep(PIECE_PAUSE_US);
-    return MN_OK;
+    *go_on = true;
+    return haste;
 }
 
-static enum mn_status fill_zeros(struct mn_wal_keeper *k, int fd)
-{
-    void *zeros = aligned_alloc(MN_WAL_BLOCK, HASTE_BYTES);
-    if (!zeros)
-        return MN_FAIL(MN_INTERNAL, "no memory to prepare a log segment");
-    memset(zeros, 0, HASTE_BYTES);
-    enum mn_status status = k->store.io->reserve(fd, k->segment_bytes);
-    for (uint64_t at = 0; status == MN_OK && at < k->segment_bytes;)
-        status = fill_piece(k, fd, zeros, &at);
-    free(zeros);
-    return status == MN_OK ? k->store.io->datasync(fd) : status;
-}
-
-struct look {
-    const struct mn_store *in;
-    struct mn_wal_segment segment;
-    uint64_t number, bytes;
-    bool prepared;
-};
-
-static enum mn_status look_through(void *context)
-{
-    struct look *look = context;
-    const struct mn_wal_segment *segment = &look->segment;
-    MN_TRY(mn_wal_map(&look->segment, look->in, look->number));
-    look->prepared = segment->unused && segment->bytes == look->bytes && mn_wal_zero(segment->base, segment->bytes);
-    return MN_OK;
-}
-
-/* A segment that recovery found prepared and unused is taken as it is. All of it must be zero: in a power cut a first
- * batch may have landed without the headers, and a torn batch is told by the zeros that it did not overwrite. One that
- * the disk cannot read is made anew. */
-static bool is_prepared(const struct mn_wal_keeper *k, const struct mn_store *in, uint64_t number)
-{
-    struct look look = {.in = in, .number = number, .bytes = k->segment_bytes};
-    const void *fault;
-    enum mn_status status = mn_guarded(look_through, &look, &fault);
-    mn_wal_unmap(&look.segment);
-    return status == MN_OK && look.prepared;
-}
-
-static char *temporary_of(const struct mn_store *in, char temporary[MN_PATH_MAX], uint64_t number)
-{
-    strcat(mn_store_wal_path(in, temporary, number), ".tmp"); /* a folder's path has half of it at most */
-    return temporary;
-}
-
-/* Gives the space of a failed try back, and leaves its sentence. */
-static enum mn_status take_back(const struct mn_store *in, uint64_t number, enum mn_status status)
-{
-    char temporary[MN_PATH_MAX], why[512];
-    snprintf(why, sizeof why, "%s", mn_error_text());
-    enum mn_status removed = in->io->unlink(temporary_of(in, temporary, number));
-    return MN_FAIL(status, "%s%s", why, removed == MN_OK ? "" : " (and its file could not be removed)");
-}
-
-/* Zeros under a temporary name. */
-static enum mn_status fill(struct mn_wal_keeper *k, const struct mn_store *in, uint64_t number)
-{
-    char temporary[MN_PATH_MAX];
-    int fd = -1;
-    enum mn_status status = in->io->unlink(temporary_of(in, temporary, number));
-    if (status != MN_OK && status != MN_NOT_FOUND)
-        return status;
-    MN_TRY(in->io->open(temporary, MN_IO_WRITE | MN_IO_CREATE | MN_IO_DIRECT, &fd));
-    MN_FAULT_POINT(wal_prepare_created);
-    status = fill_zeros(k, fd);
-    in->io->close(fd);
-    return status == MN_OK ? MN_OK : take_back(in, number, status);
-}
-
-static enum mn_status give_name(const struct mn_store *in, uint64_t number)
-{
-    char path[MN_PATH_MAX], temporary[MN_PATH_MAX];
-    enum mn_status status = in->io->rename(temporary_of(in, temporary, number), mn_store_wal_path(in, path, number));
-    return status == MN_OK ? MN_OK : take_back(in, number, status);
-}
-
-static enum mn_status prepare_in(struct mn_wal_keeper *k, const struct mn_store *in, uint64_t number)
-{
-    char folder[MN_PATH_MAX];
-    if (!is_prepared(k, in, number)) {
-        MN_TRY(fill(k, in, number));
-        MN_TRY(give_name(in, number));
-    }
-    MN_FAULT_POINT(wal_prepare_renamed);
-    /* Also of one that is there already: the try that gave it its name may have failed here. */
-    return in->io->sync_dir(mn_store_path(in, folder, "wal"));
-}
-
-/* A segment, and its twin. That the copy cannot be written is no reason to have no segment. */
+/* A segment; its twin is made by the copy's own thread. */
 static enum mn_status prepare(struct mn_wal_keeper *k, uint64_t number)
 {
-    uint64_t entered;
-    MN_TRY(prepare_in(k, &k->store, number));
-    const struct mn_store *twin = mn_wal_copy_store(k->copy, &entered);
-    if (twin && prepare_in(k, twin, number) != MN_OK)
-        mn_wal_copy_fail(k->copy, mn_error_text());
+    MN_TRY(mn_wal_prepare(&k->store, number, k->segment_bytes, between_pieces, k));
+    mn_wal_copy_want(k->copy, number, k->segment_bytes);
     return MN_OK;
-}
-
-static bool is_ready(const struct mn_wal_keeper *k, uint64_t number)
-{
-    bool ready = false;
-    for (uint32_t i = 0; i < k->ready_count; i++)
-        ready |= k->ready[i] == number;
-    return ready;
-}
-
-/* A twin for a segment that was prepared while the copy could not be written. It gets its name only while nobody has
- * taken the segment: a twin that is written to is not replaced. */
-static enum mn_status prepare_late(struct mn_wal_keeper *k, const struct mn_store *twin, uint64_t number)
-{
-    char path[MN_PATH_MAX];
-    if (mn_io_file_bytes(twin->io, mn_store_wal_path(twin, path, number)) == k->segment_bytes)
-        return twin->io->sync_dir(mn_store_path(twin, path, "wal"));
-    MN_TRY(fill(k, twin, number));
-    pthread_mutex_lock(&k->lock);
-    bool ready = is_ready(k, number);
-    enum mn_status status = ready ? give_name(twin, number) : MN_OK;
-    pthread_mutex_unlock(&k->lock);
-    if (!ready)
-        return twin->io->unlink(temporary_of(twin, path, number));
-    MN_TRY(status);
-    return twin->io->sync_dir(mn_store_path(twin, path, "wal"));
-}
-
-static void prepare_twins(struct mn_wal_keeper *k)
-{
-    uint64_t entered = 0, numbers[READY_MAX];
-    const struct mn_store *twin = mn_wal_copy_store(k->copy, &entered);
-    if (!twin || entered == k->twins_entered)
-        return;
-    pthread_mutex_lock(&k->lock);
-    uint32_t count = k->ready_count;
-    memcpy(numbers, k->ready, count * sizeof numbers[0]);
-    pthread_mutex_unlock(&k->lock);
-    k->twins_entered = entered;
-    for (uint32_t i = 0; i < count; i++)
-        if (prepare_late(k, twin, numbers[i]) != MN_OK) {
-            mn_wal_copy_fail(k->copy, mn_error_text());
-            return;
-        }
-    mn_wal_copy_prepared(k->copy, entered);
 }
 
 /* Seeded with the store's uuid: another store's mark is none. */
@@ -364,11 +210,11 @@ static void watch_space(struct mn_wal_keeper *k, uint64_t now_ns, bool wanted)
         atomic_store(&k->full, bytes < reserve || bytes - reserve < need);
 }
 
-static void sleep_until_asked(struct mn_wal_keeper *k)
+static void sleep_until_asked(struct mn_wal_keeper *k, long most_ns)
 {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += 50000000;
+    until.tv_nsec += most_ns;
     if (until.tv_nsec >= 1000000000) {
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
@@ -391,7 +237,6 @@ static void *keep(void *context)
         pthread_mutex_unlock(&k->lock);
         write_mark(k, now);
         watch_space(k, now, wanted);
-        prepare_twins(k);
         bool full = atomic_load(&k->full);
         enum mn_status status = wanted && !full ? prepare(k, number) : MN_BUSY;
         if (wanted && !full && status != MN_OK)
@@ -402,7 +247,7 @@ static void *keep(void *context)
             k->next_number++;
             pthread_cond_broadcast(&k->changed);
         } else if (!k->stop && due_removal(k) == k->removal_count) {
-            sleep_until_asked(k);
+            sleep_until_asked(k, IDLE_NS);
         }
     }
     pthread_mutex_unlock(&k->lock);
@@ -507,12 +352,16 @@ enum mn_status mn_wal_keeper_take(struct mn_wal_keeper *keeper, uint32_t wait_ms
     choose_ahead(keeper);
     pthread_cond_broadcast(&keeper->changed);
     while (keeper->ready_count == 0 && !atomic_load(&keeper->full) && mn_clock_ns() < deadline)
-        sleep_until_asked(keeper);
-    if (keeper->ready_count > 0) {
+        sleep_until_asked(keeper, IDLE_NS);
+    bool settled;
+    while (!(settled = keeper->ready_count == 0 || mn_wal_copy_settled(keeper->copy, keeper->ready[0])) &&
+           mn_clock_ns() < deadline)
+        sleep_until_asked(keeper, TWIN_NS);
+    if (keeper->ready_count > 0 && settled) {
         *number = keeper->ready[0];
         memmove(keeper->ready, keeper->ready + 1, --keeper->ready_count * sizeof keeper->ready[0]);
         pthread_cond_broadcast(&keeper->changed);
-    } else if (atomic_load(&keeper->full)) {
+    } else if (keeper->ready_count == 0 && atomic_load(&keeper->full)) {
         status =
             MN_FAIL(MN_READ_ONLY, "the disk is full: no log segment could be prepared; recall goes on, writes resume "
                                   "by themselves when there is space (disk.reserve)");
@@ -531,6 +380,7 @@ void mn_wal_keeper_give_back(struct mn_wal_keeper *keeper, uint64_t number)
     memmove(keeper->ready + 1, keeper->ready, keeper->ready_count++ * sizeof keeper->ready[0]);
     keeper->ready[0] = number;
     pthread_mutex_unlock(&keeper->lock);
+    mn_wal_copy_want(keeper->copy, number, keeper->segment_bytes);
 }
 
 enum mn_status mn_wal_keeper_remove(struct mn_wal_keeper *keeper, const char *path)

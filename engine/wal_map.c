@@ -10,7 +10,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define WRITE_US 2000 /* longer than a header takes to be written into the cache */
+#include "shm/process.h"
+
+#define WRITE_US         2000 /* longer than a header takes to be written into the cache */
+#define READ_TRIES       6u   /* of a block, with pauses between them that double: 62 ms */
+#define READ_PAUSE_US    2000u
+#define READ_PATIENCE_NS UINT64_C(1000000000) /* in all of a segment, then two tries a block */
 
 /* A header that is whole, of this store and this place, and of a format that this program does not know. */
 static enum mn_status check_format(const struct mn_wal_segment *segment, const struct mn_wal_header *h)
@@ -72,12 +77,11 @@ static enum mn_status judge_headers(struct mn_wal_segment *segment, const struct
 }
 
 /* The writer may begin the segment at this very moment: what is no header is looked at once more, in case it has
- * become one. */
-static enum mn_status find_header(struct mn_wal_segment *segment)
+ * become one. `now`: the first look. */
+static enum mn_status find_header(struct mn_wal_segment *segment, struct headers now)
 {
-    struct headers seen, now;
+    struct headers seen;
     enum mn_status status;
-    take_headers(segment, &now);
     do {
         seen = now;
         status = judge_headers(segment, &seen);
@@ -127,33 +131,49 @@ uint64_t mn_wal_unread(const struct mn_wal_segment *segment, uint64_t offset, ui
     return count;
 }
 
-/* One block into memory; what cannot be read is filler. */
-static void take_block(struct mn_wal_segment *segment, int fd, uint8_t *data, uint64_t at)
+/* A segment on its way into memory. */
+struct taking {
+    struct mn_wal_segment *segment;
+    int fd;
+    uint8_t *data;
+    uint64_t waited_ns; /* for blocks that were not read at once */
+};
+
+/* One block. A disk may fail for a moment: it is asked again a few times, a little later each time; but no more than
+ * once of each block when a segment has cost too much of that. What cannot be read is filler. */
+static void take_block(struct taking *t, uint64_t at)
 {
-    uint64_t left = segment->bytes - at, bytes = left < MN_WAL_BLOCK ? left : MN_WAL_BLOCK;
-    for (int tries = 0; tries < 2; tries++) /* a disk may fail once */
-        if (segment->store->io->read(fd, data + at, bytes, at) == MN_OK)
+    struct mn_wal_segment *segment = t->segment;
+    uint64_t left = segment->bytes - at, bytes = left < MN_WAL_BLOCK ? left : MN_WAL_BLOCK, began = mn_clock_ns();
+    for (uint32_t tries = 0; tries < READ_TRIES; tries++) {
+        if (segment->store->io->read(t->fd, t->data + at, bytes, at) == MN_OK)
             return;
-    fill(data + at, bytes);
+        if (tries > 0 && t->waited_ns + (mn_clock_ns() - began) > READ_PATIENCE_NS)
+            break;
+        usleep(READ_PAUSE_US << tries);
+    }
+    t->waited_ns += mn_clock_ns() - began;
+    fill(t->data + at, bytes);
     segment->unread++;
 }
 
 /* The two blocks that may have a header come first: with neither, nothing else can be told apart, and a disk that takes
  * seconds to fail each read is not asked for it. */
-static void take_blocks(struct mn_wal_segment *segment, int fd, uint8_t *data)
+static void take_blocks(struct taking *t)
 {
+    struct mn_wal_segment *segment = t->segment;
     uint64_t last = last_block(segment->bytes);
-    take_block(segment, fd, data, 0);
-    take_block(segment, fd, data, last);
+    take_block(t, 0);
+    take_block(t, last);
     bool hopeless = segment->unread == 2;
     for (uint64_t at = MN_WAL_BLOCK; at < segment->bytes; at += MN_WAL_BLOCK) {
         if (at == last)
             continue;
         if (!hopeless) {
-            take_block(segment, fd, data, at);
+            take_block(t, at);
             continue;
         }
-        fill(data + at, segment->bytes - at < MN_WAL_BLOCK ? segment->bytes - at : MN_WAL_BLOCK);
+        fill(t->data + at, segment->bytes - at < MN_WAL_BLOCK ? segment->bytes - at : MN_WAL_BLOCK);
         segment->unread++;
     }
 }
@@ -179,24 +199,25 @@ enum mn_status mn_wal_reread(struct mn_wal_segment *segment)
         status = MN_FAIL_ERRNO("no memory for log segment %" PRIu64, segment->number);
     if (status == MN_OK) {
         fresh.base = data;
-        take_blocks(&fresh, fd, data);
+        take_blocks(&(struct taking){.segment = &fresh, .fd = fd, .data = data});
     }
     io->close(fd);
     MN_TRY(status);
     *segment = fresh;
-    status = find_header(segment);
+    struct headers headers;
+    take_headers(segment, &headers);
+    status = find_header(segment, headers);
     return status == MN_CORRUPT && fresh.unread > 0
                ? MN_FAIL(MN_CORRUPT, "the disk cannot read %" PRIu64 " blocks of %s, its headers among them",
                          fresh.unread, path)
                : status;
 }
 
-/* A header in the mapping that the disk cannot read would be a signal to whoever looks at it. */
-static bool headers_readable(const struct mn_io *io, int fd, uint64_t bytes)
+/* Not from the mapping: a header that the disk cannot read would be a signal to whoever looks at it there. */
+static bool read_headers(const struct mn_io *io, int fd, uint64_t bytes, struct headers *headers)
 {
-    uint8_t block[MN_WAL_BLOCK];
-    return io->read(fd, block, sizeof block, 0) == MN_OK &&
-           io->read(fd, block, sizeof block, last_block(bytes)) == MN_OK;
+    return io->read(fd, headers->first, sizeof headers->first, 0) == MN_OK &&
+           io->read(fd, headers->last, sizeof headers->last, last_block(bytes)) == MN_OK;
 }
 
 enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store *store, uint64_t number)
@@ -204,6 +225,7 @@ enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store 
     char path[MN_PATH_MAX];
     int fd;
     const void *base = NULL;
+    struct headers headers;
     *segment = (struct mn_wal_segment){.store = store, .number = number};
     MN_TRY(store->io->open(mn_store_wal_path(store, path, number), MN_IO_READ, &fd));
     enum mn_status status = store->io->size(fd, &segment->bytes);
@@ -213,8 +235,8 @@ enum mn_status mn_wal_map(struct mn_wal_segment *segment, const struct mn_store 
     if (status == MN_OK)
         status = store->io->map(fd, segment->bytes, &base);
     segment->base = base;
-    bool readable = status == MN_OK && headers_readable(store->io, fd, segment->bytes);
+    bool readable = status == MN_OK && read_headers(store->io, fd, segment->bytes, &headers);
     store->io->close(fd);
     MN_TRY(status);
-    return readable ? find_header(segment) : mn_wal_reread(segment);
+    return readable ? find_header(segment, headers) : mn_wal_reread(segment);
 }

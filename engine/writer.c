@@ -138,7 +138,7 @@ static enum mn_status open_writer(struct mn_writer *w)
     MN_TRY(make_buffer(&w->batch.log, w->settings.wal_segment_bytes));
     MN_TRY(make_buffer(&w->written.log, w->settings.wal_segment_bytes));
     w->seq = atomic_load(&w->control->durable_seq);
-    w->wal = (struct mn_wal){.number = next - 1, .last_seq = w->seq, .durable_seq = w->seq, .fd = -1, .twin_fd = -1};
+    w->wal = (struct mn_wal){.number = next - 1, .last_seq = w->seq, .durable_seq = w->seq, .fd = -1};
     MN_TRY(mn_wal_copy_open(&w->wal.copy, &w->store, &w->settings, &w->control->reasons, w->manifest.wal_first));
     if (MN_BUG(seq_given_twice) && w->seq > 0)
         w->seq--;

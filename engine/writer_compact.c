@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "engine/fault.h"
+#include "engine/wal_copy.h"
 #include "engine/writer_state.h"
 
 /* Part numbers of the proposal's outputs; the caller frees. */
@@ -156,6 +157,7 @@ static enum mn_status adopt(struct mn_writer *w, const struct mn_compact_proposa
         if (!w->parts.own[i]->retired && !manifest_names(&w->manifest, &w->parts.own[i]->part))
             MN_TRY(retire_part(w, i, p, outputs, gen));
     MN_TRY(retire_log(w, wal_first, gen));
+    mn_wal_copy_first(w->wal.copy, w->manifest.wal_first); /* readers map no twins: they may go at once */
     mn_writer_look_for_missing(w);
     MN_TRY(mn_writer_new_view(w));
     atomic_store_explicit(&w->control->tail_rows, w->tail_rows, memory_order_relaxed);

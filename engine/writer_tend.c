@@ -45,15 +45,6 @@ static enum mn_status remove_hot(void *context, const char *name)
     return remove_shared(context, name);
 }
 
-static enum mn_status remove_twin(struct mn_writer *w, uint64_t number)
-{
-    char path[MN_PATH_MAX];
-    uint64_t entered;
-    const struct mn_store *twin = mn_wal_copy_store(w->wal.copy, &entered);
-    /* One that cannot be removed now goes when the copy is brought up to date. */
-    return twin ? mn_wal_keeper_remove(w->keeper, mn_store_wal_path(twin, path, number)) : MN_OK;
-}
-
 /* Hands the files of an entry to the keeper, which unlinks them. */
 static enum mn_status let_go(struct mn_writer *w, const struct mn_limbo *entry)
 {
@@ -69,7 +60,6 @@ static enum mn_status let_go(struct mn_writer *w, const struct mn_limbo *entry)
     case MN_LIMBO_WAL:
         if (MN_BUG(purge_leaves_log))
             return MN_OK;
-        MN_TRY(remove_twin(w, entry->number));
         return mn_wal_keeper_remove(w->keeper, mn_store_wal_path(&w->store, path, entry->number));
     case MN_LIMBO_COLUMNS:
         snprintf(name, sizeof name, "live.%" PRIu64 ".%" PRIu64, entry->file_gen, entry->number);
@@ -111,7 +101,7 @@ static void finish_purges(struct mn_writer *w)
 {
     if (w->purge_rewritten <= w->purge_done || mn_wal_keeper_removals(w->keeper) > 0)
         return;
-    if (!mn_wal_copy_current(w->wal.copy))
+    if (!mn_wal_copy_clean(w->wal.copy))
         return; /* it may hold the bytes still */
     for (uint32_t i = 0; i < w->limbo_count; i++)
         if (w->limbo[i].gen <= w->purge_gen)
@@ -284,7 +274,6 @@ static void set_gauges(struct mn_writer *w)
 static void tend_copy(struct mn_writer *w)
 {
     uint64_t sealed;
-    mn_wal_copy_first(w->wal.copy, w->manifest.wal_first);
     if (mn_wal_copy_wants_seal(w->wal.copy) && !mn_writer_pending(w))
         w->broken |= mn_writer_seal(w, &sealed) != MN_OK;
 }

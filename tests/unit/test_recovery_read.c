@@ -1,80 +1,22 @@
 /*
  * test_recovery_read.c - a log with blocks that the disk cannot read: every other memory is there, what is missing is
  * told, the file is kept, and writes go on; but where a forget may be lost with its ids, nothing is touched.
- *
- * The disk here is the kernel's, and blocks of files that are chosen by the test are bad for good, as on a real one:
- * read fails, and a page of a mapping raises SIGBUS. What is written anew stands in good blocks.
  */
+#include "tests/unit/bad_blocks.h"
 #include "tests/unit/store_fixture.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/verify.h"
 #include "engine/wal.h"
-
-#define BLOCK 4096u
-
-/* ---- a disk with bad blocks ---- */
-
-static struct {
-    ino_t file;
-    uint64_t from, to; /* blocks */
-} bad[8];
-static uint32_t bad_count;
-
-static ino_t file_of(int fd)
-{
-    struct stat st;
-    assert_int_equal(fstat(fd, &st), 0);
-    return st.st_ino;
-}
-
-static bool is_bad(ino_t file, uint64_t block)
-{
-    for (uint32_t i = 0; i < bad_count; i++)
-        if (bad[i].file == file && block >= bad[i].from && block < bad[i].to)
-            return true;
-    return false;
-}
-
-static enum mn_status read_bad(int fd, void *data, size_t bytes, uint64_t offset)
-{
-    ino_t file = file_of(fd);
-    for (uint64_t block = offset / BLOCK; block * BLOCK < offset + bytes; block++)
-        if (is_bad(file, block))
-            return MN_FAIL(MN_SYSTEM, "cannot read %zu bytes at %llu: Input/output error", bytes,
-                           (unsigned long long)offset);
-    return mn_io_posix.read(fd, data, bytes, offset);
-}
-
-/* A page of a mapping behind the end of its file raises SIGBUS. */
-static enum mn_status map_bad(int fd, uint64_t bytes, const void **base)
-{
-    int empty = memfd_create("bad", MFD_CLOEXEC);
-    ino_t file = file_of(fd);
-    enum mn_status status = mn_io_posix.map(fd, bytes, base);
-    for (uint64_t block = 0; status == MN_OK && block * BLOCK < bytes; block++) {
-        uint8_t *page = (uint8_t *)(uintptr_t)*base + block * BLOCK;
-        if (is_bad(file, block))
-            assert_ptr_equal(mmap(page, BLOCK, PROT_READ, MAP_SHARED | MAP_FIXED, empty, 0), page);
-    }
-    close(empty);
-    return status;
-}
-
-static struct mn_io bad_io;
 
 static void make_bad(const struct fixture *f, const char *name, uint64_t from, uint64_t to)
 {
     char path[MN_PATH_MAX];
-    struct stat st;
-    assert_int_equal(stat(mn_store_path(&f->store, path, name), &st), 0);
-    bad[bad_count].file = st.st_ino;
-    bad[bad_count].from = from;
-    bad[bad_count++].to = to;
+    bad_blocks_make(mn_store_path(&f->store, path, name), from, to);
 }
 
 /* ---- a store ---- */
@@ -96,10 +38,7 @@ static struct fixture *two_segments(void)
     struct fixture *f = fixture_new();
     char text[600];
     uint64_t sealed;
-    bad_count = 0;
-    bad_io = mn_io_posix;
-    bad_io.read = read_bad;
-    bad_io.map = map_bad;
+    bad_blocks_heal();
     for (uint64_t id = 1; id <= IDS; id++) {
         uint64_t number = (id - 1) % (SMALL + LARGE) + 1;
         fixture_put(f, "s", id, id, content_of(id, text));
@@ -109,7 +48,7 @@ static struct fixture *two_segments(void)
             ok(mn_writer_seal(f->writer, &sealed));
     }
     fixture_power_cut(f);
-    f->store.io = &bad_io;
+    f->store.io = &bad_blocks_io;
     return f;
 }
 
@@ -162,15 +101,16 @@ static bool noted(const struct fixture *f, const char *note, const char *what)
 static void a_block_that_cannot_be_read_costs_what_is_in_it(void **state)
 {
     struct fixture *f = two_segments();
-    struct stat kept;
+    struct stat was, kept;
     char path[MN_PATH_MAX];
     make_bad(f, "wal/00000001.wal", 5, 6);
+    assert_int_equal(stat(mn_store_path(&f->store, path, "wal/00000001.wal"), &was), 0);
     check_lives(f, 1);
     assert_true(noted(f, "quarantine/wal-00000001-20480.json", "1 blocks of it cannot be read"));
     assert_true(noted(f, "quarantine/wal-00000001-20480.json", "\"first_seq\": 5, \"last_seq\": 5"));
     assert_true(noted(f, "quarantine/wal-00000001-unread.json", "\"file\": \"wal-00000001-unread.wal\""));
     assert_int_equal(stat(mn_store_path(&f->store, path, "quarantine/wal-00000001-unread.wal"), &kept), 0);
-    assert_int_equal(kept.st_ino, bad[0].file); /* the very file, with what a better disk may read in it */
+    assert_int_equal(kept.st_ino, was.st_ino); /* the very file, with what a better disk may read in it */
     assert_int_equal(fixture_files(f, "quarantine", ".json"), 2);
     f->store.io = &mn_io_posix;
     fixture_free(f);
@@ -185,7 +125,7 @@ static void the_ids_of_what_is_lost_come_from_the_footer(void **state)
     fixture_start(f);
     uint32_t found = there(f);
     assert_in_range(found, IDS - 10, IDS - 4);
-    snprintf(note, sizeof note, "quarantine/wal-00000002-%u.json", (SMALL + 1) * BLOCK);
+    snprintf(note, sizeof note, "quarantine/wal-00000002-%u.json", (SMALL + 1) * BAD_BLOCK);
     for (uint64_t id = 2 * SMALL + LARGE + 1; id <= IDS; id++) {
         char text[32];
         snprintf(text, sizeof text, "/%llu\"", (unsigned long long)id);
@@ -199,7 +139,7 @@ static void the_ids_of_what_is_lost_come_from_the_footer(void **state)
 /* Whichever block it is: nothing but what lay in it is missing, and what is missing is told. */
 static void any_block_may_be_the_one(void **state)
 {
-    for (uint64_t block = 0; block < 1048576 / BLOCK; block += block < SMALL + 12 ? 1 : 37) {
+    for (uint64_t block = 0; block < 1048576 / BAD_BLOCK; block += block < SMALL + 12 ? 1 : 37) {
         struct fixture *f = two_segments();
         make_bad(f, "wal/00000002.wal", block, block + 1);
         fixture_start(f);
@@ -230,7 +170,7 @@ static void check_refused(struct fixture *f)
         assert_int_equal(fixture_files(f, "quarantine", ""), 0);
         fixture_power_cut(f);
     }
-    bad_count = 0; /* it was a cable */
+    bad_blocks_heal(); /* it was a cable */
     fixture_start(f);
     assert_int_equal(there(f), IDS);
     assert_false(f->report.lost);
@@ -243,7 +183,7 @@ static void check_refused(struct fixture *f)
 static void a_segment_of_which_nothing_can_be_read_is_refused(void **state)
 {
     struct fixture *f = two_segments();
-    make_bad(f, "wal/00000001.wal", 0, 1048576 / BLOCK);
+    make_bad(f, "wal/00000001.wal", 0, 1048576 / BAD_BLOCK);
     check_refused(f);
 }
 
@@ -258,8 +198,8 @@ static void whole_batches_that_cannot_be_read_are_refused(void **state)
 static void a_disk_that_reads_nothing_is_refused(void **state)
 {
     struct fixture *f = two_segments();
-    make_bad(f, "wal/00000001.wal", 0, 1048576 / BLOCK);
-    make_bad(f, "wal/00000002.wal", 0, 1048576 / BLOCK);
+    make_bad(f, "wal/00000001.wal", 0, 1048576 / BAD_BLOCK);
+    make_bad(f, "wal/00000002.wal", 0, 1048576 / BAD_BLOCK);
     check_refused(f);
 }
 
@@ -294,6 +234,83 @@ static void what_lies_behind_the_end_costs_nothing(void **state)
     fixture_free(f);
 }
 
+/* A disk that fails a few times and then reads: nothing is missing, and nothing to tell. */
+static void a_block_that_is_read_in_the_end_costs_nothing(void **state)
+{
+    static const uint64_t blocks[] = {0, 5, SMALL + 3};
+    for (size_t i = 0; i < MN_ARRAY_LEN(blocks); i++) {
+        struct fixture *f = two_segments();
+        make_bad(f, "wal/00000001.wal", blocks[i], blocks[i] + 1);
+        bad_blocks_fail(4);
+        fixture_start(f);
+        assert_int_equal(there(f), IDS);
+        assert_false(f->report.lost);
+        assert_int_equal(f->report.quarantined + f->report.unread, 0);
+        assert_int_equal(fixture_files(f, "quarantine", ""), 0);
+        fixture_power_cut(f);
+        f->store.io = &mn_io_posix;
+        fixture_free(f);
+    }
+}
+
+/* ---- verify ---- */
+
+struct found {
+    uint32_t first, second, others; /* of the two segments, and of anything else */
+    bool unread;
+    char what[256]; /* of the last */
+};
+
+static void sort_damage(void *context, const char *path, const char *what)
+{
+    struct found *found = context;
+    bool first = strstr(path, "wal/00000001.wal") != NULL, second = strstr(path, "wal/00000002.wal") != NULL;
+    *(first ? &found->first : second ? &found->second : &found->others) += 1;
+    found->unread |= strstr(what, "the disk cannot read") != NULL;
+    snprintf(found->what, sizeof found->what, "%s: %s", path, what);
+}
+
+/* What cannot be read is told like any damage, once, and everything else is looked through as ever. */
+static void verify_tells_what_cannot_be_read(void **state)
+{
+    static const struct {
+        uint64_t from, to;
+    } bad[] = {{5, 6}, {0, 1}, {255, 256}, {SMALL + 2, SMALL + 5}, {200, 201}, {0, 256}};
+    struct mn_verify_result whole, result;
+    for (size_t i = 0; i < MN_ARRAY_LEN(bad); i++) {
+        struct fixture *f = two_segments();
+        struct found found = {0};
+        ok(mn_verify(&f->store, UINT64_MAX, sort_damage, NULL, &found, &whole));
+        assert_int_equal(whole.damaged, 0);
+        make_bad(f, "wal/00000001.wal", bad[i].from, bad[i].to);
+        fixture_flip(f, "wal/00000002.wal", 5 * BAD_BLOCK + 100, 1);
+        ok(mn_verify(&f->store, UINT64_MAX, sort_damage, NULL, &found, &result));
+        assert_true(found.unread && found.first > 0);
+        assert_int_equal(found.second, 1);
+        assert_int_equal(found.others, 0);
+        assert_int_equal(result.damaged, found.first + found.second);
+        assert_int_equal(result.bytes, whole.bytes);
+        assert_int_equal(result.files, whole.files);
+        f->store.io = &mn_io_posix;
+        fixture_free(f);
+    }
+}
+
+/* Nor is the last one, which tells where the log ends, taken for shorter than it is. */
+static void verify_looks_for_the_end_past_what_cannot_be_read(void **state)
+{
+    struct fixture *f = two_segments();
+    struct found found = {0};
+    struct mn_verify_result result;
+    make_bad(f, "wal/00000002.wal", 5, 6);
+    ok(mn_verify(&f->store, UINT64_MAX, sort_damage, NULL, &found, &result));
+    assert_int_equal(found.first + found.others, 0);
+    assert_int_equal(found.second, 2);
+    assert_null(strstr(found.what, "was acknowledged"));
+    f->store.io = &mn_io_posix;
+    fixture_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +322,9 @@ int main(void)
         cmocka_unit_test(a_disk_that_reads_nothing_is_refused),
         cmocka_unit_test(it_happens_twice_to_one_segment),
         cmocka_unit_test(what_lies_behind_the_end_costs_nothing),
+        cmocka_unit_test(a_block_that_is_read_in_the_end_costs_nothing),
+        cmocka_unit_test(verify_tells_what_cannot_be_read),
+        cmocka_unit_test(verify_looks_for_the_end_past_what_cannot_be_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
