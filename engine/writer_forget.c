@@ -208,8 +208,10 @@ enum mn_status mn_selection_start(struct mn_writer *w, const struct mn_scope *sc
     if (w->missing != 0 && mode != MN_FORGET_RESTORE)
         return MN_FAIL(MN_CORRUPT,
                        "column segment %" PRIu64 " is too damaged to be opened, and which of its memories match cannot "
-                       "be told: forget by ids, which holds for that segment too, or restore it from a snapshot first",
-                       w->missing);
+                       "be told. Forget by ids, which holds for that segment too; or put columns/%" PRIu64
+                       " back from a copy and start again; or, when it is lost for good, go on without it: `mneme "
+                       "export`, and `mneme import` into a new folder",
+                       w->missing, w->missing);
     if (w->selections >= MN_SELECTIONS_MAX)
         return MN_FAIL(MN_BUSY, "%u forgets by filter are under way, as many as run at once; try again", w->selections);
     struct mn_selection *s = calloc(1, sizeof *s);

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import unittest
 
@@ -89,6 +90,28 @@ class Damage(unittest.TestCase):
         self.cluster.ok("consolidate", wait=True)
         self.assertIn(5000, self.ids())
         self.assertTrue((folder / "ids.col").exists(), "what is damaged is kept for a person to look at")
+
+    def test_a_segment_that_is_lost_for_good(self):
+        """A forget by filter is refused, and says what to do: without the segment the store goes on in a new folder."""
+        folder = self.columns(1)
+        self.remember(1001)
+        self.stop()
+        shutil.rmtree(folder)
+        self.cluster.start(wait=False)
+        self.cluster.await_state("degraded")
+        refused = self.cluster.call("forget", filter={"tags_none": ["x"]})
+        self.assertEqual(refused["code"], "corrupt", refused)
+        for words in (f"columns/{folder.name}", "mneme export", "mneme import"):
+            self.assertIn(words, refused["error"])
+        lines = self.cluster.base / "what is there.jsonl"
+        done = self.mneme("export", lines)
+        self.assertEqual(done.returncode, 0, done)
+        rest = Cluster(settings={"compact.enabled": "yes"})
+        self.addCleanup(rest.finish)
+        rest.start()
+        self.assertEqual(self.mneme("import", lines, dir=rest.dir).returncode, 0)
+        self.assertEqual(rest.ok("forget", all=True)["count"], ROWS)
+        self.assertEqual(rest.ok("count")["count"], 0)
 
     def test_what_is_forgotten_in_a_segment_that_cannot_be_opened(self):
         """It does not rise when the segment is whole again; a purge says that it could not search it, and is carried out then."""
