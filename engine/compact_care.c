@@ -5,8 +5,8 @@
  * A segment is coded when it has no codes, when they are damaged or lost, and when they are on an older codebook. A new
  * codebook is trained when there is none and the rows are worth one, when the one there is cannot be read, and when the
  * store has outgrown it: four times the rows, residuals that have grown, or clusters of too different size. Only when
- * no segment is left on an older one: so a query needs two tables at most. When all segments are coded and the store
- * is not what it was at the last calibration, recall is calibrated anew (engine/tune.h).
+ * no segment is left on an older one: so a query needs two tables at most. When all segments are coded and what is
+ * searched, the tail with it, is not what it was at the last calibration, recall is calibrated anew (engine/tune.h).
  */
 #include <stdlib.h>
 
@@ -220,7 +220,20 @@ static enum mn_status propose(struct care *care)
     return MN_OK;
 }
 
-/* Answers are searched with the old tuning meanwhile; `rows` 0 says that it is of another codebook. */
+/* Recall keeps its targets on the new codebook before it is calibrated anew. */
+static enum mn_status carry_over_tuning(struct care *care)
+{
+    const struct mn_codebook *trained;
+    struct mn_manifest *next = &care->proposal->next;
+    struct mn_tuning tuning;
+    MN_TRY(mn_codebook_open(&trained, &care->compactor->store, next->codebook));
+    memcpy(&tuning, next->tuning, sizeof tuning);
+    mn_tune_carry_over(&tuning, care->codebook ? care->codebook->clusters : 0, trained->clusters);
+    memcpy(next->tuning, &tuning, sizeof tuning);
+    mn_codebook_close(trained);
+    return MN_OK;
+}
+
 static enum mn_status train(struct care *care)
 {
     uint64_t gen;
@@ -228,13 +241,24 @@ static enum mn_status train(struct care *care)
                             care->pause, care->context, &gen));
     MN_TRY(propose(care));
     care->proposal->next.codebook = gen;
-    care->proposal->next.tuning[offsetof(struct mn_tuning, rows) / sizeof(uint32_t)] = 0;
+    MN_TRY(carry_over_tuning(care));
     care->proposal->codebooks_trained = 1;
     forget_doubt(care->compactor, THE_CODEBOOK);
     return MN_OK;
 }
 
 /* ---- calibration ---- */
+
+/* Rows that a search goes through by cluster, or will: those in columns, and of the tail those that are by cluster. */
+static uint64_t searched_rows(const struct mn_snapshot *snapshot)
+{
+    uint64_t rows = column_rows(snapshot);
+    for (uint32_t p = 0; p < snapshot->part_count; p++) {
+        const struct mn_part *part = &snapshot->parts[p];
+        rows += part->tail && part->ivf && !mn_ivf_flat(part->ivf) ? part->ivf->rows : 0;
+    }
+    return rows;
+}
 
 static uint64_t tuned_rows(const struct mn_manifest *manifest)
 {
@@ -252,7 +276,7 @@ static bool moved_on(uint64_t rows, uint64_t before)
 /* Also what came to nothing is not tried again before the store has changed. */
 static bool wants_tuning(const struct care *care)
 {
-    uint64_t rows = column_rows(&care->snapshot);
+    uint64_t rows = searched_rows(&care->snapshot);
     bool coded = false;
     for (uint32_t p = 0; p < care->snapshot.part_count && !coded; p++)
         coded = !care->snapshot.parts[p].tail && care->snapshot.parts[p].ivf;
@@ -264,7 +288,7 @@ static enum mn_status tune(struct care *care)
 {
     struct mn_compactor *c = care->compactor;
     struct mn_tuning tuning;
-    uint64_t rows = column_rows(&care->snapshot);
+    uint64_t rows = searched_rows(&care->snapshot);
     MN_TRY(mn_tune_calibrate(&care->snapshot, c->store.metric, c->store.dim, TUNE_QUERIES, care->manifest.edit,
                              care->pause, care->context, &tuning, NULL));
     c->tuned_codebook = care->manifest.codebook;

@@ -16,8 +16,12 @@ static const float safe_stop[MN_TUNE_TARGETS] = {5.0f, 5.3f, 5.6f, 5.9f, 6.1f, 6
                                                  6.4f, 6.6f, 6.8f, 7.1f, 7.5f, 8.0f};
 #define SAFE_EPSILON 2.5f
 
+#define CARRIED 0.125 /* what a rule goes on for longer on another codebook: e^0.125, 1.13 times as many clusters */
+
 static float between(const float *values, uint32_t i, double share)
 {
+    if (share <= 0 || share >= 1 || values[i + 1] == INFINITY)
+        return values[i + (share > 0)];
     return (float)((double)values[i] + ((double)values[i + 1] - (double)values[i]) * share);
 }
 
@@ -63,4 +67,17 @@ struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double targ
         rule.nearness = (float)(low + (high - low) * share);
     }
     return rule;
+}
+
+void mn_tune_carry_over(struct mn_tuning *tuning, uint32_t before, uint32_t clusters)
+{
+    if (before == 0 || !(tuning->dimension > 0)) {
+        *tuning = (struct mn_tuning){0};
+        return;
+    }
+    double wider = clusters > before ? log((double)clusters / before) : 0;
+    wider += tuning->rows > 0 ? CARRIED : 0; /* once, when it is carried on */
+    for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++)
+        tuning->stop[i] += (float)wider;
+    tuning->rows = 0;
 }

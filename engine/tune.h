@@ -53,6 +53,11 @@ struct mn_tuning mn_tune_read(const _Atomic uint32_t words[MN_TUNING_WORDS]);
 /* The rule for a wanted recall@k (0..1). Never fails: what is not calibrated has safe defaults. */
 struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target);
 
+/* Has a tuning serve another codebook until there is a calibration on that one: twice the clusters are half as large,
+ * so that twice as many must be looked into, and a little more, since the rest is a guess. `rows` becomes 0. before:
+ * clusters of the codebook that it was calibrated on; 0: unknown, and it becomes untuned. */
+void mn_tune_carry_over(struct mn_tuning *tuning, uint32_t before, uint32_t clusters);
+
 /* One point of the calibrated curve, as `mneme tune` shows it. */
 struct mn_tune_point {
     double target, recall;

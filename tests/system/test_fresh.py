@@ -19,7 +19,8 @@ SETTINGS = {
 }
 
 
-class Fresh(unittest.TestCase):
+class Tail(unittest.TestCase):
+    """A store, what is in it, and what can be seen of its tail."""
     metric = "cosine"
 
     def setUp(self):
@@ -92,8 +93,8 @@ class Fresh(unittest.TestCase):
         folder, = [SHM / name for name in self.cluster.instances]
         return sorted(entry.name for entry in folder.iterdir() if entry.name.startswith("codes."))
 
-    # ---- the tests
 
+class Fresh(Tail):
     def test_found_at_once_while_the_coder_follows(self):
         self.remember_and_find(40, 97)
         self.await_coded()
@@ -193,6 +194,20 @@ class FreshUnderDistance(Fresh):
             hits = self.cluster.ok("recall", embedding=f32(self.vectors[id]), k=3)["hits"]
             self.assertEqual(hits[0]["id"], id)
             self.assertEqual(hits[0]["similarity"], 0)
+
+
+class Calibrated(Tail):
+    """Recall keeps its target over the rows that are searched: those of a long tail count."""
+    def test_a_tail_asks_for_calibration(self):
+        self.cluster.settings.update({"compact.enabled": "yes", "compact.min_rows": 1000000, "index.rows_min": 1000})
+        self.cluster.restart()
+        self.remember(3000)
+        self.cluster.ok("consolidate", wait=True, timeout_s=120 * PATIENCE)
+        calibrated = lambda: self.cluster.info()["index"]["calibrated_rows"]
+        poll_until("recall is calibrated", lambda: calibrated() == 3000, 300 * PATIENCE)
+        self.remember(3000)
+        poll_until("recall is calibrated with the tail", lambda: calibrated() > 5000, 300 * PATIENCE)
+        self.assertEqual(self.cluster.info()["index"]["column_rows"], 3000)
 
 
 if __name__ == "__main__":

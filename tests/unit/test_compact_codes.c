@@ -546,6 +546,27 @@ static void recall_is_calibrated_when_the_store_changes(void **state)
     assert_true(tuning(s).rows == 2900);
 }
 
+/* Twice the clusters are half as large: by the rule of the old ones recall would miss its target until it is calibrated
+ * anew, which may take minutes where recall is busy. */
+static void a_new_codebook_takes_the_rule_along(void **state)
+{
+    struct live_store *s = *state;
+    struct mn_compact_care care;
+    add_segment(s, 0, 0, 1100);
+    care_all(s);
+    struct mn_tuning before = tuning(s);
+    uint64_t gen = codebook(s);
+    add_segment(s, 1, 0, 1500);
+    add_segment(s, 2, 0, 1500);
+    add_segment(s, 0, 1100, 400);
+    while (codebook(s) == gen)
+        assert_true(live_care(s, &care));
+    struct mn_tuning after = tuning(s);
+    assert_true(before.rows > 0 && after.rows == 0);
+    for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++)
+        assert_true(after.stop[i] > before.stop[i] + 0.1f);
+}
+
 /* ---- what is left over ---- */
 
 static void put_file(const struct live_store *s, const char *name)
@@ -753,6 +774,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(seven_embeddings_over_and_over, setup, teardown),
         cmocka_unit_test_setup_teardown(one_embedding_over_and_over, setup, teardown),
         cmocka_unit_test_setup_teardown(recall_is_calibrated_when_the_store_changes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_new_codebook_takes_the_rule_along, setup, teardown),
         cmocka_unit_test_setup_teardown(sweep_removes_what_nobody_needs, setup, teardown),
         cmocka_unit_test_setup_teardown(purged_rows_take_their_codes_along, setup, teardown),
         cmocka_unit_test_setup_teardown(stale_care_is_refused, setup, teardown),

@@ -52,6 +52,29 @@ static void an_untuned_store_is_on_the_safe_side(void **state)
     }
 }
 
+static void a_rule_is_carried_over_to_another_codebook(void **state)
+{
+    struct mn_tuning first = {.dimension = 9, .rows = 1000}, tuning;
+    for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++)
+        first.stop[i] = 2 + 0.5f * (float)i;
+    tuning = first;
+    mn_tune_carry_over(&tuning, 100, 200);
+    assert_true(tuning.rows == 0 && tuning.dimension == 9);
+    for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++)
+        assert_true(tuning.stop[i] > first.stop[i] + logf(2) + 0.1f && tuning.stop[i] < first.stop[i] + logf(2) + 0.5f);
+    struct mn_tuning again = tuning;
+    mn_tune_carry_over(&again, 200, 400); /* what the rest is a guess by is added once */
+    for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++)
+        assert_true(fabsf(again.stop[i] - tuning.stop[i] - logf(2)) < 1e-4f);
+    again = tuning;
+    mn_tune_carry_over(&again, 200, 100); /* never less than was asked for */
+    assert_memory_equal(&again, &tuning, sizeof again);
+    mn_tune_carry_over(&tuning, 0, 100);
+    assert_true(tuning.dimension == 0 && tuning.stop[0] == 0);
+    mn_tune_carry_over(&tuning, 100, 200); /* untuned stays untuned */
+    assert_true(tuning.dimension == 0 && tuning.stop[0] == 0);
+}
+
 /* ---- calibration ---- */
 
 #define ROWS    6000
@@ -192,6 +215,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_rule_lies_between_its_neighbours),
         cmocka_unit_test(an_untuned_store_is_on_the_safe_side),
+        cmocka_unit_test(a_rule_is_carried_over_to_another_codebook),
         cmocka_unit_test(a_calibration_keeps_its_targets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
