@@ -258,6 +258,42 @@ static void equal_rows_come_latest_first(void **state)
     cloud_free(c);
 }
 
+/* A tail chunk whose codes by cluster end somewhere in it: flat ones follow, and then rows without any. Each row is the
+ * nearest to itself, and none comes twice. */
+static void flat_codes_begin_where_those_by_cluster_end(void **state)
+{
+    const uint32_t rows = 1500, first = 640, end = 1472;
+    for (int metric = 0; metric < MN_METRIC_COUNT; metric++) {
+        struct cloud *c = cloud_new((enum mn_metric)metric, 100, rows),
+                     *twin = cloud_new((enum mn_metric)metric, 100, rows);
+        struct tally tally = {0, 0, 0};
+        fake_parts_tail(c->parts, c->list, rows);
+        fake_parts_tail(twin->parts, twin->list, rows);
+        c->codebook = fake_parts_codebook(c->parts, 1, 24);
+        fake_parts_code(c->parts, 0, first, c->codebook, false);
+        fake_parts_code(twin->parts, 0, end, c->codebook, true);
+        struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
+        struct mn_part part = snapshot.parts[0];
+        struct mn_ivf fresh = *fake_parts_snapshot(twin->parts, 1, 0).parts[0].ivf, clustered = *part.ivf;
+        fresh.first = first;
+        fresh.blocks += first / MN_IVF_LANES * (size_t)mn_ivf_block_bytes(c->codebook->width);
+        clustered.fresh = &fresh;
+        part.ivf = &clustered;
+        snapshot.parts = &part;
+        for (uint32_t row = 0; row < rows; row += 7) {
+            struct mn_query query = {
+                .scope = {.all_spaces = true, .after = INT64_MIN}, .embedding = c->memories[row].vector, .k = 10};
+            ask_both(&c->codes, &c->exact, &snapshot, &query, &tally);
+            assert_false(c->codes.exact);
+            if (metric != MN_METRIC_IP) /* where the longest rows are the nearest */
+                assert_int_equal(c->codes.hits[0].row, row);
+        }
+        assert_tally(&tally, 0.99);
+        cloud_free(twin);
+        cloud_free(c);
+    }
+}
+
 /* The memory that is left out is the nearest of all, and counts where candidates are first weighed: a search that
  * waited for one more would open clusters that others do not (calibration asks like this, and speaks for all). */
 static void leaving_the_memory_itself_out_opens_no_more_clusters(void **state)
@@ -583,6 +619,7 @@ int main(void)
         cmocka_unit_test(every_metric_and_dimension),
         cmocka_unit_test(any_number_of_hits),
         cmocka_unit_test(equal_rows_come_latest_first),
+        cmocka_unit_test(flat_codes_begin_where_those_by_cluster_end),
         cmocka_unit_test(leaving_the_memory_itself_out_opens_no_more_clusters),
         cmocka_unit_test(a_scope_that_holds_everything_opens_as_many_clusters),
         cmocka_unit_test(few_rows_are_compared_exactly),
