@@ -226,10 +226,7 @@ static enum mn_status remove_retired(struct mn_wal_copy *c)
 {
     pthread_mutex_lock(&c->lock);
     uint64_t wal_first = c->wal_first;
-    bool any = c->removed_first != wal_first;
     pthread_mutex_unlock(&c->lock);
-    if (!any)
-        return MN_OK;
     MN_TRY(mn_wal_copy_remove_retired(&c->twin, wal_first));
     pthread_mutex_lock(&c->lock);
     c->removed_first = wal_first;
@@ -291,7 +288,6 @@ static enum mn_status mend_all(struct mn_wal_copy *c)
     uint32_t count;
     pthread_mutex_lock(&c->lock);
     uint64_t wal_first = c->wal_first;
-    c->removed_first = 0; /* and what a try that died has left */
     pthread_mutex_unlock(&c->lock);
     MN_TRY(remove_retired(c));
     MN_TRY(mn_wal_list(&c->home, &numbers, &count));
@@ -367,8 +363,12 @@ static void look(struct mn_wal_copy *c)
 /* While it is current. */
 static enum mn_status keep_up(struct mn_wal_copy *c)
 {
+    pthread_mutex_lock(&c->lock);
+    bool retired = c->removed_first != c->wal_first;
+    pthread_mutex_unlock(&c->lock);
     MN_TRY(make_twins(c));
-    MN_TRY(remove_retired(c));
+    if (retired)
+        MN_TRY(remove_retired(c));
     look(c);
     return MN_OK;
 }
