@@ -1,11 +1,9 @@
 /*
- * mneme.c - Mneme three times: in process, over ZeroMQ, and the sockets without Mneme (see peers.h).
+ * mneme.c - Mneme twice: in process and over ZeroMQ (see peers.h).
  *
- * All three share one mnemed that is started here, on a store in the bench's folder, and stopped at the end. In process
- * is an attached program, over ZeroMQ the C client. The echo is a ROUTER on an ipc path that answers frames of the same
- * sizes and does nothing.
+ * Both share one mnemed that is started here, on a store in the bench's folder, and stopped at the end. In process is
+ * an attached program, over ZeroMQ the C client.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <sched.h>
@@ -20,8 +18,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <zmq.h>
-
 #include "clients/c/mneme.h"
 #include "engine/codebook.h"
 #include "engine/hot.h"
@@ -30,11 +26,11 @@
 #include "engine/tune.h"
 #include "tests/bench/peers/peers.h"
 
-enum { LOAD_ROWS = 256, START_MS = 120000, STOP_MS = 60000, HOT_MS = 15000, REQUEST_EXTRA = 100 };
+enum { LOAD_ROWS = 256, START_MS = 120000, STOP_MS = 60000, HOT_MS = 15000 };
 
 struct peer_mneme_options peer_mneme_options = {.core = -1};
 double peer_zeromq_worker_us;
-static size_t reply_bytes = 400; /* of the last reply over ZeroMQ */
+size_t peer_zeromq_reply_bytes = 400;
 
 /* ---- the daemon ---- */
 
@@ -461,7 +457,7 @@ static uint32_t outside_ask(struct peer *self, const float *query, uint32_t *ids
         ids[i] = (uint32_t)mneme_value_u64(mneme_value_get(mneme_value_at(hits, i), "id"), 0) - 1;
     *scanned = mneme_value_u64(mneme_reply_get(reply, "scanned"), 0);
     peer_zeromq_worker_us = mneme_value_f64(mneme_reply_get(reply, "us"), 0);
-    (void)mneme_reply_bytes(reply, &reply_bytes);
+    (void)mneme_reply_bytes(reply, &peer_zeromq_reply_bytes);
     mneme_reply_free(reply);
     return count;
 }
@@ -477,99 +473,3 @@ const struct peer peer_zeromq = {.name = "mneme-zmq",
                                  .tune = set_wanted,
                                  .ask = outside_ask,
                                  .cost = outside_cost};
-
-/* ---- the sockets alone ---- */
-
-struct echo {
-    pid_t pid;
-    char endpoint[256];
-    void *context, *socket;
-    size_t request_bytes;
-    char *request, *reply;
-};
-
-/* As a worker's loop: waits in zmq_poll, takes all that came, answers with as many bytes as were asked for. */
-static _Noreturn void serve_echo(const char *endpoint)
-{
-    void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_ROUTER);
-    static char answer[1 << 20];
-    if (!socket || zmq_bind(socket, endpoint) != 0)
-        _exit(1);
-    for (;;) {
-        zmq_pollitem_t item = {.socket = socket, .events = ZMQ_POLLIN};
-        zmq_msg_t peer, body;
-        if (zmq_poll(&item, 1, -1) < 0 && errno != EINTR)
-            _exit(1);
-        for (;;) {
-            uint32_t bytes = 0;
-            zmq_msg_init(&peer);
-            zmq_msg_init(&body);
-            if (zmq_msg_recv(&peer, socket, ZMQ_DONTWAIT) < 0)
-                break;
-            if (zmq_msg_recv(&body, socket, 0) >= 4)
-                memcpy(&bytes, zmq_msg_data(&body), sizeof bytes);
-            zmq_msg_close(&body);
-            zmq_msg_send(&peer, socket, ZMQ_SNDMORE);
-            zmq_send(socket, answer, bytes < sizeof answer ? bytes : sizeof answer, 0);
-        }
-    }
-}
-
-/* The child holds no threads of ZeroMQ: nobody has made a context in this process when this engine is opened first. */
-static void echo_begin(struct peer *self, const struct peer_data *data, const char *dir)
-{
-    struct echo *e = calloc(1, sizeof *e);
-    snprintf(e->endpoint, sizeof e->endpoint, "ipc://%s/echo", dir);
-    e->pid = fork();
-    if (e->pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        serve_echo(e->endpoint);
-    }
-    e->context = zmq_ctx_new();
-    e->socket = zmq_socket(e->context, ZMQ_DEALER);
-    int linger = 0;
-    zmq_setsockopt(e->socket, ZMQ_LINGER, &linger, sizeof linger);
-    if (e->pid < 0 || zmq_connect(e->socket, e->endpoint) != 0)
-        peer_die("cannot start the echo server");
-    e->request_bytes = data->dim * sizeof(float) + REQUEST_EXTRA;
-    e->request = calloc(1, e->request_bytes);
-    e->reply = malloc(1 << 20);
-    snprintf(self->note, sizeof self->note, "ROUTER and DEALER on ipc, frames of the same sizes, nothing else");
-    self->state = e;
-}
-
-static void echo_end(struct peer *self)
-{
-    struct echo *e = self->state;
-    zmq_close(e->socket);
-    zmq_ctx_term(e->context);
-    kill(e->pid, SIGKILL);
-    waitpid(e->pid, NULL, 0);
-    unlink(e->endpoint + sizeof "ipc://" - 1);
-    free(e->request);
-    free(e->reply);
-    free(e);
-}
-
-static void echo_tune(struct peer *self, double knob)
-{
-}
-
-static uint32_t echo_ask(struct peer *self, const float *query, uint32_t *ids, uint64_t *scanned)
-{
-    struct echo *e = self->state;
-    uint32_t bytes = (uint32_t)reply_bytes;
-    memcpy(e->request, &bytes, sizeof bytes);
-    if (zmq_send(e->socket, e->request, e->request_bytes, 0) < 0 || zmq_recv(e->socket, e->reply, 1 << 20, 0) < 0)
-        peer_die("the echo server is gone: %s", zmq_strerror(errno));
-    *scanned = 0;
-    return 0;
-}
-
-static void echo_cost(struct peer *self, struct peer_cost *cost)
-{
-    *cost = (struct peer_cost){0};
-}
-
-const struct peer peer_echo = {
-    .name = "zmq-echo", .open = echo_begin, .close = echo_end, .tune = echo_tune, .ask = echo_ask, .cost = echo_cost};

@@ -53,10 +53,16 @@ static void pin(const struct bench *b, bool alone)
         peer_die("cannot run on processor %d", b->core);
 }
 
+/* Nothing but sockets: no rows come back. */
+static bool is_bare(const struct peer *p)
+{
+    return p->open == peer_echo.open || p->open == peer_busy.open;
+}
+
 /* Over sockets a second process does the work: the kernel places both. */
 static bool works_alone(const struct peer *p)
 {
-    return p->open != peer_zeromq.open && p->open != peer_echo.open;
+    return p->open != peer_zeromq.open && !is_bare(p);
 }
 
 /* ---- measuring ---- */
@@ -68,17 +74,21 @@ static double median(const double *values, uint32_t count)
     return peer_quantile(copy, count, .5);
 }
 
-/* All timed queries once. Ids are judged after the clock has stopped, outside of the timed part. */
+/* All timed queries once. Ids are judged after the clock has stopped, outside of the timed part. What the worker needed
+ * for each stays in b->worker until the next engine that has one: zmq-busy follows mneme-zmq. */
 static void run_round(struct bench *b, struct peer *p, struct point *at, uint32_t round)
 {
     uint64_t timed = b->data.queries - PEER_SPARE, found = 0, scanned = 0, sum = 0;
     uint32_t ids[PEER_K];
-    bool judged = p->open != peer_echo.open;
+    bool judged = !is_bare(p);
     p->tune(p, at->knob);
     pin(b, works_alone(p));
-    for (uint64_t q = timed; q < b->data.queries; q++)
+    for (uint64_t q = timed; q < b->data.queries; q++) {
+        peer_zeromq_worker_us = b->worker[q % timed];
         p->ask(p, b->data.query + q * b->data.stride, ids, &scanned);
+    }
     for (uint64_t q = 0; q < timed; q++) {
+        peer_zeromq_worker_us = b->worker[q];
         uint64_t begun = peer_now_ns();
         uint32_t count = p->ask(p, b->data.query + q * b->data.stride, ids, &scanned);
         b->took[q] = (double)(peer_now_ns() - begun) / 1e3;
@@ -183,7 +193,7 @@ static void print_point(const struct bench *b, size_t i, size_t t)
         printf(" not reached\n");
         return;
     }
-    printf(p->open == peer_echo.open ? "      -" : "  %.4f", at->recall);
+    printf(is_bare(p) ? "      -" : "  %.4f", at->recall);
     put_time(at->p50, b->rounds);
     put_time(at->p99, b->rounds);
     put_time(at->p999, b->rounds);
@@ -245,13 +255,15 @@ static void print_factors(const struct bench *b)
     }
 }
 
-/* What the way over ZeroMQ costs beyond the sockets and the work. */
+/* What the way over ZeroMQ costs beyond the sockets and the work, and what it costs a client that sleeps and a server
+ * that needs the same time and does nothing with it. */
 static void print_sockets(const struct bench *b)
 {
-    size_t zeromq = PEER_MANY, echo = PEER_MANY;
+    size_t zeromq = PEER_MANY, echo = PEER_MANY, busy = PEER_MANY;
     for (size_t i = 0; i < b->peer_count; i++) {
         zeromq = b->peers[i].open == peer_zeromq.open ? i : zeromq;
         echo = b->peers[i].open == peer_echo.open ? i : echo;
+        busy = b->peers[i].open == peer_busy.open ? i : busy;
     }
     if (zeromq == PEER_MANY || echo == PEER_MANY)
         return;
@@ -260,8 +272,11 @@ static void print_sockets(const struct bench *b)
         double client = median(b->points[zeromq][t].p50, b->rounds);
         double bare = median(b->points[echo][t].p50, b->rounds);
         double worker = median(b->points[zeromq][t].worker, b->rounds);
-        printf("  target %.3f  client %.1f  echo %.1f  worker %.0f  rest %.1f\n", b->targets[t], client, bare, worker,
+        printf("  target %.3f  client %.1f  echo %.1f  worker %.0f  rest %.1f", b->targets[t], client, bare, worker,
                client - bare - worker);
+        if (busy != PEER_MANY)
+            printf("  rest of zmq-busy %.1f", median(b->points[busy][t].p50, b->rounds) - bare - worker);
+        printf("\n");
     }
 }
 
@@ -316,9 +331,10 @@ static void write_json(const struct bench *b)
 
 /* ---- the program ---- */
 
-static const struct peer *const known[] = {&peer_echo, &peer_mneme, &peer_zeromq, &peer_hnswlib, &peer_usearch};
+static const struct peer *const known[] = {&peer_echo, &peer_mneme,   &peer_zeromq,
+                                           &peer_busy, &peer_hnswlib, &peer_usearch};
 
-/* In the order of `known`: the echo's child must be forked before ZeroMQ has threads here. */
+/* In the order of `known`, in which they are measured too. */
 static void choose_engines(struct bench *b, const char *names)
 {
     char list[256];
@@ -330,7 +346,7 @@ static void choose_engines(struct bench *b, const char *names)
             b->peers[b->peer_count++] = *known[i];
     }
     if (b->peer_count == 0)
-        peer_die("--engines: some of zmq-echo,mneme,mneme-zmq,hnswlib,usearch");
+        peer_die("--engines: some of zmq-echo,mneme,mneme-zmq,zmq-busy,hnswlib,usearch");
 }
 
 static void choose_targets(struct bench *b, const char *text)
@@ -413,7 +429,7 @@ int main(int argc, char **argv)
 {
     static struct bench bench = {.rounds = 5, .header = true};
     struct bench *b = &bench;
-    struct wanted w = {.engines = "mneme,mneme-zmq,zmq-echo,hnswlib,usearch"};
+    struct wanted w = {.engines = "zmq-echo,mneme,mneme-zmq,zmq-busy,hnswlib,usearch"};
     char path[512];
     int letter;
     b->core = (int)sysconf(_SC_NPROCESSORS_ONLN) - 1;
@@ -427,7 +443,7 @@ int main(int argc, char **argv)
     peer_data_open(&b->data, argv[optind], argv[optind + 1], (uint32_t)strtoul(argv[optind + 2], NULL, 10), w.rows,
                    w.queries);
     b->took = malloc(b->data.queries * sizeof *b->took);
-    b->worker = malloc(b->data.queries * sizeof *b->worker);
+    b->worker = calloc(b->data.queries, sizeof *b->worker);
     for (size_t i = 0; i < b->peer_count; i++)
         b->peers[i].open(&b->peers[i], &b->data, b->dir);
     snprintf(path, sizeof path, "%s/truth", b->dir);

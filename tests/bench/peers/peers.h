@@ -63,7 +63,7 @@ struct peer {
     void (*cost)(struct peer *peer, struct peer_cost *cost);
 };
 
-extern const struct peer peer_mneme, peer_zeromq, peer_echo, peer_hnswlib, peer_usearch;
+extern const struct peer peer_mneme, peer_zeromq, peer_echo, peer_busy, peer_hnswlib, peer_usearch;
 
 /* How the mneme engines get their store. Set before they are opened; strings outlive them. */
 struct peer_mneme_options {
@@ -81,8 +81,10 @@ void peer_mneme_start(const struct peer_data *data, const char *dir);
 void peer_mneme_load(uint64_t first, uint64_t end);
 bool peer_mneme_build(void);
 void peer_mneme_stop(void);
-/* Microseconds that the last answer over ZeroMQ spent in its worker. */
+/* Microseconds that the last answer over ZeroMQ spent in its worker (set before each query of zmq-busy, which works as
+ * long), and its bytes. */
 extern double peer_zeromq_worker_us;
+extern size_t peer_zeromq_reply_bytes;
 
 /* ---- what all use ---- */
 
