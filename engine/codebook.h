@@ -78,6 +78,13 @@ struct mn_codebook_sample {
 uint32_t mn_codebook_clusters(uint64_t store_rows);
 uint64_t mn_codebook_sample_rows(uint32_t clusters);
 
+/* One row in eight is never trained on: those are what calibration asks for (tune_calibrate.c). */
+#define MN_CODEBOOK_LEFT_OUT 8u
+static inline bool mn_codebook_leaves_out(const struct mn_id *id)
+{
+    return mn_id_hash(0, id) >> 32 <= UINT32_MAX / MN_CODEBOOK_LEFT_OUT;
+}
+
 /* Trains generation `gen` (> 0) and writes codebooks/<gen>.col: written under a temporary name, synced, renamed, folder
  * synced; the folder is made when it is missing. The same sample and seed give the same codebook on the same kind of
  * CPU. There are as many clusters as asked for (1..MN_CODEBOOK_CLUSTERS_MAX), or fewer when the sample has fewer

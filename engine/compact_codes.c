@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "engine/compact_inside.h"
+#include "engine/tune.h"
 
 #define CLUSTERS_MIN 32u
 
@@ -23,7 +24,8 @@ struct sample {
     uint64_t first; /* and the number of that part's first row */
 };
 
-/* Dead rows teach nothing that is asked for any more; and no bits from a damaged disk get into centroids. */
+/* Dead rows teach nothing that is asked for any more; some are left out for calibration; and no bits from a damaged
+ * disk get into centroids. */
 static bool sample_row(void *context, uint64_t i, float *out)
 {
     struct sample *s = context;
@@ -35,7 +37,8 @@ static bool sample_row(void *context, uint64_t i, float *out)
     if (at < s->first || at - s->first >= part->rows)
         return false;
     uint32_t row = (uint32_t)(at - s->first);
-    const float *vector = mn_part_died(part, row) == MN_ALIVE ? mn_part_vector(part, row) : NULL;
+    bool left_out = s->all >= MN_TUNE_ROWS_MIN && mn_codebook_leaves_out(mn_part_id(part, row));
+    const float *vector = !left_out && mn_part_died(part, row) == MN_ALIVE ? mn_part_vector(part, row) : NULL;
     if (!vector || !s->kernels->check(vector, part->dim, &norm2))
         return false;
     float scale = mn_part_scale(part, row);
@@ -78,7 +81,7 @@ enum mn_status mn_compact_train(struct mn_compactor *compactor, const struct mn_
     clusters = clusters < CLUSTERS_MIN ? CLUSTERS_MIN : clusters;
     for (uint32_t p = 0; p < snapshot->part_count; p++)
         sample.all += snapshot->parts[p].rows;
-    source.rows = mn_codebook_sample_rows(clusters);
+    source.rows = mn_codebook_sample_rows(clusters) * MN_CODEBOOK_LEFT_OUT / (MN_CODEBOOK_LEFT_OUT - 1);
     source.rows = source.rows < sample.all ? source.rows : sample.all;
     sample.wanted = source.rows;
     MN_TRY(free_generation(&compactor->store, manifest, gen));

@@ -128,6 +128,20 @@ static inline uint32_t mn_ivf_slot(const struct mn_ivf *ivf, uint32_t row)
     return ivf->slots ? ivf->slots[row] : row;
 }
 
+/* The cluster of a slot. */
+static inline uint32_t mn_ivf_cluster(const struct mn_ivf *ivf, uint32_t slot)
+{
+    uint32_t low = 0, high = ivf->clusters;
+    while (high - low > 1) { /* first_slot[low] <= slot < first_slot[high] */
+        uint32_t middle = low + (high - low) / 2;
+        if (ivf->first_slot[middle] <= slot)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 /* Block * 32 + lane of a slot of cluster c. */
 static inline uint32_t mn_ivf_lane(const struct mn_ivf *ivf, uint32_t c, uint32_t slot)
 {

@@ -16,6 +16,7 @@
 
 struct mn_recall_codes;
 struct mn_recall_bounds;
+struct mn_recall_trace;
 
 struct mn_hit {
     double score;      /* what hits are ordered by, descending */
@@ -39,6 +40,7 @@ struct mn_search {
     struct mn_recall_bounds *bounds; /* scratch of exact searches of parts that have codes */
     const struct mn_tune_rule *rule; /* what an approximate search goes by; NULL: the query's target and the snapshot's
                                         tuning say it */
+    struct mn_recall_trace *trace;   /* what is told of the way of an approximate search; NULL: nothing */
     bool exact;                      /* of the last search: every visible row that matches was compared */
     uint64_t scanned;                /* rows whose codes or embeddings were compared */
     uint64_t steps;                  /* clusters taken and blocks of 1-bit codes scanned: what a search costs */

@@ -7,6 +7,7 @@
  * rows, which are weighed some blocks later.
  */
 #include "engine/recall_codes_inside.h"
+#include "engine/recall_trace.h"
 #include "engine/rowset.h"
 
 #define BLOCKS_AHEAD 8u
@@ -77,6 +78,8 @@ static void place_shared_lanes(struct mn_recall_codes *c, struct planned *at)
         if (mn_rowset_has(s->seen, home) || (home != at->cluster && !mn_probe_knows(s->probe, home)))
             continue;
         s->seen[home / 64] |= UINT64_C(1) << home % 64;
+        if (c->recall->search->trace)
+            mn_recall_trace_rest(c->recall->search->trace, ivf, home);
         float gap = mn_probe_gap(s->probe, home), reach = c->rule.epsilon * mn_probe_reach(s->probe, gap);
         for (uint32_t i = lane; i < end; i++) {
             c->gaps[i] = gap;
@@ -240,10 +243,24 @@ static const struct planned *refill(struct plan *plan)
     return last;
 }
 
+/* Tells what any rule would see here. */
+static void trace_step(const struct mn_recall_codes *c, const struct mn_probe *probe, const struct planned *at)
+{
+    const struct mn_search *search = c->recall->search;
+    double rank = -INFINITY, over = -INFINITY;
+    if (c->limit < INFINITY) {
+        rank = mn_probe_strain(probe, 0, (uint32_t)at->rank, at->opens, c->limit);
+        over = mn_probe_strain(probe, 1, (uint32_t)at->rank, at->opens, c->limit) - rank;
+    }
+    mn_recall_trace_step(search->trace, at->opens->cluster, rank, over, search->steps + (uint32_t)at->rank);
+}
+
 /* Before the first block of a cluster: false when the search may end. Shortly before that the embeddings of the best
  * are asked for: most of them will be needed. */
 static bool goes_on(struct mn_recall_codes *c, const struct mn_probe *probe, const struct planned *at)
 {
+    if (c->recall->search->trace)
+        trace_step(c, probe, at);
     if (c->limit == INFINITY) {
         mn_recall_weigh_seed(c);
         return true;
@@ -259,6 +276,8 @@ void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *
     for (uint32_t i = 0; i < c->source_count; i++)
         if (c->sources[i].probe == probe && c->sources[i].way == MN_RECALL_BY_CLUSTERS)
             plan.together += c->sources[i].together;
+    if (c->recall->search->trace)
+        mn_recall_trace_run(c->recall->search->trace, probe->codebook, c->recall->search->steps);
     refill(&plan);
     for (uint32_t i = 0; i < plan.count; i++)
         ask_for_block(&c->sources[plan.line[i].source], plan.line[i].block);

@@ -235,25 +235,12 @@ enum mn_status mn_recall_select_ways(struct mn_recall_codes *c)
 
 /* ---- following rows ---- */
 
-static uint32_t cluster_of(const struct mn_ivf *ivf, uint32_t slot)
-{
-    uint32_t low = 0, high = ivf->clusters;
-    while (high - low > 1) { /* first_slot[low] <= slot < first_slot[high] */
-        uint32_t middle = low + (high - low) / 2;
-        if (ivf->first_slot[middle] <= slot)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 static void follow(struct mn_recall_codes *c, uint32_t source, uint32_t row)
 {
     const struct mn_recall_source *s = &c->sources[source];
     const struct mn_ivf *ivf = s->ivf;
     uint32_t slot = mn_ivf_slot(ivf, row);
-    float gap = mn_ivf_flat(ivf) ? s->probe->origin : mn_probe_gap(s->probe, cluster_of(ivf, slot));
+    float gap = mn_ivf_flat(ivf) ? s->probe->origin : mn_probe_gap(s->probe, mn_ivf_cluster(ivf, slot));
     struct mn_recall_waiting w = {-INFINITY, gap, source, slot};
     mn_recall_weigh_ask_for_codes(c, &w);
     c->waiting[c->waiting_end++] = w;

@@ -13,8 +13,10 @@
  * so that the last clusters cost about what they yield. Under a filter only clusters with matching rows count, each
  * mostly by how many there are (recall_blocks.c), wherever the matches lie to the query. `stop` and epsilon
  * (how far a 1-bit lower bound reaches) per recall target, and nearness for every two of them, are found by
- * calibration: rows of the store, left out of their own answers, are the queries; the exact top 10 is the truth. The
- * less nearness counts, the more alike are searches in what they cost: at 0 all look into as many clusters.
+ * calibration: rows of the store that no centroid was trained on, left out of their own answers, are the queries; the
+ * top 10 is the truth; of the best one, and of the best 100, about as large a share must be found. The less
+ * nearness counts, the more alike are searches in what they cost: at 0 all look into as many clusters. Where codes
+ * cannot tell rows apart well enough for a target, its stop is INFINITY.
  */
 #ifndef MN_ENGINE_TUNE_H
 #define MN_ENGINE_TUNE_H
@@ -30,6 +32,8 @@ extern const double mn_tune_targets[MN_TUNE_TARGETS];
 #define MN_TUNE_APPROXIMATE_MAX 0.999
 
 #define MN_TUNE_TOGETHER 2 /* targets that share a nearness */
+
+#define MN_TUNE_ROWS_MIN 1000u /* with codes; a store with fewer is left untuned */
 
 /* Floats, kept as bits in mn_control.tuning and in the manifest: stop[12], epsilon[12], dimension, rows (of the store
  * when it was calibrated), nearness[6]. dimension: the square of the nearness at the default target, and of all where

@@ -1,36 +1,50 @@
 /*
  * tune_calibrate.c - finding the rule that keeps each recall target on the rows that are there.
  *
- * Rows drawn from the store are the queries; what a search through every cluster answers is the truth. The searches
- * themselves are measured, with all they do, so nothing about the data is assumed: for a few values of nearness, how
- * many steps searches take at a target tells which ones put clusters off well. The cheapest is taken; at the highest
- * targets the least of those that cost little more on average, which spares the slowest searches. For that one, recall
- * is measured for rising values of `stop`, closer where the curve passes a target. Epsilon may then fall as long as it
- * costs a tenth of the misses that the target allows; `stop` makes up for that tenth.
+ * Rows of the store are the queries, those that training has left out: centroids lie nearer to rows they were trained
+ * on than to others, and such rows would be found too easily. One search of each through every cluster tells which stop
+ * each of its right answers needs, for a few values of nearness (tune_needs.h); nothing about the data is assumed.
+ * The least stop is taken that keeps the target for the 10 best, and nearly so for the best one and for the 100 best:
+ * with too little nearness a rule that suits 10 ends too early for 100, or under a filter, with too much for one. Of
+ * what serves all three the cheapest is taken; at the highest targets the least nearness of those that cost little more
+ * on average, which spares the slowest searches. Epsilon may then fall as long as it costs a tenth of the misses that
+ * the target allows; `stop` makes up for that tenth.
  */
 #include <math.h>
 #include <stdlib.h>
 
-#include "engine/ivf.h"
-#include "engine/recall.h"
+#include "engine/codebook.h"
+#include "engine/tune_needs.h"
 #include "shm/process.h"
 
 #define TOP          10u
-#define ROWS_MIN     1000u                /* a store with fewer is left untuned */
-#define WORK_MAX     UINT64_C(2000000000) /* rows that the search for the truth scans */
+#define WORK_MAX     UINT64_C(2400000000) /* rows that the searches for the truth scan, */
+#define WORK_TENTHS  24u                  /* of all rows so many tenths a query */
 #define QUERIES_MIN  64u
-#define CURVE_MAX    64u
-#define CURVE_STEP   0.35
-#define CURVE_FIRST  2.0
 #define EPSILON_SURE 3.0f /* misses nothing that matters */
+#define EPSILON_WIDE 4.0f /* and this nothing at all */
 #define EPSILON_TAX  0.1  /* share of the misses allowed that go to epsilon */
+#define EPSILON_ASKS 400u /* queries that it is chosen with */
+#define COST_ASKS    200u /* queries that nearness is chosen with */
+
+#define EXACT_WORK     UINT64_C(20000000) /* rows that are compared to find out what codes cannot tell, */
+#define EXACT_ASKS     200u               /* by so many queries at most */
+#define EXACT_ASKS_MIN 20u
 
 #define GROUPS     (MN_TUNE_TARGETS / MN_TUNE_TOGETHER)
 #define STEPS_TAX  0.04 /* share of the steps, on average, that may go to making searches alike, */
 #define TAXED_FROM 0.97 /* from this target on: below, it would be missed under filters, which go by nearness more */
 
-static const float nearnesses[] = {2, 2.75f, 4, 5.5f, 7.5f, 10};
-static const float epsilons[] = {2.6f, 2.2f, 1.9f, 1.6f, 1.3f, 1.0f};
+/* How many of the best are asked for, by which share of the queries (one in so many: the more that are asked for, the
+ * more a query tells), and how many times the misses allowed may be more. Nearness is chosen so that one stop serves
+ * all of them about as well. */
+enum { ONE, TEN, HUNDRED, DEPTHS };
+static const struct {
+    uint32_t k, one_in;
+    double more;
+} depths[DEPTHS] = {{1, 1, 1.25}, {TOP, 1, 1}, {100, 3, 1.25}};
+
+static const float epsilons[] = {1.0f, 1.3f, 1.6f, 1.9f, 2.2f, 2.6f, EPSILON_SURE}; /* rising */
 
 /* A row that is asked for. */
 struct asked {
@@ -45,6 +59,9 @@ struct calibration {
     struct mn_tune_rule rule;
     struct asked *asked;
     uint32_t count;
+    struct mn_tune_needs needs[DEPTHS];
+    struct mn_recall_trace trace;
+    double lack;
     double *us; /* [count]: scratch */
     uint64_t random;
     bool (*pause)(void *context);
@@ -52,7 +69,7 @@ struct calibration {
 };
 
 struct measured {
-    double recall, scanned, steps;
+    double recall, scanned;
 };
 
 static enum mn_status breathe(const struct calibration *c)
@@ -72,56 +89,116 @@ static uint64_t next_random(struct calibration *c)
     return z ^ (z >> 31);
 }
 
+static uint32_t coded_rows_of(const struct mn_part *part)
+{
+    return part->ivf && !mn_ivf_flat(part->ivf) ? part->ivf->rows : 0;
+}
+
 static uint64_t coded_rows(const struct mn_snapshot *snapshot)
 {
     uint64_t rows = 0;
     for (uint32_t i = 0; i < snapshot->part_count; i++)
-        rows += snapshot->parts[i].ivf && !mn_ivf_flat(snapshot->parts[i].ivf) ? snapshot->parts[i].ivf->rows : 0;
+        rows += coded_rows_of(&snapshot->parts[i]);
     return rows;
 }
 
-/* The i-th coded row of the snapshot, if it may be asked for. */
-static bool draw(const struct calibration *c, uint64_t i, struct asked *asked)
+/* Takes up to `queries` rows, each as likely as another (reservoir sampling), and mixes them. */
+static enum mn_status draw(struct calibration *c, uint32_t queries, bool left_out)
 {
     const struct mn_snapshot *snapshot = c->snapshot;
-    for (uint32_t part = 0; part < snapshot->part_count; part++) {
-        const struct mn_part *p = &snapshot->parts[part];
-        uint32_t rows = p->ivf && !mn_ivf_flat(p->ivf) ? p->ivf->rows : 0;
-        if (i < rows) {
-            *asked = (struct asked){.part = part, .row = (uint32_t)i};
-            return mn_part_visible(p, asked->row, snapshot->seq, snapshot->now) && mn_part_vector(p, asked->row);
+    uint64_t seen = 0, looked = 0;
+    c->count = 0;
+    for (uint32_t p = 0; p < snapshot->part_count; p++) {
+        const struct mn_part *part = &snapshot->parts[p];
+        for (uint32_t row = 0; row < coded_rows_of(part); row++) {
+            if (looked++ % 65536 == 0)
+                MN_TRY(breathe(c));
+            if (mn_codebook_leaves_out(mn_part_id(part, row)) != left_out ||
+                !mn_part_visible(part, row, snapshot->seq, snapshot->now))
+                continue;
+            uint64_t place = seen++ < queries ? seen - 1 : next_random(c) % seen;
+            if (place < queries)
+                c->asked[place] = (struct asked){.part = p, .row = row};
         }
-        i -= rows;
     }
-    return false;
+    c->count = seen < queries ? (uint32_t)seen : queries;
+    for (uint32_t i = c->count; i > 1; i--) {
+        uint32_t j = (uint32_t)(next_random(c) % i);
+        struct asked swapped = c->asked[i - 1];
+        c->asked[i - 1] = c->asked[j];
+        c->asked[j] = swapped;
+    }
+    return MN_OK;
 }
 
-static enum mn_status ask(struct calibration *c, const struct asked *asked)
+static enum mn_status ask(struct calibration *c, const struct asked *asked, uint32_t k, bool exact)
 {
     const struct mn_part *p = &c->snapshot->parts[asked->part];
     struct mn_query query = {.scope = {.all_spaces = true, .after = INT64_MIN},
                              .embedding = mn_part_vector(p, asked->row),
-                             .k = TOP,
+                             .k = k,
+                             .exact = exact,
                              .has_exclude = true,
                              .exclude = *mn_part_id(p, asked->row),
                              .exclude_space = mn_part_string(p, mn_part_space(p, asked->row))};
     return mn_recall_search(&c->search, c->snapshot, &query);
 }
 
-static enum mn_status find_truth(struct calibration *c, uint32_t queries, uint64_t rows)
+/* Through every cluster, with a trace. */
+static enum mn_status ask_all(struct calibration *c, const struct asked *asked, uint32_t k)
 {
-    c->rule = (struct mn_tune_rule){.stop = 1e30f, .epsilon = 2 * EPSILON_SURE, .nearness = 1};
-    for (uint32_t tries = 0; c->count < queries && tries < 2 * queries; tries++) {
-        struct asked *asked = &c->asked[c->count];
-        if (!draw(c, next_random(c) % rows, asked))
-            continue;
+    c->rule = (struct mn_tune_rule){.stop = 1e30f, .epsilon = EPSILON_WIDE, .nearness = 1};
+    c->search.trace = &c->trace;
+    mn_recall_trace_begin(&c->trace);
+    enum mn_status status = ask(c, asked, k, false);
+    MN_TRY(breathe(c));
+    return status;
+}
+
+/* How much of the exact answer a search through all codes lacks. Where rows lie much closer together than codes can
+ * tell, no rule finds them. */
+static enum mn_status find_lack(struct calibration *c, uint64_t rows)
+{
+    uint64_t good = 0, wanted = 0, most = EXACT_WORK / rows;
+    most = most > EXACT_ASKS ? EXACT_ASKS : most < EXACT_ASKS_MIN ? EXACT_ASKS_MIN : most;
+    for (uint32_t i = 0; i < c->count && i < most; i++) {
         MN_TRY(breathe(c));
-        /* A row that cannot be asked for (zero under cosine) is no query. */
-        if (ask(c, asked) != MN_OK || c->search.hit_count == 0)
+        MN_TRY(ask(c, &c->asked[i], TOP, true));
+        double least = c->search.hits[c->search.hit_count - 1].score;
+        wanted += c->search.hit_count;
+        MN_TRY(ask_all(c, &c->asked[i], TOP));
+        for (uint32_t h = 0; h < c->search.hit_count; h++)
+            good += c->search.hits[h].score >= least;
+    }
+    c->lack = wanted > 0 ? fmax(1 - (double)good / (double)wanted, 0) : 0;
+    return MN_OK;
+}
+
+/* What the rows drawn find; those that cannot be asked for (damaged, or zero under cosine) are dropped. */
+static enum mn_status find_truth(struct calibration *c)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < c->count; i++) {
+        struct asked asked = c->asked[i];
+        if (!mn_part_vector(&c->snapshot->parts[asked.part], asked.row))
             continue;
-        asked->hits = c->search.hit_count;
-        asked->least = c->search.hits[asked->hits - 1].score;
-        c->count++;
+        enum mn_status status = ask_all(c, &asked, TOP);
+        if (status == MN_DEADLINE)
+            return status;
+        if (status != MN_OK || c->search.hit_count == 0)
+            continue;
+        MN_TRY(mn_tune_needs_add(&c->needs[TEN], &c->search, c->snapshot));
+        asked.hits = c->search.hit_count;
+        asked.least = c->search.hits[asked.hits - 1].score;
+        c->asked[kept++] = asked;
+    }
+    c->count = kept;
+    for (uint32_t d = 0; d < DEPTHS; d++) {
+        for (uint32_t i = 0; d != TEN && i < c->count; i += depths[d].one_in) {
+            MN_TRY(ask_all(c, &c->asked[i], depths[d].k));
+            MN_TRY(mn_tune_needs_add(&c->needs[d], &c->search, c->snapshot));
+        }
+        mn_tune_needs_sort(&c->needs[d]);
     }
     return MN_OK;
 }
@@ -131,154 +208,98 @@ static enum mn_status find_truth(struct calibration *c, uint32_t queries, uint64
 /* Asks the first `count` queries by c->rule. us (may be NULL): [count], the time of each. */
 static enum mn_status measure(struct calibration *c, uint32_t count, double *us, struct measured *measured)
 {
-    uint64_t good = 0, wanted = 0, scanned = 0, steps = 0;
+    c->search.trace = NULL;
+    uint64_t good = 0, wanted = 0, scanned = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct asked *asked = &c->asked[i];
         if (i % 8 == 0)
             MN_TRY(breathe(c));
         uint64_t begin = us ? mn_clock_ns() : 0;
-        MN_TRY(ask(c, asked));
+        MN_TRY(ask(c, asked, TOP, false));
         if (us)
             us[i] = (double)(mn_clock_ns() - begin) * 1e-3;
         for (uint32_t h = 0; h < c->search.hit_count; h++)
             good += c->search.hits[h].score >= asked->least;
         wanted += asked->hits;
         scanned += c->search.scanned;
-        steps += c->search.steps;
     }
     measured->recall = wanted > 0 ? fmin((double)good / (double)wanted, 1) : 1;
     measured->scanned = (double)scanned / (double)(count ? count : 1);
-    measured->steps = (double)steps / (double)(count ? count : 1);
     return MN_OK;
-}
-
-/* ---- curves ---- */
-
-struct curve {
-    uint32_t count;
-    double stop[CURVE_MAX], recall[CURVE_MAX], steps[CURVE_MAX]; /* recall rises */
-};
-
-/* Measures recall over `stop`, from `first` on, until it reaches `top` or everything is scanned. */
-static enum mn_status trace(struct calibration *c, uint32_t count, double first, double top, struct curve *curve)
-{
-    struct measured m = {0, 0, 0};
-    curve->count = 0;
-    for (uint32_t i = 0; i < CURVE_MAX && m.recall < top; i++) {
-        double stop = first + CURVE_STEP * i;
-        c->rule.stop = (float)stop;
-        MN_TRY(measure(c, count, NULL, &m));
-        if (curve->count > 0 && m.recall <= curve->recall[curve->count - 1])
-            continue;
-        curve->stop[curve->count] = stop;
-        curve->steps[curve->count] = m.steps;
-        curve->recall[curve->count++] = m.recall;
-    }
-    return MN_OK;
-}
-
-/* Recall by the logarithm of its misses: nearly straight over `stop`. */
-static double misses(double recall)
-{
-    return -log(1 - recall + 1e-4);
-}
-
-/* values where the curve has that recall; its ends where it does not reach so far. */
-static double read_off(const struct curve *curve, const double *values, double recall)
-{
-    uint32_t i = 0;
-    if (curve->count < 2 || recall <= curve->recall[0])
-        return curve->count > 0 ? values[0] : 0;
-    while (i + 2 < curve->count && curve->recall[i + 1] < recall)
-        i++;
-    double low = misses(curve->recall[i]), high = misses(curve->recall[i + 1]);
-    double share = fmin((misses(recall) - low) / (high - low), 1);
-    return values[i] + (values[i + 1] - values[i]) * share;
 }
 
 /* ---- the rule ---- */
 
-/* Where a curve may end that is to tell of `target`. */
-static double above(double target)
-{
-    return target + 0.4 * (1 - target);
-}
-
-/* What a group of targets goes by. */
-struct group {
-    float nearness;
-    double stop; /* about, at its lower target */
+/* What the targets of a store go by, at one nearness. */
+struct stops {
+    float stop[MN_TUNE_TARGETS];
+    double cost[MN_TUNE_TARGETS];
 };
 
-static double lower_target(uint32_t group)
+/* The misses at a target that epsilon may add. */
+static double loss_at(double target)
 {
-    return mn_tune_targets[group * MN_TUNE_TOGETHER];
+    return EPSILON_TAX * (1 - target);
 }
 
-/* The least nearness that takes few enough steps at the lower target of each group. */
-static enum mn_status choose_nearnesses(struct calibration *c, struct group groups[GROUPS])
+/* The least stop that keeps the target, whatever of it is luck: the queries are a sample. INFINITY: codes cannot. */
+static float stop_for(const struct calibration *c, uint32_t nearness, double target)
 {
-    uint32_t count = c->count < 400 ? c->count : 400;
-    double stops[MN_ARRAY_LEN(nearnesses)][GROUPS], steps[MN_ARRAY_LEN(nearnesses)][GROUPS];
-    for (size_t i = 0; i < MN_ARRAY_LEN(nearnesses); i++) {
-        struct curve curve;
-        c->rule = (struct mn_tune_rule){.epsilon = EPSILON_SURE, .nearness = nearnesses[i]};
-        MN_TRY(trace(c, count, CURVE_FIRST, above(lower_target(GROUPS - 1)), &curve));
-        for (uint32_t g = 0; g < GROUPS; g++) {
-            stops[i][g] = read_off(&curve, curve.stop, lower_target(g));
-            steps[i][g] = read_off(&curve, curve.steps, lower_target(g));
+    float stop = 0;
+    if (target + loss_at(target) > 1 - c->lack)
+        return INFINITY;
+    for (uint32_t d = 0; d < DEPTHS; d++) {
+        double error = 0, wanted = (1 - (1 - target) * depths[d].more) / (1 - c->lack);
+        if (d == TEN) {
+            float about = mn_tune_needs_stop(&c->needs[d], nearness, wanted);
+            (void)mn_tune_needs_recall(&c->needs[d], nearness, about, c->count, &error);
+            wanted += fmin(loss_at(target) + error, (1 - target) / 2);
         }
+        stop = fmaxf(stop, mn_tune_needs_stop(&c->needs[d], nearness, wanted));
     }
-    for (uint32_t g = 0; g < GROUPS; g++) {
-        double least = INFINITY, tax = lower_target(g) < TAXED_FROM ? 0 : STEPS_TAX;
-        for (size_t i = 0; i < MN_ARRAY_LEN(nearnesses); i++)
-            least = fmin(least, steps[i][g]);
-        size_t i = 0;
-        while (i + 1 < MN_ARRAY_LEN(nearnesses) && steps[i][g] > least * (1 + tax))
-            i++;
-        groups[g] = (struct group){nearnesses[i], stops[i][g]};
+    return stop;
+}
+
+/* Every stop for every nearness, and what it costs. */
+static enum mn_status find_stops(struct calibration *c, struct stops stops[MN_TUNE_NEARNESSES])
+{
+    for (uint32_t n = 0; n < MN_TUNE_NEARNESSES; n++) {
+        stops[n] = (struct stops){0};
+        for (uint32_t t = 0; t < MN_TUNE_TARGETS; t++)
+            stops[n].stop[t] = stop_for(c, n, mn_tune_targets[t]);
+    }
+    for (uint32_t i = 0; i < c->count && i < COST_ASKS; i++) {
+        MN_TRY(ask_all(c, &c->asked[i], TOP));
+        for (uint32_t n = 0; n < MN_TUNE_NEARNESSES; n++)
+            for (uint32_t t = 0; t < MN_TUNE_TARGETS; t++)
+                stops[n].cost[t] += (double)mn_tune_needs_cost(&c->trace, n, stops[n].stop[t]);
     }
     return MN_OK;
 }
 
-/* The least stop that has the recall, to within an eighth of the curve's step: where a search looks into a few clusters
- * only, one more makes a leap that cannot be read off the curve. */
-static enum mn_status find_stop(struct calibration *c, const struct curve *curve, double recall, double *stop)
+/* The least nearness that costs little enough at the lower target of a group. */
+static uint32_t choose_nearness(const struct stops stops[MN_TUNE_NEARNESSES], uint32_t group)
 {
-    double high = read_off(curve, curve->stop, recall), low = high - CURVE_STEP;
-    struct measured m;
-    c->rule.epsilon = EPSILON_SURE;
-    for (uint32_t i = 0; i < curve->count; i++) {
-        if (curve->stop[i] > low && curve->recall[i] < recall)
-            low = curve->stop[i];
-        if (curve->recall[i] >= recall) {
-            high = curve->stop[i];
-            break;
-        }
-    }
-    while (high - low > CURVE_STEP / 8) {
-        c->rule.stop = (float)((low + high) / 2);
-        MN_TRY(measure(c, c->count, NULL, &m));
-        *(m.recall < recall ? &low : &high) = (low + high) / 2;
-    }
-    *stop = high;
-    return MN_OK;
+    uint32_t t = group * MN_TUNE_TOGETHER, n = 0;
+    double least = INFINITY, tax = mn_tune_targets[t] < TAXED_FROM ? 0 : STEPS_TAX;
+    for (uint32_t i = 0; i < MN_TUNE_NEARNESSES; i++)
+        least = fmin(least, stops[i].cost[t]);
+    while (n + 1 < MN_TUNE_NEARNESSES && stops[n].cost[t] > least * (1 + tax))
+        n++;
+    return n;
 }
 
-/* The least epsilon that costs no more than `loss`, at a stop. */
-static enum mn_status choose_epsilon(struct calibration *c, float stop, double loss, float *epsilon)
+/* The least epsilon, from *at on, that costs no more than `loss` at a stop. */
+static enum mn_status choose_epsilon(struct calibration *c, uint32_t nearness, float stop, double loss, size_t *at)
 {
-    uint32_t count = c->count < 400 ? c->count : 400;
-    struct measured sure, less;
-    c->rule.stop = stop;
-    c->rule.epsilon = *epsilon = EPSILON_SURE;
-    MN_TRY(measure(c, count, NULL, &sure));
-    for (size_t i = 0; i < MN_ARRAY_LEN(epsilons); i++) {
-        c->rule.epsilon = epsilons[i];
+    uint32_t count = c->count < EPSILON_ASKS ? c->count : EPSILON_ASKS;
+    double error, sure = mn_tune_needs_recall(&c->needs[TEN], nearness, stop, count, &error);
+    for (; *at + 1 < MN_ARRAY_LEN(epsilons); ++*at) {
+        struct measured less;
+        c->rule = (struct mn_tune_rule){stop, epsilons[*at], mn_tune_nearnesses[nearness]};
         MN_TRY(measure(c, count, NULL, &less));
-        if (sure.recall - less.recall > loss)
+        if (sure - less.recall <= loss)
             break;
-        *epsilon = epsilons[i];
     }
     return MN_OK;
 }
@@ -301,22 +322,20 @@ static enum mn_status measure_point(struct calibration *c, double target, struct
 
 static enum mn_status tune(struct calibration *c, struct mn_tuning *tuning, struct mn_tune_point *points)
 {
-    struct group groups[GROUPS];
-    struct curve curve;
-    MN_TRY(choose_nearnesses(c, groups));
+    struct stops stops[MN_TUNE_NEARNESSES];
+    size_t epsilon = 0; /* rises with the target */
+    MN_TRY(find_stops(c, stops));
     for (uint32_t t = 0; t < MN_TUNE_TARGETS; t++) {
-        const struct group *group = &groups[t / MN_TUNE_TOGETHER];
-        double target = mn_tune_targets[t], loss = EPSILON_TAX * (1 - target);
-        if (t % MN_TUNE_TOGETHER == 0) {
-            double top = above(mn_tune_targets[t + MN_TUNE_TOGETHER - 1]);
-            c->rule = (struct mn_tune_rule){.epsilon = EPSILON_SURE, .nearness = group->nearness};
-            MN_TRY(trace(c, c->count, group->stop - 2 * CURVE_STEP, top, &curve));
-            tuning->nearness[t / MN_TUNE_TOGETHER] = group->nearness;
-        }
-        double stop = 0;
-        MN_TRY(find_stop(c, &curve, target + loss, &stop));
-        tuning->stop[t] = (float)stop;
-        MN_TRY(choose_epsilon(c, tuning->stop[t], loss, &tuning->epsilon[t]));
+        double target = mn_tune_targets[t];
+        uint32_t group = t / MN_TUNE_TOGETHER, nearness = choose_nearness(stops, group);
+        tuning->nearness[group] = mn_tune_nearnesses[nearness];
+        tuning->stop[t] = stops[nearness].stop[t];
+        if (tuning->stop[t] == INFINITY)
+            epsilon = MN_ARRAY_LEN(epsilons) - 1;
+        else
+            MN_TRY(choose_epsilon(c, nearness, tuning->stop[t], loss_at(target), &epsilon));
+        tuning->epsilon[t] = epsilons[epsilon];
+        c->rule = (struct mn_tune_rule){tuning->stop[t], tuning->epsilon[t], tuning->nearness[group]};
         if (points)
             MN_TRY(measure_point(c, target, &points[t]));
     }
@@ -334,9 +353,10 @@ enum mn_status mn_tune_calibrate(const struct mn_snapshot *snapshot, enum mn_met
     *tuning = (struct mn_tuning){0};
     if (points)
         memset(points, 0, MN_TUNE_TARGETS * sizeof *points);
-    if (rows < ROWS_MIN || queries == 0)
+    if (rows < MN_TUNE_ROWS_MIN || queries == 0)
         return MN_OK;
-    uint64_t most = WORK_MAX / rows > QUERIES_MIN ? WORK_MAX / rows : QUERIES_MIN;
+    uint64_t most = WORK_MAX * 10 / WORK_TENTHS / rows;
+    most = most > QUERIES_MIN ? most : QUERIES_MIN;
     queries = queries < most ? queries : (uint32_t)most;
     enum mn_status status = mn_search_init(&c.search, metric, dim);
     MN_TRY_OUT(status);
@@ -344,7 +364,13 @@ enum mn_status mn_tune_calibrate(const struct mn_snapshot *snapshot, enum mn_met
     c.asked = calloc(queries, sizeof *c.asked);
     c.us = calloc(queries, sizeof *c.us);
     MN_TRY_OUT(c.asked && c.us ? MN_OK : MN_FAIL(MN_INTERNAL, "no memory to calibrate"));
-    MN_TRY_OUT(find_truth(&c, queries, rows));
+    for (uint32_t d = 0; d < DEPTHS; d++)
+        MN_TRY_OUT(mn_tune_needs_init(&c.needs[d], queries, depths[d].k));
+    MN_TRY_OUT(draw(&c, queries, true));
+    if (c.count < QUERIES_MIN)
+        MN_TRY_OUT(draw(&c, queries, false));
+    MN_TRY_OUT(find_truth(&c));
+    MN_TRY_OUT(find_lack(&c, rows));
     if (c.count >= QUERIES_MIN / 2) {
         MN_TRY_OUT(tune(&c, tuning, points));
         tuning->rows = (float)rows;
@@ -352,6 +378,9 @@ enum mn_status mn_tune_calibrate(const struct mn_snapshot *snapshot, enum mn_met
 out:
     if (status != MN_OK)
         *tuning = (struct mn_tuning){0};
+    for (uint32_t d = 0; d < DEPTHS; d++)
+        mn_tune_needs_free(&c.needs[d]);
+    mn_recall_trace_free(&c.trace);
     mn_search_free(&c.search);
     free(c.asked);
     free(c.us);
