@@ -3,7 +3,7 @@
     MNEMED=build/release/bin/mnemed python3 tests/bench/fresh.py BASE.f32 DIM QUERIES.f32 [base rows = 100000]
 
 The first table: a compacted base, and 0, 1k, 10k, 100k memories in the tail over it, which compaction is told to leave
-there; asked as soon as they are acknowledged, and again when the coder has settled. The second: the quiet store, and the
+there; asked as soon as they are acknowledged, and again when the coder has settled and recall is calibrated. The second: the quiet store, and the
 same with a stream of memories coming in for half a minute (as fast as 10,000/s, in requests of 100) while compaction
 runs. `best`: the worker's own microseconds (the reply's `us`), of each query the fastest of all rounds, which is what the
 search costs; `worker` and `client` are what was seen: the median over rounds of their p50 and p99, whatever else the
@@ -123,6 +123,21 @@ def await_clustered(store):
         time.sleep(0.1)
 
 
+def await_calibrated(store):
+    """Recall is calibrated for what is searched, on a codebook that stays."""
+    last, since, until = None, time.monotonic(), time.monotonic() + 180
+    while time.monotonic() - since < 3:
+        index, tail = store.info()["index"], stats(store)["tail_clustered_rows"]
+        rows = index["column_rows"] + tail
+        good = abs(index["calibrated_rows"] - rows) <= 0.2 * index["calibrated_rows"]
+        if not good or last != (index["codebook"], index["calibrated_rows"]):
+            last, since = (index["codebook"], index["calibrated_rows"]), time.monotonic()
+        if time.monotonic() > until:
+            tell(f"not calibrated for {rows} rows: {index}")
+            break
+        time.sleep(0.1)
+
+
 def stream(endpoint, path, dim, first, stop, sent):
     """A steady stream, paced by the clock; what comes back is read as it comes."""
     rows, begun, at, waits = Rows(path, dim), time.perf_counter(), first, []
@@ -154,6 +169,7 @@ def tails(store, rows, queries, base):
             print(f"{tail:8} {'at once':14} {at_once.line()}", flush=True)
         await_coded(store)
         await_clustered(store)
+        await_calibrated(store)
         print(f"{tail:8} {'settled':14} {ask(store, queries).line()}", flush=True)
 
 
@@ -194,17 +210,19 @@ def main():
         remember(store, rows, 0, base)
         tell("consolidate")
         store.ok("consolidate", wait=True, timeout_s=600)
-        store.await_index()
-        store.settings["compact.enabled"] = "no"
+        await_calibrated(store)
+        leave = {"compact.min_rows": 16000000, "tail.high_rows": 1000000}
+        store.settings.update(leave)
         store.restart()
         time.sleep(2)
         tell("ask")
         tails(store, rows, queries, base)
-        store.settings["compact.enabled"] = "yes"
+        for name in leave:
+            del store.settings[name]
         store.restart()
         tell("consolidate")
         store.ok("consolidate", wait=True, timeout_s=600)
-        store.await_index()
+        await_calibrated(store)
         streaming(store, path, dim, queries, base + TAILS[-1])
     finally:
         store.restarts_expected = True
