@@ -46,6 +46,17 @@ enum mneme_code mn_client_fail(struct mneme *client, enum mneme_code code, const
     return code;
 }
 
+/* xorshift64* */
+uint64_t mn_client_draw(struct mneme *client)
+{
+    uint64_t x = client->random_state;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    client->random_state = x;
+    return x * 0x2545f4914f6cdd1dull;
+}
+
 /* ---- opening ---- */
 
 /* ZeroMQ would wait in silence for a server that is not there, so local endpoints are tried first. */

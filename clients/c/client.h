@@ -14,7 +14,8 @@ enum {
     MN_CLIENT_LANES = 3 + MN_CLIENT_RECALL_MAX, /* control, write, stats, recall.n */
     MN_CLIENT_FIRST_RECALL = 3,
     MN_CLIENT_ERROR_SIZE = 512,
-    MN_CLIENT_IDEM_SIZE = 65, /* the protocol's 64 bytes and NUL */
+    MN_CLIENT_IDEM_SIZE = 65,    /* the protocol's 64 bytes and NUL */
+    MN_CLIENT_RECONNECT_MS = 20, /* how soon a broken connection is tried again, and a lost request sent again */
 };
 
 /* One endpoint. The sockets are made at first use and again after a loss. */
@@ -77,6 +78,17 @@ enum mneme_code mn_client_fail(struct mneme *client, enum mneme_code code, const
 
 /* What mneme_open_error will say to this thread. */
 void mn_client_note_open_error(const char *text);
+
+/* A number at random: spreads retries apart, keeps names apart, nothing more. */
+uint64_t mn_client_draw(struct mneme *client);
+
+/* lane.c. Opening is harmless when it is open; false with errno when it fails. */
+bool mn_lane_open(struct mneme *client, struct mn_lane *lane);
+void mn_lane_close(struct mn_lane *lane);
+/* Reads the monitor empty; true when the connection broke, or could not be made. */
+bool mn_lane_heard_break(struct mn_lane *lane);
+/* Whether a reply is there that the descriptor may not show: a send may have taken the news of it in. */
+bool mn_lane_has_reply(struct mn_lane *lane);
 
 /* exchange.c: closes every socket and drops every request. */
 void mn_exchange_close(struct mneme *client);

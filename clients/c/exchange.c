@@ -2,9 +2,9 @@
  * exchange.c - requests out, replies in: the one engine under every call of libmneme.
  *
  * A request is framed once (rid, deadline and idem go in front of the caller's map) and kept until its reply came, so
- * that it can be sent again. `pump` is the only place where anything happens: it sends what is due, takes what has
+ * that it can be sent again. `pump` is where all of it happens: it sends what is due, takes what has
  * arrived, declares lost what a broken connection or a long silence took away, and gives up on what has run out of
- * time.
+ * time. `look_for` is what a lone recall may do before: take what has arrived, without sleeping in between.
  */
 #include "clients/c/client.h"
 #include "clients/c/scan.h"
@@ -23,10 +23,7 @@
 enum {
     PAUSE_FIRST_MS = 2, /* the first wait after `busy`; doubles each time */
     PAUSE_MAX_MS = 200,
-    RECONNECT_MS = 20, /* how soon ZeroMQ tries a broken connection again, and when a lost request goes out again */
-    RECONNECT_MAX_MS = 200,
     REQUEST_MAX = (24 << 20) - 1024, /* the server drops the connection of a larger frame without a word */
-    REPLY_MAX = 32 << 20,            /* a larger reply is no reply of ours: the connection is dropped */
 };
 
 uint64_t mn_exchange_now(void)
@@ -36,105 +33,10 @@ uint64_t mn_exchange_now(void)
     return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
-/* xorshift64*: spreads retries apart, nothing more. */
-static uint64_t draw(struct mneme *client)
-{
-    uint64_t x = client->random_state;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    client->random_state = x;
-    return x * 0x2545f4914f6cdd1dull;
-}
-
 /* Between half of `ms` and all of it, in nanoseconds. */
 static uint64_t jitter(struct mneme *client, uint64_t ms)
 {
-    return ms * MS / 2 + draw(client) % (ms * MS / 2 + 1);
-}
-
-/* ---- lanes ---- */
-
-static void close_lane(struct mn_lane *lane)
-{
-    if (lane->socket) {
-        zmq_socket_monitor(lane->socket, NULL, 0);
-        zmq_close(lane->socket);
-    }
-    if (lane->monitor)
-        zmq_close(lane->monitor);
-    lane->socket = lane->monitor = NULL;
-}
-
-static bool set_int(void *socket, int option, int value)
-{
-    return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
-}
-
-static bool get_int(void *socket, int option, int *value)
-{
-    size_t size = sizeof *value;
-    return zmq_getsockopt(socket, option, value, &size) == 0;
-}
-
-static bool set_keys(const struct mneme *client, void *socket)
-{
-    if (!client->server_key)
-        return true;
-    return zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, client->server_key, strlen(client->server_key)) == 0 &&
-           zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, client->public_key, strlen(client->public_key)) == 0 &&
-           zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, client->secret_key, strlen(client->secret_key)) == 0;
-}
-
-/* Reads the monitor empty; true when the connection broke, or could not be made: only what means that is subscribed, so
- * the content is moot. */
-static bool heard_break(struct mn_lane *lane)
-{
-    bool any = false;
-    zmq_msg_t message;
-    zmq_msg_init(&message);
-    while (zmq_msg_recv(&message, lane->monitor, ZMQ_DONTWAIT) >= 0)
-        any = true;
-    zmq_msg_close(&message);
-    return any;
-}
-
-/* The monitor says at once when the peer is gone, where waiting for silence would take seconds; of a recall worker also
- * that it is not there, for another is. It is read once here: ZeroMQ wakes a reader only when it has found its pipe
- * empty before. */
-static bool open_monitor(struct mneme *client, struct mn_lane *lane)
-{
-    char name[64];
-    snprintf(name, sizeof name, "inproc://mneme.%p.%llx", (void *)lane, (unsigned long long)draw(client));
-    bool others = client->recall_count > 1 && lane >= &client->lanes[MN_CLIENT_FIRST_RECALL];
-    if (zmq_socket_monitor(lane->socket, name, ZMQ_EVENT_DISCONNECTED | (others ? ZMQ_EVENT_CONNECT_RETRIED : 0)) != 0)
-        return false;
-    lane->monitor = zmq_socket(client->context, ZMQ_PAIR);
-    if (!lane->monitor || !set_int(lane->monitor, ZMQ_LINGER, 0) || zmq_connect(lane->monitor, name) != 0)
-        return false;
-    heard_break(lane);
-    return true;
-}
-
-static bool open_lane(struct mneme *client, struct mn_lane *lane)
-{
-    if (lane->socket)
-        return true;
-    lane->socket = zmq_socket(client->context, ZMQ_DEALER);
-    if (!lane->socket)
-        return false;
-    int64_t reply_max = REPLY_MAX;
-    if (set_int(lane->socket, ZMQ_LINGER, 0) && set_int(lane->socket, ZMQ_RECONNECT_IVL, RECONNECT_MS) &&
-        set_int(lane->socket, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS) &&
-        zmq_setsockopt(lane->socket, ZMQ_MAXMSGSIZE, &reply_max, sizeof reply_max) == 0 &&
-        set_keys(client, lane->socket) && open_monitor(client, lane) &&
-        get_int(lane->socket, ZMQ_FD, &lane->socket_fd) && get_int(lane->monitor, ZMQ_FD, &lane->monitor_fd) &&
-        zmq_connect(lane->socket, lane->endpoint) == 0)
-        return true;
-    int error = errno;
-    close_lane(lane);
-    errno = error;
-    return false;
+    return ms * MS / 2 + mn_client_draw(client) % (ms * MS / 2 + 1);
 }
 
 static unsigned lane_of(struct mneme *client, enum mneme_service service)
@@ -188,7 +90,7 @@ static void lose(struct mneme *client, struct mn_pending *p, uint64_t now)
     if (p->service == MNEME_RECALL)
         p->lane = lane_of(client, MNEME_RECALL);
     p->state = MN_PENDING_WAITING;
-    p->send_at_ns = now + jitter(client, RECONNECT_MS);
+    p->send_at_ns = now + jitter(client, MN_CLIENT_RECONNECT_MS);
 }
 
 /* Everything that is out on a lane is lost. A recall client moves to the next worker; what ZeroMQ still holds for this
@@ -197,7 +99,7 @@ static void lose_lane(struct mneme *client, unsigned lane, uint64_t now)
 {
     if (client->recall_count > 1 && lane >= MN_CLIENT_FIRST_RECALL) {
         client->recall_next += lane == lane_of(client, MNEME_RECALL);
-        close_lane(&client->lanes[lane]);
+        mn_lane_close(&client->lanes[lane]);
     }
     for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX; i++)
         if (client->pending[i].state == MN_PENDING_OUT && client->pending[i].lane == lane)
@@ -318,7 +220,7 @@ static void drain_lane(struct mneme *client, unsigned number, uint64_t now)
 static void meet_old_break(struct mneme *client, struct mn_pending *p, uint64_t now)
 {
     struct mn_lane *lane = &client->lanes[p->lane];
-    if (!lane->socket || is_out(client, p->lane) || !heard_break(lane))
+    if (!lane->socket || is_out(client, p->lane) || !mn_lane_heard_break(lane))
         return;
     lose_lane(client, p->lane, now);
     if (p->service == MNEME_RECALL)
@@ -329,13 +231,13 @@ static void send_pending(struct mneme *client, struct mn_pending *p, uint64_t no
 {
     meet_old_break(client, p, now);
     struct mn_lane *lane = &client->lanes[p->lane];
-    if (!open_lane(client, lane)) {
+    if (!mn_lane_open(client, lane)) {
         finish(p, MNEME_SYSTEM, "could not connect to %s: %s", lane->endpoint, zmq_strerror(errno));
         return;
     }
     if (zmq_send(lane->socket, p->frame, p->size, ZMQ_DONTWAIT) < 0) {
         if (errno == EAGAIN || errno == EINTR)
-            p->send_at_ns = now + RECONNECT_MS * MS;
+            p->send_at_ns = now + MN_CLIENT_RECONNECT_MS * MS;
         else
             finish(p, MNEME_SYSTEM, "could not send to %s: %s", lane->endpoint, zmq_strerror(errno));
         return;
@@ -360,7 +262,7 @@ static uint64_t tend(struct mneme *client, uint64_t now)
             continue;
         }
         if (p->state == MN_PENDING_OUT && now >= p->lost_ns) {
-            close_lane(&client->lanes[p->lane]);
+            mn_lane_close(&client->lanes[p->lane]);
             lose_lane(client, p->lane, now);
         }
         if (p->state == MN_PENDING_WAITING && now >= p->send_at_ns)
@@ -372,15 +274,6 @@ static uint64_t tend(struct mneme *client, uint64_t now)
         next = due < next ? due : next;
     }
     return next;
-}
-
-/* A send may have taken news in, which the descriptor then does not show again. The monitor is only read, and read
- * empty.
- */
-static bool has_reply(struct mn_lane *lane)
-{
-    int events;
-    return get_int(lane->socket, ZMQ_EVENTS, &events) && (events & ZMQ_POLLIN);
 }
 
 /* Waits until something arrives or `next`, then takes it in. Not zmq_poll, which asks every socket twice: a recall is
@@ -398,7 +291,7 @@ static void listen_lanes(struct mneme *client, uint64_t now, uint64_t next)
         lanes[open] = i;
         fds[2 * open] = (struct pollfd){.fd = lane->socket_fd, .events = POLLIN};
         fds[2 * open + 1] = (struct pollfd){.fd = lane->monitor_fd, .events = POLLIN};
-        ready = has_reply(lane) || ready;
+        ready = mn_lane_has_reply(lane) || ready;
         open++;
     }
     uint64_t wait_ms = next > now && !ready ? (next - now + MS - 1) / MS : 0;
@@ -407,7 +300,7 @@ static void listen_lanes(struct mneme *client, uint64_t now, uint64_t next)
     now = mn_exchange_now();
     for (nfds_t i = 0; i < open; i++) {
         /* The order matters: what arrived before the break is a reply, not a loss. */
-        bool broken = fds[2 * i + 1].revents && heard_break(&client->lanes[lanes[i]]);
+        bool broken = fds[2 * i + 1].revents && mn_lane_heard_break(&client->lanes[lanes[i]]);
         if (ready || broken || fds[2 * i].revents)
             drain_lane(client, lanes[i], now);
         if (broken)
@@ -679,5 +572,5 @@ void mn_exchange_close(struct mneme *client)
         mneme_reply_free(client->pending[i].reply);
     }
     for (unsigned i = 0; i < MN_CLIENT_LANES; i++)
-        close_lane(&client->lanes[i]);
+        mn_lane_close(&client->lanes[i]);
 }
