@@ -31,6 +31,7 @@ void mn_recall_lane_close(struct mn_recall_lane *lane)
     if (lane->reader)
         mn_reader_close(lane->reader);
     mn_search_free(&lane->search);
+    mn_batch_free(lane->batch);
     mn_reading_free(&lane->reading);
     mn_decoder_free(&lane->decoder);
     mn_reply_free(&lane->reply);
@@ -152,35 +153,58 @@ static enum mn_status set_like(struct recall *r)
     return MN_OK;
 }
 
-static void record_search(struct mn_recall_lane *lane)
+static void record_search(struct mn_recall_lane *lane, const struct mn_search *search)
 {
-    tell_damage(lane, lane->search.damaged);
-    mn_stat_record(lane->stats, MN_STAT_recall_coarse_ns, lane->search.coarse_ns);
-    mn_stat_record(lane->stats, MN_STAT_recall_scan_ns, lane->search.scan_ns);
-    mn_stat_record(lane->stats, MN_STAT_recall_rerank_ns, lane->search.rerank_ns);
+    tell_damage(lane, search->damaged);
+    mn_stat_record(lane->stats, MN_STAT_recall_coarse_ns, search->coarse_ns);
+    mn_stat_record(lane->stats, MN_STAT_recall_scan_ns, search->scan_ns);
+    mn_stat_record(lane->stats, MN_STAT_recall_rerank_ns, search->rerank_ns);
     mn_stat_add(lane->stats, MN_STAT_recall_queries, 1);
-    mn_stat_add(lane->stats, MN_STAT_recall_scanned, lane->search.scanned);
+    mn_stat_add(lane->stats, MN_STAT_recall_scanned, search->scanned);
 }
 
-static enum mn_status search_one(struct recall *r, uint32_t i)
+/* What came of one query goes into the reply. */
+static enum mn_status pack_hits(struct recall *r, const struct mn_search *search)
 {
     struct mn_recall_lane *lane = r->lane;
-    struct mn_query *query = &r->asked.query;
     struct mn_encode_hits how = {.snapshot = &r->snapshot,
                                  .want = &r->asked.want,
-                                 .query = query,
+                                 .query = &r->asked.query,
                                  .context = r->asked.context,
                                  .reading = &lane->reading};
-    query->embedding = r->asked.embeddings + (size_t)i * r->asked.stride;
-    MN_TRY(mn_recall_search(&lane->search, &r->snapshot, query));
-    record_search(lane);
-    r->exact = r->exact && lane->search.exact && lane->search.damaged == 0 && r->snapshot.missing == 0;
-    r->scanned += lane->search.scanned;
+    record_search(lane, search);
+    r->exact = r->exact && search->exact && search->damaged == 0 && r->snapshot.missing == 0;
+    r->scanned += search->scanned;
     uint64_t begun_ns = mn_clock_ns();
-    enum mn_status status = mn_encode_hits(&lane->reply, &how, lane->search.hits, lane->search.hit_count);
+    enum mn_status status = mn_encode_hits(&lane->reply, &how, search->hits, search->hit_count);
     r->encode_ns += mn_clock_ns() - begun_ns;
     tell_damage(lane, how.damaged);
     return status;
+}
+
+static enum mn_status search_one(struct recall *r)
+{
+    struct mn_recall_lane *lane = r->lane;
+    r->asked.query.embedding = r->asked.embeddings;
+    MN_TRY(mn_recall_search(&lane->search, &r->snapshot, &r->asked.query));
+    return pack_hits(r, &lane->search);
+}
+
+/* As many at a time as are searched together. */
+static enum mn_status search_batch(struct recall *r)
+{
+    struct mn_recall_lane *lane = r->lane;
+    uint32_t count = r->asked.count, some;
+    if (!lane->batch)
+        MN_TRY(mn_batch_open(&lane->batch, lane->store.metric, lane->store.dim));
+    for (uint32_t first = 0; first < count && !mn_reply_over(&lane->reply); first += some) {
+        MN_TRY(mn_recall_batch(lane->batch, &r->snapshot, &r->asked.query,
+                               r->asked.embeddings + (size_t)first * r->asked.stride, r->asked.stride, count - first,
+                               &some));
+        for (uint32_t i = 0; i < some && !mn_reply_over(&lane->reply); i++)
+            MN_TRY(pack_hits(r, mn_batch_result(lane->batch, i)));
+    }
+    return MN_OK;
 }
 
 static enum mn_status search_all(struct recall *r)
@@ -190,11 +214,10 @@ static enum mn_status search_all(struct recall *r)
         MN_TRY(set_like(r));
     mn_reply_begin(reply, r->request->rid, 5);
     mn_reply_key(reply, r->asked.batch ? "results" : "hits");
-    if (r->asked.batch)
-        msgpack_pack_array(&reply->pack, r->asked.count);
-    for (uint32_t i = 0; i < r->asked.count && !mn_reply_over(reply); i++)
-        MN_TRY(search_one(r, i));
-    return MN_OK;
+    if (!r->asked.batch)
+        return search_one(r);
+    msgpack_pack_array(&reply->pack, r->asked.count);
+    return search_batch(r);
 }
 
 static enum mn_status recall(struct mn_recall_lane *lane, const struct mn_request *request, uint64_t received_ns)
@@ -438,6 +461,8 @@ static void clear_up(struct mn_recall_lane *lane, const void *fault)
     if (mn_search_init(&search, lane->store.metric, lane->store.dim) != MN_OK)
         return; /* the old scratch is usable too: what it had begun counts for nothing */
     mn_search_free(&lane->search);
+    mn_batch_free(lane->batch);
+    lane->batch = NULL;
     lane->search = search;
 }
 

@@ -11,7 +11,7 @@
 #include "actors/recall_shadow.h"
 #include "actors/wire_decode.h"
 #include "actors/wire_reply.h"
-#include "engine/recall.h"
+#include "engine/recall_batch.h"
 
 struct mn_space_count {
     struct mn_str space;
@@ -24,6 +24,7 @@ struct mn_recall_lane {
     struct mn_stats_page *stats;
     struct mn_reader *reader;
     struct mn_search search;
+    struct mn_batch *batch; /* NULL: none was asked for yet */
     struct mn_reading reading;
     struct mn_decoder decoder;
     struct mn_reply reply; /* of the last request */

@@ -62,6 +62,10 @@ struct mn_kernels {
     /* Inner product and squared Euclidean distance of n floats; any alignment. */
     float (*dot)(const float *a, const float *b, uint32_t n);
     float (*l2)(const float *a, const float *b, uint32_t n);
+    /* The same of several queries and rows: out[i * nr + j] = dot(q[i], r[j]). Several at a time, so that what is
+     * loaded is used more than once. */
+    void (*dots)(const float *const *q, uint32_t nq, const float *const *r, uint32_t nr, uint32_t n, float *out);
+    void (*l2s)(const float *const *q, uint32_t nq, const float *const *r, uint32_t nr, uint32_t n, float *out);
     /* False when any of n floats (little-endian, any alignment) is NaN or Inf; *norm2 = sum of squares in double. */
     bool (*check)(const void *floats, uint32_t n, double *norm2);
 
@@ -94,6 +98,9 @@ struct mn_kernels {
                            const float gaps[32], const float reaches[32], float limit, float low[32]);
     /* Sum of codes[i] * query[i], exact. Both 64-byte aligned, width of them (65536 of any values fit an int32_t). */
     int32_t (*dot8)(const uint8_t *codes, const int8_t *query, uint32_t width);
+    /* The same of several: out[i * nr + j] = dot8(r[j], q[i]). */
+    void (*dots8)(const int8_t *const *q, uint32_t nq, const uint8_t *const *r, uint32_t nr, uint32_t width,
+                  int32_t *out);
     /* Residual r = x - c (c NULL: x) as codes8[width], r[i] * (127.99 / max) + 128 cut off to an integer, and as its
      * signs, bits[width / 8] (bit i % 8 of byte i / 8: r[i] > 0). All 64-byte aligned; codes8 too. */
     void (*encode)(const float *x, const float *c, uint32_t width, uint8_t *codes8, uint8_t *bits,

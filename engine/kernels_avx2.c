@@ -587,9 +587,21 @@ AVX2 static void products(const float *a, uint32_t na, const float *b, uint32_t 
     }
 }
 
+/* ---- several at once ---- */
+
+AVX2 static int32_t dot8_swapped(const int8_t *query, const uint8_t *codes, uint32_t width)
+{
+    return dot8(codes, query, width);
+}
+MN_KERNEL_PAIRS(dots, dot, float, float, float)
+MN_KERNEL_PAIRS(l2s, l2, float, float, float)
+MN_KERNEL_PAIRS(dots8, dot8_swapped, int8_t, uint8_t, int32_t)
+
 const struct mn_kernels mn_kernels_avx2 = {.name = "avx2",
                                            .dot = dot,
                                            .l2 = l2,
+                                           .dots = dots,
+                                           .l2s = l2s,
                                            .check = check,
                                            .rotate = rotate,
                                            .make_table = make_table,
@@ -597,6 +609,7 @@ const struct mn_kernels mn_kernels_avx2 = {.name = "avx2",
                                            .scan_block = scan_block,
                                            .scan_ahead = scan_ahead,
                                            .dot8 = dot8,
+                                           .dots8 = dots8,
                                            .encode = encode,
                                            .products = products};
 #else

@@ -4,47 +4,9 @@
  * A multiplication and an addition, never the fused instruction, which rounds once where the others round twice; but
  * for `products`, and where a factor of 1 makes both the same.
  */
-#include "engine/kernels_inside.h"
+#include "engine/kernels_avx512_inside.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
-
-/* The first n lanes, n at most 16. */
-#define FIRST(n) ((__mmask16)((1u << (n)) - 1))
-
-struct sums {
-    __m512 a, b;
-};
-
-/* AVX-512F has no extract of 8 floats: the same bits as 4 doubles. */
-AVX512 static inline __m256 upper(__m512 x)
-{
-    return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1));
-}
-
-/* 32 lanes to one, in halves. */
-AVX512 static inline float fold(struct sums s)
-{
-    __m512 sixteen = _mm512_add_ps(s.a, s.b);
-    __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(sixteen), upper(sixteen));
-    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
-}
-
-AVX512 static inline __m512 dot16(__m512 sum, __m512 a, __m512 b)
-{
-    return _mm512_add_ps(sum, _mm512_mul_ps(a, b));
-}
-
-AVX512 static inline __m512 l216(__m512 sum, __m512 a, __m512 b)
-{
-    __m512 d = _mm512_sub_ps(a, b);
-    return _mm512_add_ps(sum, _mm512_mul_ps(d, d));
-}
-
 /* Masked lanes read nothing and add 0. */
 #define DEFINE(name, add16)                                                                                            \
     AVX512 static float name(const float *a, const float *b, uint32_t n)                                               \
@@ -547,6 +509,8 @@ AVX512 static void products(const float *a, uint32_t na, const float *b, uint32_
 const struct mn_kernels mn_kernels_avx512 = {.name = "avx512",
                                              .dot = dot,
                                              .l2 = l2,
+                                             .dots = mn_kernels_avx512_dots,
+                                             .l2s = mn_kernels_avx512_l2s,
                                              .check = check,
                                              .rotate = rotate,
                                              .make_table = make_table,
@@ -554,6 +518,7 @@ const struct mn_kernels mn_kernels_avx512 = {.name = "avx512",
                                              .scan_block = scan_block,
                                              .scan_ahead = scan_ahead,
                                              .dot8 = dot8,
+                                             .dots8 = mn_kernels_avx512_dots8,
                                              .encode = encode,
                                              .products = products};
 #else

@@ -56,6 +56,15 @@ static inline void mn_kernel_spread(float value, float lanes[32])
         lanes[i] = value;
 }
 
+/* Several queries and rows, pair by pair: `one` of each. A row that was just read is in the first level's cache. */
+#define MN_KERNEL_PAIRS(name, one, query, row, result)                                                                 \
+    static void name(const query *const *q, uint32_t nq, const row *const *r, uint32_t nr, uint32_t n, result *out)    \
+    {                                                                                                                  \
+        for (uint32_t j = 0; j < nr; j++)                                                                              \
+            for (uint32_t i = 0; i < nq; i++)                                                                          \
+                out[(size_t)i * nr + j] = one(q[i], r[j], n);                                                          \
+    }
+
 /* How many rows of a `products` keeps in the second-level cache while it goes through b: a multiple of 4. */
 static inline uint32_t mn_kernel_tile(uint32_t width)
 {

@@ -370,9 +370,21 @@ static void products(const float *a, uint32_t na, const float *b, uint32_t nb, u
     }
 }
 
+/* ---- several at once ---- */
+
+static int32_t dot8_swapped(const int8_t *query, const uint8_t *codes, uint32_t width)
+{
+    return dot8(codes, query, width);
+}
+MN_KERNEL_PAIRS(dots, dot, float, float, float)
+MN_KERNEL_PAIRS(l2s, l2, float, float, float)
+MN_KERNEL_PAIRS(dots8, dot8_swapped, int8_t, uint8_t, int32_t)
+
 const struct mn_kernels mn_kernels_portable = {.name = "portable",
                                                .dot = dot,
                                                .l2 = l2,
+                                               .dots = dots,
+                                               .l2s = l2s,
                                                .check = check,
                                                .rotate = rotate,
                                                .make_table = make_table,
@@ -380,5 +392,6 @@ const struct mn_kernels mn_kernels_portable = {.name = "portable",
                                                .scan_block = scan_block,
                                                .scan_ahead = scan_ahead,
                                                .dot8 = dot8,
+                                               .dots8 = dots8,
                                                .encode = encode,
                                                .products = products};

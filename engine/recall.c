@@ -85,19 +85,25 @@ static enum mn_status search_parts(struct mn_recall *r, uint64_t begin)
     return MN_OK;
 }
 
-enum mn_status mn_recall_search(struct mn_search *search, const struct mn_snapshot *snapshot,
-                                const struct mn_query *query)
+enum mn_status mn_recall_begin(struct mn_recall *r)
 {
-    uint64_t begin = mn_clock_ns();
-    struct mn_recall r = {.search = search, .snapshot = snapshot, .query = query};
-    if (query->rank.on && search->metric != MN_METRIC_COSINE)
+    struct mn_search *search = r->search;
+    if (r->query->rank.on && search->metric != MN_METRIC_COSINE)
         return MN_FAIL(MN_BAD_REQUEST, "rank needs the metric cosine; this store's is %s",
                        mn_metric_word(search->metric));
     search->exact = true;
     search->scanned = search->steps = search->spared = search->damaged = 0;
     search->coarse_ns = search->scan_ns = search->rerank_ns = 0;
-    MN_TRY(reserve_hits(search, query->k));
-    MN_TRY(take_embedding(&r));
+    MN_TRY(reserve_hits(search, r->query->k));
+    return take_embedding(r);
+}
+
+enum mn_status mn_recall_search(struct mn_search *search, const struct mn_snapshot *snapshot,
+                                const struct mn_query *query)
+{
+    uint64_t begin = mn_clock_ns();
+    struct mn_recall r = {.search = search, .snapshot = snapshot, .query = query};
+    MN_TRY(mn_recall_begin(&r));
     MN_TRY(mn_matcher_begin(&search->matcher, &query->scope));
     MN_TRY(search_parts(&r, begin));
     mn_recall_sort(&r);

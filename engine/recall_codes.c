@@ -221,6 +221,14 @@ static enum mn_status open_scratch(struct mn_search *search)
     return MN_OK;
 }
 
+bool mn_recall_has_codes(const struct mn_snapshot *snapshot)
+{
+    uint64_t coded = 0;
+    for (uint32_t i = 0; i < snapshot->part_count; i++)
+        coded += snapshot->parts[i].ivf ? mn_ivf_coded(snapshot->parts[i].ivf) : 0;
+    return coded > EXACT_ROWS;
+}
+
 enum mn_status mn_recall_through_codes(struct mn_recall *r, bool *done)
 {
     uint64_t begin = mn_clock_ns(), coded, rows;

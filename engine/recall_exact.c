@@ -10,6 +10,7 @@
 
 #define RUN   64 /* rows matched before they are compared */
 #define AHEAD 2  /* embeddings asked for before they are needed */
+#define SOME  4  /* searches that compare a run together */
 
 /* ---- the k best ---- */
 
@@ -120,14 +121,14 @@ static void offer(struct mn_recall *r, uint32_t part, uint32_t row, double simil
 
 /* ---- comparing ---- */
 
-/* In double from the kernel's sum on: nothing overflows here. NaN (Inf - Inf in the sum) is the worst there is. */
-static double similarity_of(const struct mn_recall *r, const struct mn_part *p, uint32_t row, const float *vector)
+/* In double from the kernel's sum (l2 or dot) on: nothing overflows here. NaN (Inf - Inf in the sum) is the worst there
+ * is. */
+static double similarity_of(const struct mn_recall *r, const struct mn_part *p, uint32_t row, float sum)
 {
-    const struct mn_search *search = r->search;
-    if (search->metric == MN_METRIC_L2)
-        return -(double)search->kernels->l2(search->embedding, vector, search->dim);
-    double similarity = (double)search->kernels->dot(search->embedding, vector, search->dim);
-    if (search->metric == MN_METRIC_IP)
+    double similarity = (double)sum;
+    if (r->search->metric == MN_METRIC_L2)
+        return -similarity;
+    if (r->search->metric == MN_METRIC_IP)
         return isnan(similarity) ? -HUGE_VAL : similarity;
     similarity *= r->query_scale * (double)mn_part_scale(p, row);
     return similarity > 1 ? 1 : similarity >= -1 ? similarity : -1;
@@ -141,6 +142,12 @@ static void prefetch(const float *const *vectors, uint32_t i, uint32_t dim)
         return;
     for (uint32_t j = 0; j < dim; j += MN_LINE / sizeof *vector)
         __builtin_prefetch(vector + j);
+}
+
+static float sum_of(const struct mn_search *search, const float *vector)
+{
+    const struct mn_kernels *k = search->kernels;
+    return (search->metric == MN_METRIC_L2 ? k->l2 : k->dot)(search->embedding, vector, search->dim);
 }
 
 static void compare_run(struct mn_recall *r, uint32_t part, const uint32_t *rows, uint32_t count)
@@ -160,7 +167,7 @@ static void compare_run(struct mn_recall *r, uint32_t part, const uint32_t *rows
             continue;
         }
         r->search->scanned++;
-        offer(r, part, rows[i], similarity_of(r, p, rows[i], vectors[i]));
+        offer(r, part, rows[i], similarity_of(r, p, rows[i], sum_of(r->search, vectors[i])));
     }
 }
 
@@ -170,18 +177,73 @@ void mn_recall_compare(struct mn_recall *r, uint32_t part, const uint32_t *rows,
         compare_run(r, part, rows + i, count - i < RUN ? count - i : RUN);
 }
 
-void mn_recall_scan(struct mn_recall *r, uint32_t part, uint32_t first, uint32_t end)
+/* The next run of rows that a search may return; 0 when there are no more. */
+static uint32_t next_run(struct mn_recall *r, const struct mn_part *p, uint32_t excluded, uint32_t rows[RUN])
 {
-    const struct mn_part *p = &r->snapshot->parts[part];
-    struct mn_matcher *matcher = &r->search->matcher;
-    if (first >= end || !mn_matcher_part(matcher, p, first, end))
-        return;
-    uint32_t excluded = mn_recall_excluded_space(r, p), rows[RUN], count;
-    while ((count = mn_matcher_next(matcher, r->snapshot->seq, r->snapshot->now, rows, RUN)) > 0) {
-        uint32_t kept = 0;
+    uint32_t kept = 0, count;
+    while (kept == 0 &&
+           (count = mn_matcher_next(&r->search->matcher, r->snapshot->seq, r->snapshot->now, rows, RUN)) > 0)
         for (uint32_t i = 0; i < count; i++)
             if (!mn_recall_excluded(r, p, rows[i], excluded))
                 rows[kept++] = rows[i];
-        compare_run(r, part, rows, kept);
+    return kept;
+}
+
+void mn_recall_scan(struct mn_recall *r, uint32_t part, uint32_t first, uint32_t end)
+{
+    const struct mn_part *p = &r->snapshot->parts[part];
+    if (first >= end || !mn_matcher_part(&r->search->matcher, p, first, end))
+        return;
+    uint32_t excluded = mn_recall_excluded_space(r, p), rows[RUN], count;
+    while ((count = next_run(r, p, excluded, rows)) > 0)
+        compare_run(r, part, rows, count);
+}
+
+/* ---- comparing with several queries ---- */
+
+static void compare_some(struct mn_recall *some, uint32_t searches, uint32_t part, const uint32_t *rows,
+                         const float *const *vectors, uint32_t count)
+{
+    const struct mn_search *first = some->search;
+    const struct mn_part *p = &some->snapshot->parts[part];
+    const float *queries[SOME];
+    float sums[SOME * RUN];
+    for (uint32_t i = 0; i < searches; i++)
+        queries[i] = some[i].search->embedding;
+    (first->metric == MN_METRIC_L2 ? first->kernels->l2s : first->kernels->dots)(queries, searches, vectors, count,
+                                                                                 first->dim, sums);
+    for (uint32_t i = 0; i < searches; i++) {
+        some[i].search->scanned += count;
+        for (uint32_t j = 0; j < count; j++)
+            offer(&some[i], part, rows[j], similarity_of(&some[i], p, rows[j], sums[i * count + j]));
     }
+}
+
+/* rows: is overwritten. */
+static void compare_run_with_all(struct mn_recall *all, uint32_t searches, uint32_t part, uint32_t *rows,
+                                 uint32_t count)
+{
+    const struct mn_part *p = &all->snapshot->parts[part];
+    const float *vectors[RUN];
+    uint32_t kept = 0;
+    mn_part_ahead(p, rows, count);
+    for (uint32_t i = 0; i < count; i++) {
+        rows[kept] = rows[i];
+        vectors[kept] = mn_part_vector(p, rows[i]);
+        kept += vectors[kept] != NULL;
+    }
+    for (uint32_t i = 0; i < searches; i++)
+        all[i].search->damaged += count - kept;
+    for (uint32_t i = 0; i < searches; i += SOME)
+        compare_some(all + i, searches - i < SOME ? searches - i : SOME, part, rows, vectors, kept);
+}
+
+void mn_recall_scan_all(struct mn_recall *all, uint32_t count, uint32_t part, uint32_t first, uint32_t end)
+{
+    const struct mn_part *p = &all->snapshot->parts[part];
+    if (first >= end || !mn_matcher_part(&all->search->matcher, p, first, end))
+        return;
+    uint32_t excluded = mn_recall_excluded_space(all, p), rows[RUN], run;
+    while ((run = next_run(all, p, excluded, rows)) > 0)
+        compare_run_with_all(all, count, part, rows, run);
 }

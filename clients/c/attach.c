@@ -188,6 +188,8 @@ static void clear_up(struct mneme_attached *a, const void *fault)
     if (mn_search_init(&search, a->store.metric, a->store.dim) != MN_OK)
         return; /* the old scratch is usable too: what it had begun counts for nothing */
     mn_search_free(&a->search);
+    mn_batch_free(a->batch);
+    a->batch = NULL;
     a->search = search;
 }
 
@@ -228,31 +230,52 @@ static enum mn_status set_like(struct mneme_attached *a, struct asked *r)
     return MN_OK;
 }
 
-static enum mn_status search_one(struct mneme_attached *a, struct asked *r, uint32_t context, struct mneme_hits *hits,
-                                 struct mneme_answer *answer)
+/* What came of one query goes into the answer. */
+static enum mn_status add_hits(struct mneme_attached *a, struct asked *r, const struct mn_search *search,
+                               uint32_t context, struct mneme_hits *hits, struct mneme_answer *answer)
 {
+    answer->exact = answer->exact && search->exact && search->damaged == 0 && r->snapshot.missing == 0;
+    answer->scanned += search->scanned;
+    return mn_attach_hits(a, &r->snapshot, &r->query, search, &r->want, context, hits);
+}
+
+static enum mn_status search_one(struct mneme_attached *a, const struct mneme_query *q, struct asked *r,
+                                 struct mneme_hits *results, struct mneme_answer *answer)
+{
+    r->query.embedding = a->query;
+    if (q->like)
+        MN_TRY(set_like(a, r));
+    else
+        memcpy(a->query, q->embeddings, a->store.dim * sizeof *a->query);
     MN_TRY(mn_recall_search(&a->search, &r->snapshot, &r->query));
-    answer->exact = answer->exact && a->search.exact && a->search.damaged == 0 && r->snapshot.missing == 0;
-    answer->scanned += a->search.scanned;
-    return mn_attach_hits(a, &r->snapshot, &r->query, &r->want, context, hits);
+    return add_hits(a, r, &a->search, q->context, results, answer);
+}
+
+/* As many at a time as are searched together. */
+static enum mn_status search_batch(struct mneme_attached *a, const struct mneme_query *q, struct asked *r,
+                                   struct mneme_hits *results, struct mneme_answer *answer)
+{
+    size_t dim = a->store.dim;
+    uint32_t count = (uint32_t)q->count, some;
+    if (!a->batch)
+        MN_TRY(mn_batch_open(&a->batch, a->store.metric, a->store.dim));
+    for (uint32_t first = 0; first < count; first += some) {
+        MN_TRY(
+            mn_recall_batch(a->batch, &r->snapshot, &r->query, q->embeddings + first * dim, dim, count - first, &some));
+        for (uint32_t i = 0; i < some; i++)
+            MN_TRY(add_hits(a, r, mn_batch_result(a->batch, i), q->context, &results[first + i], answer));
+    }
+    return MN_OK;
 }
 
 static enum mn_status search_all(struct mneme_attached *a, const struct mneme_query *q, struct asked *r,
                                  struct mneme_answer *answer)
 {
     struct mneme_hits *results;
-    size_t count = q->embeddings && q->count > 1 ? q->count : 1, dim = a->store.dim;
+    size_t count = q->embeddings && q->count > 1 ? q->count : 1;
     MN_POOL_ARRAY(a, results, count);
     *answer = (struct mneme_answer){.results = results, .count = count, .seq = r->snapshot.seq, .exact = true};
-    r->query.embedding = a->query;
-    if (q->like)
-        MN_TRY(set_like(a, r));
-    for (size_t i = 0; i < count; i++) {
-        if (q->embeddings)
-            memcpy(a->query, q->embeddings + i * dim, dim * sizeof *a->query);
-        MN_TRY(search_one(a, r, q->context, &results[i], answer));
-    }
-    return MN_OK;
+    return count > 1 ? search_batch(a, q, r, results, answer) : search_one(a, q, r, results, answer);
 }
 
 static enum mn_status recall(struct mneme_attached *a, const struct mneme_query *q, struct mneme_answer *answer)
@@ -430,6 +453,7 @@ void mneme_detach(struct mneme_attached *a)
         return;
     close_instance(a); /* in a forked child too: a slot is only given back by the process that claimed it */
     mn_search_free(&a->search);
+    mn_batch_free(a->batch);
     mn_reading_free(&a->reading);
     msgpack_zone_destroy(&a->pool);
     msgpack_sbuffer_destroy(&a->packed);

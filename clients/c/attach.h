@@ -14,13 +14,14 @@
 #include <sys/types.h>
 
 #include "engine/read.h"
-#include "engine/recall.h"
+#include "engine/recall_batch.h"
 
 struct mneme_attached {
     struct mn_store store;
     struct mn_instance instance; /* instance.control is NULL while not attached */
     struct mn_reader *reader;
     struct mn_search search;
+    struct mn_batch *batch; /* NULL: none was asked for yet */
     struct mn_reading reading;
     float *query;           /* one embedding, 64-byte aligned */
     msgpack_zone pool;      /* of the last question and its answer; emptied by the next call */
@@ -59,10 +60,10 @@ enum mn_status mn_attach_query(struct mneme_attached *a, const struct mneme_quer
 /* Points into the mapped store, which keeps it past the pin: until the mappings change in a later call. */
 enum mn_status mn_attach_found(struct mneme_attached *a, const struct mn_snapshot *snapshot, struct mn_row_ref ref,
                                const struct mn_attach_want *want, struct mneme_found *found) MN_MUST_USE;
-/* The hits of the last search, with the neighbours in time of each. */
+/* The hits of a search, with the neighbours in time of each. */
 enum mn_status mn_attach_hits(struct mneme_attached *a, const struct mn_snapshot *snapshot,
-                              const struct mn_query *query, const struct mn_attach_want *want, uint32_t context,
-                              struct mneme_hits *out) MN_MUST_USE;
+                              const struct mn_query *query, const struct mn_search *search,
+                              const struct mn_attach_want *want, uint32_t context, struct mneme_hits *out) MN_MUST_USE;
 
 /* ---- attach_value.c ---- */
 

@@ -176,13 +176,13 @@ static enum mn_status fill_hit(struct mneme_attached *a, const struct mn_snapsho
 }
 
 enum mn_status mn_attach_hits(struct mneme_attached *a, const struct mn_snapshot *snapshot,
-                              const struct mn_query *query, const struct mn_attach_want *want, uint32_t context,
-                              struct mneme_hits *out)
+                              const struct mn_query *query, const struct mn_search *search,
+                              const struct mn_attach_want *want, uint32_t context, struct mneme_hits *out)
 {
     struct mneme_hit *hits;
-    MN_POOL_ARRAY(a, hits, a->search.hit_count);
-    for (uint32_t i = 0; i < a->search.hit_count; i++)
-        MN_TRY(fill_hit(a, snapshot, query, want, context, &a->search.hits[i], &hits[i]));
-    *out = (struct mneme_hits){.hit = hits, .count = a->search.hit_count};
+    MN_POOL_ARRAY(a, hits, search->hit_count);
+    for (uint32_t i = 0; i < search->hit_count; i++)
+        MN_TRY(fill_hit(a, snapshot, query, want, context, &search->hits[i], &hits[i]));
+    *out = (struct mneme_hits){.hit = hits, .count = search->hit_count};
     return MN_OK;
 }

@@ -114,6 +114,22 @@ class Answers(ClusterCase):
         self.assertEqual([answer.hits for answer in self.attached.recall_batch(queries[:1], exact=True)],
                          [self.attached.recall(queries[0], exact=True).hits])
 
+    def test_exact_batches_are_recalls_one_by_one(self):
+        queries = self.rng.standard_normal((70, self.dim)).astype("f4")
+        queries[5::7] = self.rows[17:27]
+        for options in ({"k": 30}, {"k": 3, "context": 2, "fields": ["at", "embedding"]}, {"as_of": ROWS // 1000},
+                        {"filter": {"tags_all": ["t2"], "tags_none": ["t3"]}, "space": None},
+                        {"rank": {"half_life_s": 1000, "now": 5 * 10**12, "confidence_weight": 0.5}, "min_score": 0.1}):
+            for m in (self.attached, self.client):
+                with self.subTest(options, by=type(m).__name__):
+                    batch = m.recall_batch(queries, exact=True, **options)
+                    alone = [m.recall(query, exact=True, **options) for query in queries]
+                    self.assertEqual([answer.hits for answer in batch], [answer.hits for answer in alone])
+                    self.assertEqual([[repr(hit.score) for hit in answer] for answer in batch],
+                                     [[repr(hit.score) for hit in answer] for answer in alone])
+                    self.assertTrue(all(answer.exact and answer.scanned >= max(a.scanned for a in alone)
+                                        for answer in batch))
+
     def test_get(self):
         ids = [2, 404_404, 11, ROWS, 2]  # 11 was forgotten
         for options in ({}, {"fields": ["embedding", "meta"]}, {"fields": []}, {"as_of": ROWS // 1000}):

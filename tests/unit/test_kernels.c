@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #define FLOATS_MAX 4096
+#define PAIRS_MAX  9
 
 static const char *const names[] = {"avx512", "avx2", "portable"};
 static const uint32_t dims[] = {1,  2,  3,  7,  15,  16,  17,  31,  32,  33,   47,   48,   49,   63,
@@ -165,6 +166,68 @@ static void what_is_not_finite_is_found_anywhere(void **state)
     }
 }
 
+/* Queries and rows that lie anywhere, each in a block of its own; out is framed. */
+static void assert_same_pairs(const struct mn_kernels *k, uint32_t nq, uint32_t nr, uint32_t n)
+{
+    float *q[PAIRS_MAX], *r[PAIRS_MAX], out[PAIRS_MAX * PAIRS_MAX + 1];
+    for (uint32_t i = 0; i < PAIRS_MAX; i++) {
+        q[i] = malloc(n * sizeof(float));
+        r[i] = malloc(n * sizeof(float));
+        assert_true(q[i] && r[i]);
+        for (uint32_t j = 0; j < n; j++) {
+            q[i][j] = n % 2 ? random_float() : wild_float();
+            r[i][j] = n % 2 ? random_float() : wild_float();
+        }
+    }
+    for (int l2 = 0; l2 <= 1; l2++) {
+        out[nq * nr] = 7;
+        (l2 ? k->l2s : k->dots)((const float *const *)q, nq, (const float *const *)r, nr, n, out);
+        for (uint32_t i = 0; i < nq * nr; i++) {
+            float wanted = (l2 ? k->l2 : k->dot)(q[i / nr], r[i % nr], n);
+            assert_memory_equal(&out[i], &wanted, sizeof wanted);
+        }
+        assert_true(out[nq * nr] == 7);
+    }
+    for (uint32_t i = 0; i < PAIRS_MAX; i++) {
+        free(q[i]);
+        free(r[i]);
+    }
+}
+
+static void assert_same_code_pairs(const struct mn_kernels *k, uint32_t nq, uint32_t nr, uint32_t width)
+{
+    static _Alignas(64) int8_t queries[PAIRS_MAX][1024];
+    static _Alignas(64) uint8_t rows[PAIRS_MAX][1024];
+    const int8_t *q[PAIRS_MAX];
+    const uint8_t *r[PAIRS_MAX];
+    int32_t out[PAIRS_MAX * PAIRS_MAX + 1];
+    for (uint32_t i = 0; i < PAIRS_MAX; i++) {
+        q[i] = queries[i];
+        r[i] = rows[i];
+        for (uint32_t j = 0; j < width; j++) {
+            queries[i][j] = (int8_t)((int)(random_bits() % 255) - 127);
+            rows[i][j] = (uint8_t)random_bits();
+        }
+    }
+    out[nq * nr] = 7;
+    k->dots8(q, nq, r, nr, width, out);
+    for (uint32_t i = 0; i < nq * nr; i++)
+        assert_int_equal(out[i], k->dot8(r[i % nr], q[i / nr], width));
+    assert_int_equal(out[nq * nr], 7);
+}
+
+static void several_at_once_are_each_by_itself(void **state)
+{
+    for (size_t which = 0; which < MN_ARRAY_LEN(names); which++) {
+        const struct mn_kernels *k = mn_kernels_named(names[which]);
+        for (uint32_t pairs = 0; k && pairs < PAIRS_MAX * PAIRS_MAX; pairs++) {
+            uint32_t nq = 1 + pairs / PAIRS_MAX, nr = 1 + pairs % PAIRS_MAX;
+            assert_same_pairs(k, nq, nr, dims[pairs % MN_ARRAY_LEN(dims)]);
+            assert_same_code_pairs(k, nq, nr, 64 + 64 * (pairs % 16));
+        }
+    }
+}
+
 static void names_are_known(void **state)
 {
     assert_non_null(mn_kernels_named("portable"));
@@ -176,11 +239,9 @@ static void names_are_known(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_agrees_with_the_definition),
-        cmocka_unit_test(the_definition_is_close_to_double),
-        cmocka_unit_test(nothing_is_read_behind_the_end),
-        cmocka_unit_test(what_is_not_finite_is_found_anywhere),
-        cmocka_unit_test(names_are_known),
+        cmocka_unit_test(each_agrees_with_the_definition),    cmocka_unit_test(the_definition_is_close_to_double),
+        cmocka_unit_test(nothing_is_read_behind_the_end),     cmocka_unit_test(what_is_not_finite_is_found_anywhere),
+        cmocka_unit_test(several_at_once_are_each_by_itself), cmocka_unit_test(names_are_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
