@@ -34,8 +34,8 @@ static struct {
     pthread_t thread;
     _Atomic bool stop;
     bool second; /* `info` names another recall worker, whom nobody reaches */
-    const char *script;
-    unsigned seen, same_idem;
+    const char *_Atomic script;
+    _Atomic unsigned seen, same_idem;
     char idem[65];
 } server;
 
@@ -138,10 +138,11 @@ static void serve_one(unsigned socket)
     struct mn_scan request = {bytes, bytes + zmq_msg_size(&body)};
     assert_true(mn_scan_find(request, "op", &value));
     bool info = mn_scan_is(value, "info"), plain = info || mn_scan_is(value, "ping");
-    char act = plain ? 'o' : *server.script;
+    const char *script = server.script;
+    char act = plain ? 'o' : *script;
     if (!plain) {
         note_idem(request);
-        server.script += server.script[1] != 0;
+        server.script = script + (script[1] != 0);
     }
     if (act == 'k') {
         zmq_close(server.sockets[socket]);
@@ -218,6 +219,18 @@ static enum mneme_code write_one(struct mneme *client, const char *idem)
     return mneme_remember(client, NULL, &memory, 1, idem, NULL);
 }
 
+/* The server has seen all that a client has sent again and again: the next one's script is not for those. */
+static void await_quiet(void)
+{
+    unsigned seen = server.seen;
+    for (int still = 0; still < 50; still++) {
+        usleep(10000);
+        if (server.seen != seen)
+            still = 0;
+        seen = server.seen;
+    }
+}
+
 static uint64_t now_ms(void)
 {
     struct timespec t;
@@ -237,7 +250,7 @@ static void busy_is_tried_again(void **state)
 
 static void busy_to_the_end_says_so(void **state)
 {
-    struct mneme *client = client_with("b", 300, 0);
+    struct mneme *client = client_with("b", 3000, 0);
     assert_int_equal(write_one(client, NULL), MNEME_BUSY);
     assert_string_equal(mneme_error(client), "because");
     assert_true(server.seen > 2);
@@ -255,11 +268,12 @@ static void an_unknown_fate_is_asked_again_with_the_same_idem(void **state)
 
 static void silence_is_answered_by_sending_again(void **state)
 {
-    struct mneme *client = client_with("ddo", 20000, 100);
+    struct mneme *client = client_with("ddo", 60000, 500);
     assert_int_equal(write_one(client, NULL), MNEME_OK);
-    assert_int_equal(server.seen, 3);
-    assert_int_equal(server.same_idem, 3);
     mneme_close(client);
+    await_quiet();
+    assert_true(server.seen >= 3); /* more where the server was so slow that it was taken for silent */
+    assert_int_equal(server.same_idem, server.seen);
 }
 
 static void a_broken_connection_is_noticed_at_once(void **state)
@@ -267,7 +281,7 @@ static void a_broken_connection_is_noticed_at_once(void **state)
     struct mneme *client = client_with("ko", 60000, 50000);
     uint64_t began = now_ms();
     assert_int_equal(write_one(client, NULL), MNEME_OK);
-    assert_true(now_ms() - began < 20000); /* long before the silence would have counted */
+    assert_true(now_ms() - began < 45000); /* before the silence would have counted */
     assert_int_equal(server.same_idem, 2);
     mneme_close(client);
 }
@@ -306,6 +320,7 @@ static void out_of_time(void **state)
     assert_int_equal(mneme_count(client, NULL, NULL), MNEME_UNAVAILABLE);
     assert_int_equal(mneme_in_flight(client), 0);
     mneme_close(client);
+    await_quiet();
 }
 
 /* Whatever becomes of a recall, it becomes the same of one that looks for its reply before it sleeps. */
