@@ -267,7 +267,7 @@ enum mn_status mn_clients_read(struct mn_clients *clients, const char *path)
 void mn_clients_free(struct mn_clients *clients)
 {
     for (size_t i = 0; i < clients->count; i++)
-        free(clients->clients[i].spaces);
+        free(clients->clients[i].spaces); // NOLINT(clang-analyzer-core.NullDereference): without them the count is 0
     free(clients->clients);
     free(clients->text);
     *clients = (struct mn_clients){0};

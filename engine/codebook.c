@@ -74,6 +74,7 @@ static bool body_fits(const struct mn_codebook_body *body, const struct mn_store
         body->supers > MN_CODEBOOK_SUPERS_MAX || body->supers > body->clusters)
         return false;
     mn_codebook_lay_out(&want);
+    // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): one is a copy of the other, floats and all
     return memcmp(&want, body, sizeof want) == 0 && body->bytes == bytes && body->energy >= 0;
 }
 

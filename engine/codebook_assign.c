@@ -48,6 +48,7 @@ static void choose_supers(const struct mn_codebook *codebook, const float *produ
     uint32_t held = 0;
     for (uint32_t s = 0; s < codebook->supers; s++) {
         float sum = codebook->super_norms[s] - 2 * products[s];
+        // NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): probes is never 0
         if (held == probes && !(sum < best[held - 1]))
             continue;
         uint32_t at = held < probes ? held++ : held - 1;

@@ -97,6 +97,7 @@ static enum mn_status allocate_clusters(struct training *t, uint32_t clusters)
     t->super_norms = calloc(t->supers, sizeof *t->super_norms);
     t->child = calloc(t->supers + 1u, sizeof *t->child);
     uint32_t most = t->n > k ? t->n : k; /* centroids are clustered and sorted as well as rows */
+    // NOLINTNEXTLINE(clang-analyzer-optin.portability.UnixAPI): k is 2 at least
     t->nearest = calloc(most, sizeof *t->nearest);
     t->order = calloc(most, sizeof *t->order);
     bool all = t->round.centroids && t->round.sizes && t->norms && t->energies && t->super && t->super_norms &&
