@@ -94,7 +94,7 @@ struct mneme_options {
     int wait_ms;            /* how long mneme_open waits for a store that is not up yet [0: fail at once] */
     void *zmq_context;      /* a ZeroMQ context to share between clients [own] */
     int spin_us;            /* how long a recall may look for its reply before it sleeps, where that proves quicker:
-                               spends processor time on latency [300]; negative: never */
+                               spends processor time on latency [1000]; negative: never */
 };
 
 /* Connects to the store in folder `dir` (or at options->control, `dir` is then ignored and may be NULL), asks it for

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 enum {
-    LIMIT_US = 300,
+    LIMIT_US = 1000,
     CROWDED_NS = 20000, /* between two looks: somebody else had the processor, and may want it again */
     IN_VAIN_MAX = 2,    /* of a stretch; more: those who make the reply lack a processor */
     PAUSE_FIRST = 1,    /* stretches */
@@ -32,11 +32,17 @@ bool mn_spin_looks(const struct mn_spin *spin)
     return spin->limit_ns > 0 && spin->looking;
 }
 
+/* Who has not seen a reply after twice the usual time is in the way of it, or asked for more than usual. */
+static uint64_t limit_of(const struct mn_spin *spin)
+{
+    return 2 * spin->slept_ns < spin->limit_ns ? 2 * spin->slept_ns : spin->limit_ns;
+}
+
 bool mn_spin_again(struct mn_spin *spin, uint64_t first_ns, uint64_t last_ns, uint64_t now_ns)
 {
     if (now_ns - last_ns > CROWDED_NS)
         return false;
-    if (now_ns - first_ns > spin->limit_ns) {
+    if (now_ns - first_ns > limit_of(spin)) {
         spin->in_vain++;
         return false;
     }

@@ -16,7 +16,7 @@
 enum { MN_SPIN_STRETCH = 16 }; /* calls */
 
 struct mn_spin {
-    uint64_t limit_ns; /* the longest look of one call; 0: all sleep at once */
+    uint64_t limit_ns; /* the longest look of one call, beside twice slept_ns; 0: all sleep at once */
     bool looking;      /* the way of this stretch */
     uint32_t calls;    /* of this stretch, so far */
     uint32_t in_vain;  /* of them, looked to the limit and saw no reply */

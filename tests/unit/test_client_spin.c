@@ -84,9 +84,20 @@ static void looks_in_vain_end_it_at_once(void **state)
     assert_int_equal(stretches_until(&spin, true, 200000, 120000), 2);
 }
 
+static void a_look_ends_at_twice_the_usual_time(void **state)
+{
+    struct mn_spin spin = fresh();
+    spin.limit_ns = 1000000;
+    stretches_until(&spin, true, 200000, 120000);
+    assert_true(mn_spin_again(&spin, 1000, 400000, 401000));
+    assert_false(mn_spin_again(&spin, 1000, 400000, 401001));
+    assert_int_equal(spin.in_vain, 1);
+}
+
 static void a_processor_that_others_want_is_left_to_them(void **state)
 {
     struct mn_spin spin = fresh();
+    spin.slept_ns = 200000;
     assert_true(mn_spin_again(&spin, 1000, 2000, 22000));
     assert_false(mn_spin_again(&spin, 1000, 2000, 22001));
     assert_int_equal(spin.in_vain, 0);
@@ -109,6 +120,7 @@ int main(void)
         cmocka_unit_test(what_gains_little_is_tried_ever_more_rarely),
         cmocka_unit_test(a_gain_that_goes_ends_the_looking_with_its_stretch),
         cmocka_unit_test(looks_in_vain_end_it_at_once),
+        cmocka_unit_test(a_look_ends_at_twice_the_usual_time),
         cmocka_unit_test(a_processor_that_others_want_is_left_to_them),
         cmocka_unit_test(never_is_never),
     };
