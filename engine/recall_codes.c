@@ -138,12 +138,17 @@ static bool begin_probes(struct mn_recall_codes *c)
 
 static void look_through(struct mn_recall_codes *c)
 {
+    const struct mn_tune_rule rule = c->rule;
     for (uint32_t i = 0; i < c->source_count; i++)
         if (c->sources[i].way == MN_RECALL_BY_LIST)
             mn_recall_select_follow(c, i);
-    for (uint32_t i = 0; i < MN_RECALL_PROBES && c->probes[i].codebook; i++)
-        if (c->probes[i].sorted)
-            mn_recall_blocks_scan_clusters(c, &c->probes[i]);
+    for (uint32_t i = 0; i < MN_RECALL_PROBES && c->probes[i].codebook; i++) {
+        if (!c->probes[i].sorted)
+            continue;
+        c->rule = mn_recall_select_rule(c, &rule, &c->probes[i]);
+        mn_recall_blocks_scan_clusters(c, &c->probes[i]);
+    }
+    c->rule = rule;
     for (uint32_t i = 0; i < c->source_count; i++)
         if (c->sources[i].way == MN_RECALL_BY_FLAT)
             mn_recall_blocks_scan_flat(c, i);

@@ -98,6 +98,9 @@ enum mn_status mn_recall_select_rows(struct mn_recall_codes *c, uint64_t *rows) 
 /* Chooses the way through each source, once its rows are selected, and sorts the clusters of each codebook: those with
  * a selected row in them, as far as that is known. */
 enum mn_status mn_recall_select_ways(struct mn_recall_codes *c) MN_MUST_USE;
+/* The rule for the clusters of a codebook: the calibrated one, and under a filter what becomes of it. */
+struct mn_tune_rule mn_recall_select_rule(const struct mn_recall_codes *c, const struct mn_tune_rule *calibrated,
+                                          const struct mn_probe *probe);
 /* Weighs the selected rows of a source one by one, without a look at their 1-bit codes. */
 void mn_recall_select_follow(struct mn_recall_codes *c, uint32_t source);
 /* Compares the selected rows of a source at once. */

@@ -1,0 +1,140 @@
+/*
+ * test_recall_select.c - engine/recall_select: what a filter makes of the rule by which a search through clusters ends.
+ *
+ * A rule is calibrated without one; under it the hits of the exact search must still be found.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "engine/recall.h"
+#include "tests/unit/fake_world.h"
+
+#define DIM      24
+#define ROWS     8000
+#define CENTERS  300
+#define CLUSTERS 200
+#define QUERIES  250
+#define K        10
+
+/* Rows around centers, one in ten of them tagged, by chance. */
+struct crowd {
+    uint64_t random;
+    float centers[CENTERS][DIM], vectors[ROWS][DIM];
+    struct fake_memory memories[ROWS];
+    const struct fake_memory *list[ROWS];
+    struct fake_parts *parts;
+    struct mn_search search;
+};
+
+static uint64_t next_random(struct crowd *c)
+{
+    c->random = c->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return c->random >> 33;
+}
+
+/* About normal: mean 0, variance 1. */
+static float normal(struct crowd *c)
+{
+    float sum = 0;
+    for (int i = 0; i < 12; i++)
+        sum += (float)next_random(c) * 0x1p-31f;
+    return sum - 6;
+}
+
+static void fill_near(struct crowd *c, float x[DIM])
+{
+    const float *center = c->centers[next_random(c) % CENTERS];
+    for (uint32_t i = 0; i < DIM; i++)
+        x[i] = center[i] + 0.7f * normal(c);
+}
+
+static struct crowd *crowd_new(void)
+{
+    struct crowd *c = calloc(1, sizeof *c);
+    assert_non_null(c);
+    c->random = 7;
+    for (uint32_t i = 0; i < CENTERS; i++)
+        for (uint32_t j = 0; j < DIM; j++)
+            c->centers[i][j] = normal(c);
+    for (uint32_t i = 0; i < ROWS; i++) {
+        struct fake_memory *memory = &c->memories[i];
+        fill_near(c, c->vectors[i]);
+        *memory = (struct fake_memory){.space = "default",
+                                       .id = fake_id(i + 1),
+                                       .born = 1,
+                                       .died = MN_ALIVE,
+                                       .at = i,
+                                       .expires = MN_NEVER,
+                                       .vector = c->vectors[i]};
+        if (next_random(c) % 10 == 0)
+            memory->tags[memory->tag_count++] = "tenth";
+        c->list[i] = memory;
+    }
+    c->parts = fake_parts_new(DIM, MN_METRIC_COSINE);
+    fake_parts_columns(c->parts, c->list, ROWS);
+    fake_parts_code(c->parts, 0, ROWS, fake_parts_codebook(c->parts, 1, CLUSTERS), false);
+    assert_int_equal(mn_search_init(&c->search, MN_METRIC_COSINE, DIM), MN_OK);
+    return c;
+}
+
+static void crowd_free(struct crowd *c)
+{
+    mn_search_free(&c->search);
+    fake_parts_free(c->parts);
+    free(c);
+}
+
+/* The share of the exact search's hits that a search by the rule finds among the rows with a tag, or NULL: all. */
+static double recall_of(struct crowd *c, const struct mn_tune_rule *rule, const char *tag)
+{
+    struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
+    struct mn_str wanted = tag ? fake_str(tag) : (struct mn_str){NULL, 0};
+    uint32_t good = 0, all = 0;
+    c->random = 99;
+    for (uint32_t i = 0; i < QUERIES; i++) {
+        float embedding[DIM];
+        double least;
+        fill_near(c, embedding);
+        struct mn_query query = {
+            .scope = {.all_spaces = true, .after = INT64_MIN}, .embedding = embedding, .k = K, .exact = true};
+        query.scope.filter.tags_all = &wanted;
+        query.scope.filter.tags_all_count = tag != NULL;
+        assert_int_equal(mn_recall_search(&c->search, &snapshot, &query), MN_OK);
+        assert_int_equal(c->search.hit_count, K);
+        least = c->search.hits[K - 1].score;
+        c->search.rule = rule;
+        query.exact = false;
+        assert_int_equal(mn_recall_search(&c->search, &snapshot, &query), MN_OK);
+        assert_int_equal(c->search.hit_count, K);
+        assert_false(c->search.exact);
+        for (uint32_t h = 0; h < K; h++)
+            good += c->search.hits[h].score >= least;
+        all += K;
+        c->search.rule = NULL;
+    }
+    return (double)good / all;
+}
+
+/* With hardly any nearness a search goes by how many clusters it has opened, and the k-th best among fewer rows lies in
+ * more of them. */
+static void matches_are_found_where_they_are_thin_too(void **state)
+{
+    static const struct mn_tune_rule some = {.stop = 2.4f, .epsilon = 3, .nearness = 1};
+    struct crowd *c = crowd_new();
+    double all = recall_of(c, &some, NULL), tenth = recall_of(c, &some, "tenth");
+    if (all < 0.9 || all > 0.97 || tenth < 0.77)
+        fail_msg("recall is %.3f, of a tenth %.3f", all, tenth);
+    crowd_free(c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(matches_are_found_where_they_are_thin_too),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
