@@ -155,22 +155,32 @@ static enum mn_status ask_all(struct calibration *c, const struct asked *asked, 
     return status;
 }
 
-/* How much of the exact answer a search through all codes lacks. Where rows lie much closer together than codes can
- * tell, no rule finds them. */
+/* How much of the exact answer a search through all codes lacks for certain, after few queries: a miss or two are luck.
+ * Where rows lie much closer together than codes can tell, no rule finds them. */
 static enum mn_status find_lack(struct calibration *c, uint64_t rows)
 {
-    uint64_t good = 0, wanted = 0, most = EXACT_WORK / rows;
+    double sum = 0, squares = 0;
+    uint32_t asked = 0;
+    uint64_t most = EXACT_WORK / rows;
     most = most > EXACT_ASKS ? EXACT_ASKS : most < EXACT_ASKS_MIN ? EXACT_ASKS_MIN : most;
     for (uint32_t i = 0; i < c->count && i < most; i++) {
         MN_TRY(breathe(c));
         MN_TRY(ask(c, &c->asked[i], TOP, true));
-        double least = c->search.hits[c->search.hit_count - 1].score;
-        wanted += c->search.hit_count;
+        uint32_t wanted = c->search.hit_count, good = 0;
+        if (wanted == 0)
+            continue;
+        double least = c->search.hits[wanted - 1].score;
         MN_TRY(ask_all(c, &c->asked[i], TOP));
         for (uint32_t h = 0; h < c->search.hit_count; h++)
             good += c->search.hits[h].score >= least;
+        double lack = 1 - fmin((double)good / wanted, 1);
+        sum += lack;
+        squares += lack * lack;
+        asked++;
     }
-    c->lack = wanted > 0 ? fmax(1 - (double)good / (double)wanted, 0) : 0;
+    double mean = asked ? sum / asked : 0;
+    double error = asked > 1 ? sqrt(fmax(squares / asked - mean * mean, 0) / (asked - 1)) : 0;
+    c->lack = fmax(mean - 2 * error, 0);
     return MN_OK;
 }
 
