@@ -404,7 +404,7 @@ def files_below(folder):
 def contents_of(path):
     """The bytes of a file; nothing of a socket, or of one that has just been removed."""
     try:
-        return path.read_bytes()
+        return Path(path).read_bytes()
     except OSError:
         return b""
 

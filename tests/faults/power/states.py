@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 
 import past
-from cluster import PATIENCE, Cluster
+from cluster import PATIENCE, Cluster, contents_of
 from diary import BLOCK, FATES, SECTOR, Diary, Flushed, copy_sparse, mapped
 from disk import Disk, file_systems, power_off
-from fault_load import contents_of
 from recording import DIM, SETTINGS, keep, read_recording, record
 
 LOAD_S = 3.0
