@@ -293,7 +293,7 @@ static enum mn_status tune(struct care *care)
                              care->pause, care->context, &tuning, NULL));
     c->tuned_codebook = care->manifest.codebook;
     c->tuned_rows = rows;
-    if (!(tuning.dimension > 0))
+    if (!mn_tuned(&tuning))
         return MN_OK; /* there was nothing to learn from: the safe defaults stay */
     MN_TRY(propose(care));
     tuning.rows = (float)rows;

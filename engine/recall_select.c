@@ -22,17 +22,13 @@
 #define SAMPLE 32u /* selected rows looked at to find out how close together they are */
 
 /* What a filter makes of the calibrated rule. The k-th best of fewer rows is farther, whatever the query's surroundings
- * are: where a tenth is left of the rows of a cluster over / spread (tune.h) is less by about FARTHER, and e^THIN times
- * as many clusters are needed. Where the matches lie far from the query it is less still, and by nearness a search
+ * are (tune.h: thin). Where the matches lie far from the query over / spread is less still, and by nearness a search
  * would go on for too long: nearness is NEARNESS_MAX at most, if half of the rows are missing, and the stop moves with
  * it by OVER, which is over / spread where searches end. UNEVEN: the next clusters may hold fewer matches than others.
  *
  * Found by which stop .95 needs under filters that draw rows at random or by topic, half of them to a hundredth, at
- * nearnesses of 2 to 7.5, on text (768 dimensions) and glove (100): FARTHER was .08 to .085 on both, THIN .35 and .65;
- * OVER, for targets of .9 to .99, .35 to .46. */
+ * nearnesses of 2 to 7.5, on text (768 dimensions) and glove (100). OVER was .35 to .46 for targets of .9 to .99. */
 #define NEARNESS_MAX 4.0f
-#define FARTHER      0.085f
-#define THIN         0.66f
 #define OVER         0.4f
 #define UNEVEN       0.06f
 
@@ -277,7 +273,8 @@ struct mn_tune_rule mn_recall_select_rule(const struct mn_recall_codes *c, const
     float missing = fminf(2 * (1 - matching / rows), 1);
     float decades = fmaxf(fminf(log10f(rows / (clusters * together)), 1), 0);
     float nearness = rule.nearness - missing * fmaxf(rule.nearness - NEARNESS_MAX, 0);
-    rule.stop += missing * UNEVEN + decades * (THIN - FARTHER * nearness) - (rule.nearness - nearness) * OVER;
+    rule.stop +=
+        missing * UNEVEN + decades * (rule.thin - MN_TUNE_FARTHER * nearness) - (rule.nearness - nearness) * OVER;
     rule.nearness = nearness;
     return rule;
 }

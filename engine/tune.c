@@ -15,6 +15,7 @@ const double mn_tune_targets[MN_TUNE_TARGETS] = {0.70, 0.80, 0.85, 0.90, 0.92, 0
 static const float safe_stop[MN_TUNE_TARGETS] = {5.0f, 5.3f, 5.6f, 5.9f, 6.1f, 6.3f,
                                                  6.4f, 6.6f, 6.8f, 7.1f, 7.5f, 8.0f};
 #define SAFE_EPSILON 2.5f
+#define SAFE_THIN    0.66f /* glove's, and more than text's */
 
 #define CARRIED 0.125 /* what a rule goes on for longer on another codebook: e^0.125, 1.13 times as many clusters */
 
@@ -34,17 +35,11 @@ struct mn_tuning mn_tune_read(const _Atomic uint32_t words[MN_TUNING_WORDS])
     return tuning;
 }
 
-static double nearness_of(const struct mn_tuning *tuning, uint32_t target)
-{
-    float own = tuning->nearness[target / MN_TUNE_TOGETHER];
-    return own > 0 ? (double)own : sqrt((double)tuning->dimension);
-}
-
 struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target)
 {
-    bool tuned = tuning->dimension > 0;
+    bool tuned = mn_tuned(tuning);
     const float *stop = tuned ? tuning->stop : safe_stop;
-    struct mn_tune_rule rule = {.nearness = SAFE_NEARNESS, .epsilon = SAFE_EPSILON};
+    struct mn_tune_rule rule = {.nearness = SAFE_NEARNESS, .epsilon = SAFE_EPSILON, .thin = SAFE_THIN};
     if (!(target > 0))
         target = mn_tune_targets[MN_TUNE_DEFAULT];
     if (target > MN_TUNE_APPROXIMATE_MAX) {
@@ -62,16 +57,18 @@ struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double targ
     }
     rule.stop = between(stop, i, share);
     if (tuned) {
-        double low = nearness_of(tuning, i), high = nearness_of(tuning, i + 1);
+        double low = (double)tuning->nearness[i / MN_TUNE_TOGETHER];
+        double high = (double)tuning->nearness[(i + 1) / MN_TUNE_TOGETHER];
         rule.epsilon = between(tuning->epsilon, i, share);
         rule.nearness = (float)(low + (high - low) * share);
+        rule.thin = fminf(tuning->thin, MN_TUNE_THIN_MAX);
     }
     return rule;
 }
 
 void mn_tune_carry_over(struct mn_tuning *tuning, uint32_t before, uint32_t clusters)
 {
-    if (before == 0 || !(tuning->dimension > 0)) {
+    if (before == 0 || !mn_tuned(tuning)) {
         *tuning = (struct mn_tuning){0};
         return;
     }

@@ -14,9 +14,10 @@
  * mostly by how many there are (recall_blocks.c), wherever the matches lie to the query. `stop` and epsilon
  * (how far a 1-bit lower bound reaches) per recall target, and nearness for every two of them, are found by
  * calibration: rows of the store that no centroid was trained on, left out of their own answers, are the queries; the
- * top 10 is the truth; of the best one, and of the best 100, about as large a share must be found. The less
- * nearness counts, the more alike are searches in what they cost: at 0 all look into as many clusters. Where codes
- * cannot tell rows apart well enough for a target, its stop is INFINITY.
+ * top 10 is the truth; of the best one, and of the best 100, about as large a share must be found. (What the best 100
+ * need is also what the best 10 need where a filter leaves a tenth of the rows: `thin`.) The less nearness counts, the
+ * more alike are searches in what they cost: at 0 all look into as many clusters. Where codes cannot tell rows apart
+ * well enough for a target, its stop is INFINITY.
  */
 #ifndef MN_ENGINE_TUNE_H
 #define MN_ENGINE_TUNE_H
@@ -35,21 +36,30 @@ extern const double mn_tune_targets[MN_TUNE_TARGETS];
 
 #define MN_TUNE_ROWS_MIN 1000u /* with codes; a store with fewer is left untuned */
 
-/* Floats, kept as bits in mn_control.tuning and in the manifest: stop[12], epsilon[12], dimension, rows (of the store
- * when it was calibrated), nearness[6]. dimension: the square of the nearness at the default target, and of all where
- * `nearness` is 0: in stores that were calibrated when there was one for all. All zero: untuned; the search then errs
- * on the safe side. */
+/* Floats, kept as bits in mn_control.tuning and in the manifest: stop[12], epsilon[12], thin, rows (of the store when
+ * it was calibrated), nearness[6]. All zero: untuned; the search then errs on the safe side. */
 struct mn_tuning {
     float stop[MN_TUNE_TARGETS], epsilon[MN_TUNE_TARGETS];
-    float dimension;
+    float thin; /* see struct mn_tune_rule; MN_TUNE_THIN_MAX at most */
     float rows;
     float nearness[MN_TUNE_TARGETS / MN_TUNE_TOGETHER];
 };
 _Static_assert(sizeof(struct mn_tuning) == 4 * MN_TUNING_WORDS, "fits the control segment");
 
+static inline bool mn_tuned(const struct mn_tuning *tuning)
+{
+    return tuning->nearness[0] > 0;
+}
+
+/* Where a filter leaves a tenth of the rows, the k-th best is farther: over / spread is less by about FARTHER, and
+ * e^thin times as many clusters are needed. FARTHER was .08 to .085 on embeddings of text (768 dimensions) and on glove
+ * (100), thin .35 and .65. */
+#define MN_TUNE_FARTHER  0.085f
+#define MN_TUNE_THIN_MAX 1.0f
+
 struct mn_tune_rule {
     float stop; /* INFINITY: search exactly */
-    float epsilon, nearness;
+    float epsilon, nearness, thin;
 };
 /* What mn_control.tuning, or mn_snapshot.tuning, holds; NULL: untuned. */
 struct mn_tuning mn_tune_read(const _Atomic uint32_t words[MN_TUNING_WORDS]);

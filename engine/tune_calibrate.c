@@ -31,9 +31,8 @@
 #define EXACT_ASKS     200u               /* by so many queries at most */
 #define EXACT_ASKS_MIN 20u
 
-#define GROUPS     (MN_TUNE_TARGETS / MN_TUNE_TOGETHER)
-#define STEPS_TAX  0.04 /* share of the steps, on average, that may go to making searches alike, */
-#define TAXED_FROM 0.97 /* from this target on: below, it would be missed under filters, which go by nearness more */
+#define GROUPS    (MN_TUNE_TARGETS / MN_TUNE_TOGETHER)
+#define STEPS_TAX 0.08 /* share of the steps, on average, that may go to making searches alike */
 
 /* How many of the best are asked for, by which share of the queries (one in so many: the more that are asked for, the
  * more a query tells), and how many times the misses allowed may be more. Nearness is chosen so that one stop serves
@@ -291,10 +290,10 @@ static enum mn_status find_stops(struct calibration *c, struct stops stops[MN_TU
 static uint32_t choose_nearness(const struct stops stops[MN_TUNE_NEARNESSES], uint32_t group)
 {
     uint32_t t = group * MN_TUNE_TOGETHER, n = 0;
-    double least = INFINITY, tax = mn_tune_targets[t] < TAXED_FROM ? 0 : STEPS_TAX;
+    double least = INFINITY;
     for (uint32_t i = 0; i < MN_TUNE_NEARNESSES; i++)
         least = fmin(least, stops[i].cost[t]);
-    while (n + 1 < MN_TUNE_NEARNESSES && stops[n].cost[t] > least * (1 + tax))
+    while (n + 1 < MN_TUNE_NEARNESSES && stops[n].cost[t] > least * (1 + STEPS_TAX))
         n++;
     return n;
 }
@@ -306,7 +305,7 @@ static enum mn_status choose_epsilon(struct calibration *c, uint32_t nearness, f
     double error, sure = mn_tune_needs_recall(&c->needs[TEN], nearness, stop, count, &error);
     for (; *at + 1 < MN_ARRAY_LEN(epsilons); ++*at) {
         struct measured less;
-        c->rule = (struct mn_tune_rule){stop, epsilons[*at], mn_tune_nearnesses[nearness]};
+        c->rule = (struct mn_tune_rule){stop, epsilons[*at], mn_tune_nearnesses[nearness], 0};
         MN_TRY(measure(c, count, NULL, &less));
         if (sure - less.recall <= loss)
             break;
@@ -330,6 +329,15 @@ static enum mn_status measure_point(struct calibration *c, double target, struct
     return MN_OK;
 }
 
+/* What a tenth of the rows asks of a search: the tenth best of them lies where the hundredth of all does. */
+static float find_thin(const struct calibration *c, uint32_t nearness)
+{
+    double wanted = mn_tune_targets[MN_TUNE_DEFAULT];
+    float ten = mn_tune_needs_stop(&c->needs[TEN], nearness, wanted);
+    float hundred = mn_tune_needs_stop(&c->needs[HUNDRED], nearness, wanted);
+    return fmaxf(fminf(hundred - ten + MN_TUNE_FARTHER * mn_tune_nearnesses[nearness], MN_TUNE_THIN_MAX), 0);
+}
+
 static enum mn_status tune(struct calibration *c, struct mn_tuning *tuning, struct mn_tune_point *points)
 {
     struct stops stops[MN_TUNE_NEARNESSES];
@@ -345,12 +353,11 @@ static enum mn_status tune(struct calibration *c, struct mn_tuning *tuning, stru
         else
             MN_TRY(choose_epsilon(c, nearness, tuning->stop[t], loss_at(target), &epsilon));
         tuning->epsilon[t] = epsilons[epsilon];
-        c->rule = (struct mn_tune_rule){tuning->stop[t], tuning->epsilon[t], tuning->nearness[group]};
+        c->rule = (struct mn_tune_rule){tuning->stop[t], tuning->epsilon[t], tuning->nearness[group], 0};
         if (points)
             MN_TRY(measure_point(c, target, &points[t]));
     }
-    float usual = tuning->nearness[MN_TUNE_DEFAULT / MN_TUNE_TOGETHER];
-    tuning->dimension = usual * usual;
+    tuning->thin = find_thin(c, choose_nearness(stops, MN_TUNE_DEFAULT / MN_TUNE_TOGETHER));
     return MN_OK;
 }
 

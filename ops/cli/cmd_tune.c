@@ -242,7 +242,7 @@ static enum mn_status print_json(const struct mn_cli *cli, const struct tune *t)
         json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o}", "codebook", (json_int_t)t->codebook,
                   "clusters", (json_int_t)t->clusters, "rows", (json_int_t)t->rows, "coded_rows", (json_int_t)t->coded,
                   "tail_rows", (json_int_t)t->tail_rows, "tail_coded_rows", (json_int_t)t->tail_coded,
-                  "calibrated_rows", (json_int_t)t->tuning.rows, "dimension", number((double)t->tuning.dimension), "k",
+                  "calibrated_rows", (json_int_t)t->tuning.rows, "thin", number((double)t->tuning.thin), "k",
                   (json_int_t)t->k, "queries", (json_int_t)t->queries, "points", points),
         cli->out_is_terminal);
 }

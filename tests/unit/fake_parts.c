@@ -279,6 +279,7 @@ static void need_store(struct fake_parts *fakes)
         return;
     must(mkdtemp(dir) != NULL, "a temporary folder");
     must(mn_store_create(&fakes->store, &mn_io_posix, dir, fakes->dim, fakes->metric) == MN_OK, "a temporary store");
+    memset(fakes->store.uuid, 7, sizeof fakes->store.uuid); /* rotations follow from it: each run sees the same codes */
 }
 
 void fake_parts_columns(struct fake_parts *fakes, const struct fake_memory *const *rows, uint32_t count)

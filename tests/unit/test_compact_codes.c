@@ -527,7 +527,7 @@ static void recall_is_calibrated_when_the_store_changes(void **state)
     add_segment(s, 0, 0, 1200);
     assert_true(tuning(s).rows == 0);
     care_all(s);
-    assert_true(tuning(s).rows == 1200 && tuning(s).dimension > 0);
+    assert_true(tuning(s).rows == 1200 && tuning(s).nearness[0] > 0);
     struct mn_compact_care care;
     assert_false(live_care(s, &care));
     add_segment(s, 0, 1200, 200);

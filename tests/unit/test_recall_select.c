@@ -123,7 +123,7 @@ static double recall_of(struct crowd *c, const struct mn_tune_rule *rule, const 
  * more of them. */
 static void matches_are_found_where_they_are_thin_too(void **state)
 {
-    static const struct mn_tune_rule some = {.stop = 2.4f, .epsilon = 3, .nearness = 1};
+    static const struct mn_tune_rule some = {.stop = 2.4f, .epsilon = 3, .nearness = 1, .thin = 0.66f};
     struct crowd *c = crowd_new();
     double all = recall_of(c, &some, NULL), tenth = recall_of(c, &some, "tenth");
     if (all < 0.9 || all > 0.97 || tenth < 0.77)
@@ -131,10 +131,25 @@ static void matches_are_found_where_they_are_thin_too(void **state)
     crowd_free(c);
 }
 
+/* What calibration has learnt without filters holds under one. */
+static void a_calibrated_target_is_kept_where_matches_are_thin(void **state)
+{
+    struct crowd *c = crowd_new();
+    struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
+    struct mn_tuning tuning;
+    assert_int_equal(mn_tune_calibrate(&snapshot, MN_METRIC_COSINE, DIM, 400, 1, NULL, NULL, &tuning, NULL), MN_OK);
+    struct mn_tune_rule rule = mn_tune_rule_for(&tuning, 0.9);
+    double all = recall_of(c, &rule, NULL), tenth = recall_of(c, &rule, "tenth");
+    if (all < 0.88 || tenth < 0.88)
+        fail_msg("recall is %.3f, of a tenth %.3f; thin %.3f", all, tenth, (double)rule.thin);
+    crowd_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_are_found_where_they_are_thin_too),
+        cmocka_unit_test(a_calibrated_target_is_kept_where_matches_are_thin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,8 +16,9 @@
 
 static void the_rule_lies_between_its_neighbours(void **state)
 {
-    struct mn_tuning tuning = {.dimension = 49};
+    struct mn_tuning tuning = {.thin = 0.5f};
     for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++) {
+        tuning.nearness[i / MN_TUNE_TOGETHER] = 7;
         assert_true(i == 0 || mn_tune_targets[i] > mn_tune_targets[i - 1]);
         tuning.stop[i] = 4 + (float)i;
         tuning.epsilon[i] = 1 + 0.1f * (float)i;
@@ -25,7 +26,7 @@ static void the_rule_lies_between_its_neighbours(void **state)
     for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++) {
         struct mn_tune_rule rule = mn_tune_rule_for(&tuning, mn_tune_targets[i]);
         assert_true(fabsf(rule.stop - tuning.stop[i]) < 1e-4f && fabsf(rule.epsilon - tuning.epsilon[i]) < 1e-4f);
-        assert_true(rule.nearness == 7);
+        assert_true(rule.nearness == 7 && rule.thin == 0.5f);
     }
     tuning.nearness[1] = 2;
     tuning.nearness[2] = 4;
@@ -58,12 +59,12 @@ static void an_untuned_store_is_on_the_safe_side(void **state)
 
 static void a_rule_is_carried_over_to_another_codebook(void **state)
 {
-    struct mn_tuning first = {.dimension = 9, .rows = 1000}, tuning;
+    struct mn_tuning first = {.nearness = {3, 3, 3, 3, 3, 3}, .rows = 1000}, tuning;
     for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++)
         first.stop[i] = 2 + 0.5f * (float)i;
     tuning = first;
     mn_tune_carry_over(&tuning, 100, 200);
-    assert_true(tuning.rows == 0 && tuning.dimension == 9);
+    assert_true(tuning.rows == 0 && mn_tuned(&tuning));
     for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++)
         assert_true(tuning.stop[i] > first.stop[i] + logf(2) + 0.1f && tuning.stop[i] < first.stop[i] + logf(2) + 0.5f);
     struct mn_tuning again = tuning;
@@ -74,9 +75,9 @@ static void a_rule_is_carried_over_to_another_codebook(void **state)
     mn_tune_carry_over(&again, 200, 100); /* never less than was asked for */
     assert_memory_equal(&again, &tuning, sizeof again);
     mn_tune_carry_over(&tuning, 0, 100);
-    assert_true(tuning.dimension == 0 && tuning.stop[0] == 0);
+    assert_true(!mn_tuned(&tuning) && tuning.stop[0] == 0);
     mn_tune_carry_over(&tuning, 100, 200); /* untuned stays untuned */
-    assert_true(tuning.dimension == 0 && tuning.stop[0] == 0);
+    assert_true(!mn_tuned(&tuning) && tuning.stop[0] == 0);
 }
 
 static void some_rows_are_for_calibration_only(void **state)
@@ -196,20 +197,21 @@ static void a_calibration_keeps_its_targets(void **state)
         struct mn_snapshot snapshot = fake_parts_snapshot(s.parts, 1, 0);
         assert_int_equal(mn_tune_calibrate(&snapshot, (enum mn_metric)metric, DIM, 400, 1, never, NULL, &tuning, NULL),
                          MN_OK);
-        assert_true(tuning.dimension == 0 && tuning.stop[5] == 0); /* nothing to calibrate yet */
+        assert_true(!mn_tuned(&tuning) && tuning.stop[5] == 0); /* nothing to calibrate yet */
         for (uint32_t i = 0; i < 2; i++)
             fake_parts_code(s.parts, i, ROWS / 2, codebook, false);
         snapshot = fake_parts_snapshot(s.parts, 1, 0);
         assert_int_equal(
             mn_tune_calibrate(&snapshot, (enum mn_metric)metric, DIM, 400, 1, at_once, NULL, &tuning, NULL),
             MN_DEADLINE);
-        assert_true(tuning.dimension == 0);
+        assert_true(!mn_tuned(&tuning));
         assert_int_equal(
             mn_tune_calibrate(&snapshot, (enum mn_metric)metric, DIM, 400, 1, never, NULL, &tuning, points), MN_OK);
         assert_int_equal(mn_tune_calibrate(&snapshot, (enum mn_metric)metric, DIM, 400, 1, NULL, NULL, &again, NULL),
                          MN_OK);
         assert_memory_equal(&tuning, &again, sizeof tuning);
-        assert_true(tuning.dimension > 0 && tuning.rows == ROWS);
+        assert_true(mn_tuned(&tuning) && tuning.rows == ROWS);
+        assert_true(tuning.thin > 0 && tuning.thin <= MN_TUNE_THIN_MAX);
         for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++)
             assert_true(points[i].target == mn_tune_targets[i] && points[i].recall > points[i].target - 0.03 &&
                         points[i].scanned > 0 && points[i].p50_us > 0 && points[i].p99_us >= points[i].p50_us);

@@ -193,7 +193,7 @@ static void inside_close(struct inside *in)
 static bool is_tuned(const struct mn_snapshot *snapshot, double rows)
 {
     struct mn_tuning tuning = mn_tune_read(snapshot->tuning);
-    return tuning.dimension > 0 && fabs((double)tuning.rows - rows) <= 0.25 * rows;
+    return mn_tuned(&tuning) && fabs((double)tuning.rows - rows) <= 0.25 * rows;
 }
 
 /* Every row lies in columns with codes, and recall is tuned. */
