@@ -90,7 +90,7 @@ class Children(Supervised):
     def test_a_worker_killed_in_a_query(self):
         """Its client hears nothing, its pin is gone, the next worker answers."""
         self.begin(**{"recall.threads": 1})
-        for n in range(10):
+        for n in range(40):
             self.remember(1 + 1000 * n, 1000)
         peer = self.cluster.peer("recall")
         many = f32(self.rng.standard_normal(8 * 4000))
