@@ -30,6 +30,7 @@
 #define EXACT_WORK     UINT64_C(20000000) /* rows that are compared to find out what codes cannot tell, */
 #define EXACT_ASKS     200u               /* by so many queries at most */
 #define EXACT_ASKS_MIN 20u
+#define EXACT_FIRST    8u /* where so many tell that nothing lacks, no more: each may read all embeddings */
 
 #define GROUPS    (MN_TUNE_TARGETS / MN_TUNE_TOGETHER)
 #define STEPS_TAX 0.08 /* share of the steps, on average, that may go to making searches alike */
@@ -162,7 +163,7 @@ static enum mn_status find_lack(struct calibration *c, uint64_t rows)
     uint32_t asked = 0;
     uint64_t most = EXACT_WORK / rows;
     most = most > EXACT_ASKS ? EXACT_ASKS : most < EXACT_ASKS_MIN ? EXACT_ASKS_MIN : most;
-    for (uint32_t i = 0; i < c->count && i < most; i++) {
+    for (uint32_t i = 0; i < c->count && i < most && (asked < EXACT_FIRST || sum > 0); i++) {
         MN_TRY(breathe(c));
         MN_TRY(ask(c, &c->asked[i], TOP, true));
         uint32_t wanted = c->search.hit_count, good = 0;
