@@ -94,7 +94,8 @@ static enum mn_status look_at_copy(const struct mn_supervisor *s)
 {
     struct mn_copy_folder noted;
     if (s->settings.store_copies < 2 && mn_copy_folder_noted(&noted, &s->store) == MN_OK)
-        mn_log(NULL, "store.copies is 1: the log was kept in %s too, and is kept once from now on; that copy is removed",
+        mn_log(NULL,
+               "store.copies is 1: the log was kept in %s too, and is kept once from now on; that copy is removed",
                noted.copy.dir);
     return mn_copy_folder_check(&s->store, &s->settings);
 }

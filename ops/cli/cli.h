@@ -39,7 +39,8 @@ struct mn_cli_command {
 #include "ops/cli/commands.def"
 #undef X
 
-/* Opens cli->client on cli->dir, once; a store that is only being started is waited for. MN_USAGE when no folder is given. */
+/* Opens cli->client on cli->dir, once; a store that is only being started is waited for. MN_USAGE when no folder is
+ * given. */
 MN_MUST_USE enum mn_status mn_cli_connect(struct mn_cli *cli);
 /* The same for any folder, with a client of the caller's own. */
 MN_MUST_USE enum mn_status mn_cli_open(const struct mn_cli *cli, const char *dir, int wait_ms, struct mneme **client);

@@ -190,10 +190,8 @@ static void any_flip_in_quarantine_is_found(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(any_flip_in_quarantine_is_found),
-        cmocka_unit_test(a_stretch_is_copied_with_a_note),
-        cmocka_unit_test(what_is_not_there_gets_a_note_alone),
-        cmocka_unit_test(a_note_has_its_name_for_good),
+        cmocka_unit_test(any_flip_in_quarantine_is_found),       cmocka_unit_test(a_stretch_is_copied_with_a_note),
+        cmocka_unit_test(what_is_not_there_gets_a_note_alone),   cmocka_unit_test(a_note_has_its_name_for_good),
         cmocka_unit_test(a_copy_without_its_note_is_made_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
