@@ -253,10 +253,8 @@ static enum mn_status train(struct care *care)
 static uint64_t searched_rows(const struct mn_snapshot *snapshot)
 {
     uint64_t rows = column_rows(snapshot);
-    for (uint32_t p = 0; p < snapshot->part_count; p++) {
-        const struct mn_part *part = &snapshot->parts[p];
-        rows += part->tail && part->ivf && !mn_ivf_flat(part->ivf) ? part->ivf->rows : 0;
-    }
+    for (uint32_t p = 0; p < snapshot->part_count; p++)
+        rows += snapshot->parts[p].tail ? mn_ivf_clustered(snapshot->parts[p].ivf) : 0;
     return rows;
 }
 

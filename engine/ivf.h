@@ -112,6 +112,12 @@ static inline bool mn_ivf_flat(const struct mn_ivf *ivf)
     return ivf->clusters == 1;
 }
 
+/* Rows that a search goes through cluster by cluster. ivf may be NULL. */
+static inline uint32_t mn_ivf_clustered(const struct mn_ivf *ivf)
+{
+    return ivf && !mn_ivf_flat(ivf) ? ivf->rows : 0;
+}
+
 /* Rows below it are coded, here or in what follows. */
 static inline uint32_t mn_ivf_coded(const struct mn_ivf *ivf)
 {

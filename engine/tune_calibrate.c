@@ -89,16 +89,11 @@ static uint64_t next_random(struct calibration *c)
     return z ^ (z >> 31);
 }
 
-static uint32_t coded_rows_of(const struct mn_part *part)
-{
-    return part->ivf && !mn_ivf_flat(part->ivf) ? part->ivf->rows : 0;
-}
-
 static uint64_t coded_rows(const struct mn_snapshot *snapshot)
 {
     uint64_t rows = 0;
     for (uint32_t i = 0; i < snapshot->part_count; i++)
-        rows += coded_rows_of(&snapshot->parts[i]);
+        rows += mn_ivf_clustered(snapshot->parts[i].ivf);
     return rows;
 }
 
@@ -110,7 +105,7 @@ static enum mn_status draw(struct calibration *c, uint32_t queries, bool left_ou
     c->count = 0;
     for (uint32_t p = 0; p < snapshot->part_count; p++) {
         const struct mn_part *part = &snapshot->parts[p];
-        for (uint32_t row = 0; row < coded_rows_of(part); row++) {
+        for (uint32_t row = 0; row < mn_ivf_clustered(part->ivf); row++) {
             if (looked++ % 65536 == 0)
                 MN_TRY(breathe(c));
             if (mn_codebook_leaves_out(mn_part_id(part, row)) != left_out ||
@@ -159,11 +154,11 @@ static enum mn_status ask_all(struct calibration *c, const struct asked *asked, 
  * Where rows lie much closer together than codes can tell, no rule finds them. */
 static enum mn_status find_lack(struct calibration *c, uint64_t rows)
 {
-    double sum = 0, squares = 0;
-    uint32_t asked = 0;
+    struct mn_tune_mean lack = {0};
+    double error;
     uint64_t most = EXACT_WORK / rows;
     most = most > EXACT_ASKS ? EXACT_ASKS : most < EXACT_ASKS_MIN ? EXACT_ASKS_MIN : most;
-    for (uint32_t i = 0; i < c->count && i < most && (asked < EXACT_FIRST || sum > 0); i++) {
+    for (uint32_t i = 0; i < c->count && i < most && (lack.count < EXACT_FIRST || lack.sum > 0); i++) {
         MN_TRY(breathe(c));
         MN_TRY(ask(c, &c->asked[i], TOP, true));
         uint32_t wanted = c->search.hit_count, good = 0;
@@ -173,13 +168,9 @@ static enum mn_status find_lack(struct calibration *c, uint64_t rows)
         MN_TRY(ask_all(c, &c->asked[i], TOP));
         for (uint32_t h = 0; h < c->search.hit_count; h++)
             good += c->search.hits[h].score >= least;
-        double lack = 1 - fmin((double)good / wanted, 1);
-        sum += lack;
-        squares += lack * lack;
-        asked++;
+        mn_tune_mean_add(&lack, 1 - fmin((double)good / wanted, 1));
     }
-    double mean = asked ? sum / asked : 0;
-    double error = asked > 1 ? sqrt(fmax(squares / asked - mean * mean, 0) / (asked - 1)) : 0;
+    double mean = mn_tune_mean_of(&lack, &error);
     c->lack = fmax(mean - 2 * error, 0);
     return MN_OK;
 }

@@ -93,6 +93,13 @@ uint64_t mn_tune_needs_cost(const struct mn_recall_trace *trace, uint32_t nearne
 
 /* ---- what they tell ---- */
 
+double mn_tune_mean_of(const struct mn_tune_mean *mean, double *error)
+{
+    double n = mean->count, of = n > 0 ? mean->sum / n : 0;
+    *error = n > 1 ? sqrt(fmax(mean->squares / n - of * of, 0) / (n - 1)) : 0;
+    return of;
+}
+
 static int compare_floats(const void *a, const void *b)
 {
     float x = *(const float *)a, y = *(const float *)b;
@@ -120,20 +127,15 @@ float mn_tune_needs_stop(const struct mn_tune_needs *needs, uint32_t nearness, d
 double mn_tune_needs_recall(const struct mn_tune_needs *needs, uint32_t nearness, float stop, uint32_t queries,
                             double *error)
 {
-    double sum = 0, squares = 0;
-    uint32_t asked = 0;
+    struct mn_tune_mean shares = {0};
     for (uint32_t i = 0; i < needs->queries && i < queries; i++) {
         uint32_t found = 0, wanted = needs->first[i + 1] - needs->first[i];
         if (wanted == 0)
             continue;
         for (uint32_t h = needs->first[i]; h < needs->first[i + 1]; h++)
             found += needs->needs[nearness][h] <= stop;
-        double share = (double)found / wanted;
-        sum += share;
-        squares += share * share;
-        asked++;
+        mn_tune_mean_add(&shares, (double)found / wanted);
     }
-    double mean = asked ? sum / asked : 1;
-    *error = asked > 1 ? sqrt(fmax(squares / asked - mean * mean, 0) / (asked - 1)) : 0;
-    return mean;
+    double mean = mn_tune_mean_of(&shares, error);
+    return shares.count > 0 ? mean : 1;
 }

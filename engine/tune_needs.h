@@ -13,6 +13,22 @@
 #define MN_TUNE_NEARNESSES 6u
 extern const float mn_tune_nearnesses[MN_TUNE_NEARNESSES]; /* rising */
 
+/* The mean of what queries showed. Begins as zeros. */
+struct mn_tune_mean {
+    double sum, squares;
+    uint32_t count;
+};
+
+static inline void mn_tune_mean_add(struct mn_tune_mean *mean, double value)
+{
+    mean->sum += value;
+    mean->squares += value * value;
+    mean->count++;
+}
+
+/* 0 of none. error: its standard error, as an estimate of that over any queries. */
+double mn_tune_mean_of(const struct mn_tune_mean *mean, double *error);
+
 /* Of `queries` queries for the k best. Begins as zeros. */
 struct mn_tune_needs {
     uint32_t k, queries, max;

@@ -18,7 +18,6 @@
 #include "engine/wal_copy_inside.h"
 #include "shm/process.h"
 
-#define SILENT        "it has not answered for %.1f s (store.copy_wait)"
 #define CLOSE_NS      UINT64_C(3000000000) /* for a mender at work to look up, at least */
 #define CLOSE_LOOK_NS UINT64_C(20000000)
 
@@ -172,19 +171,31 @@ static void *sync_batches(void *context)
     return NULL;
 }
 
+/* With the lock held. */
+static void fail_silent(struct mn_wal_copy *c)
+{
+    char why[128];
+    snprintf(why, sizeof why, "it has not answered for %.1f s (store.copy_wait)", (double)c->wait_ns / 1e9);
+    fail(c, why);
+}
+
+/* With the lock held. 0: a thread has done something; ETIMEDOUT: none has until then (mn_clock_ns). */
+static int wait_for_answer(struct mn_wal_copy *c, uint64_t end_ns)
+{
+    struct timespec until = {.tv_sec = (time_t)(end_ns / 1000000000u), .tv_nsec = (long)(end_ns % 1000000000u)};
+    return pthread_cond_timedwait(&c->answered, &c->lock, &until);
+}
+
 /* With the lock held. Until the syncer has done what it was asked, or has failed at it. */
 static void await(struct mn_wal_copy *c)
 {
-    char why[128];
     uint64_t end = mn_clock_ns() + c->wait_ns;
-    struct timespec until = {.tv_sec = (time_t)(end / 1000000000u), .tv_nsec = (long)(end % 1000000000u)};
     int waited = 0;
     while (!c->job_done && !c->job_left && waited == 0)
-        waited = pthread_cond_timedwait(&c->answered, &c->lock, &until);
+        waited = wait_for_answer(c, end);
     if (!c->job_done && !c->job_left) {
         c->job_left = true;
-        snprintf(why, sizeof why, SILENT, (double)c->wait_ns / 1e9);
-        fail(c, why);
+        fail_silent(c);
     }
 }
 
@@ -249,7 +260,6 @@ void mn_wal_copy_want(struct mn_wal_copy *c, uint64_t number, uint64_t bytes)
 
 bool mn_wal_copy_settled(struct mn_wal_copy *c, uint64_t number)
 {
-    char why[128];
     if (!c)
         return true;
     pthread_mutex_lock(&c->lock);
@@ -257,8 +267,7 @@ bool mn_wal_copy_settled(struct mn_wal_copy *c, uint64_t number)
     bool waits = c->state == MN_COPY_CURRENT && ahead && !ahead->made;
     uint64_t since = waits && ahead->asked_ns > c->seen_ns ? ahead->asked_ns : c->seen_ns;
     if (waits && mn_clock_ns() - since > c->wait_ns) {
-        snprintf(why, sizeof why, SILENT, (double)c->wait_ns / 1e9);
-        fail(c, why);
+        fail_silent(c);
         waits = false;
     }
     pthread_mutex_unlock(&c->lock);
@@ -525,12 +534,11 @@ enum mn_status mn_wal_copy_open(struct mn_wal_copy **copy, const struct mn_store
 static bool threads_end(struct mn_wal_copy *c)
 {
     while (c->threads > 0) {
-        uint64_t now = mn_clock_ns(), end = now + CLOSE_LOOK_NS;
-        struct timespec until = {.tv_sec = (time_t)(end / 1000000000u), .tv_nsec = (long)(end % 1000000000u)};
+        uint64_t now = mn_clock_ns();
         uint64_t most = c->wait_ns > CLOSE_NS ? c->wait_ns : CLOSE_NS;
         if (c->job_left || (now > c->seen_ns && now - c->seen_ns > most))
             return false;
-        pthread_cond_timedwait(&c->answered, &c->lock, &until);
+        wait_for_answer(c, now + CLOSE_LOOK_NS);
     }
     return true;
 }
