@@ -164,12 +164,13 @@ static void pack_recall(const struct mn_supervisor *s, struct mn_reply *reply)
     struct mn_stat_summary observed;
     mn_stats_summary(stats, MN_STAT_recall_observed, &observed);
     mn_reply_key(reply, "index");
-    msgpack_pack_map(&reply->pack, 5);
+    msgpack_pack_map(&reply->pack, 6);
     mn_reply_uint(reply, "codebook", mn_stats_value(stats, MN_STAT_codebook_gen));
     mn_reply_uint(reply, "column_rows", mn_stats_value(stats, MN_STAT_column_rows));
     mn_reply_uint(reply, "coded_rows", mn_stats_value(stats, MN_STAT_ivf_rows));
     mn_reply_uint(reply, "tail_coded_rows", mn_stats_value(stats, MN_STAT_tail_coded_rows));
     mn_reply_uint(reply, "calibrated_rows", calibrated_rows(s->instance.control));
+    mn_reply_uint(reply, "rows_min", s->settings.index_rows_min);
     mn_reply_key(reply, "observed");
     msgpack_pack_map(&reply->pack, observed.count > 0 ? 2 : 1);
     mn_reply_uint(reply, "recalls", observed.count);

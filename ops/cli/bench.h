@@ -33,7 +33,7 @@ enum mn_status mn_bench_recovery(struct mn_cli *cli, const struct mn_cli_args *a
 
 /* The counters a measurement looks at, before and after. */
 struct mn_bench_counters {
-    uint64_t wal_syncs, wal_bytes, write_memories, write_busy;
+    uint64_t wal_syncs, wal_bytes, write_memories, write_busy, compact_runs;
     double cpu_s;
     uint64_t ns;
     uint64_t client_cpu_ns;
@@ -50,6 +50,8 @@ void mn_bench_put_text(json_t *report, const char *name, const char *text);
 void mn_bench_put_quantiles(json_t *report, const char *name, const struct mn_cli_hist *hist, double divisor);
 /* The same of clients [from, to). */
 void mn_bench_put_latency(json_t *report, const char *name, const struct mn_bench_load *load, size_t from, size_t to);
+/* One of these numbers, as it was put; NaN when it is not there. */
+double mn_bench_quantile_of(const json_t *report, const char *name, const char *quantile);
 /* What was measured where: the machine, the cluster, the version. */
 void mn_bench_put_setting(json_t *report, const struct mn_bench_cluster *cluster);
 
@@ -70,6 +72,9 @@ MN_MUST_USE enum mn_status mn_bench_data_load(const struct mn_bench_data *data, 
                                               bool consolidate);
 /* All queries, queries × dim floats, on the heap. NULL with an error when they cannot be made or read. */
 float *mn_bench_data_queries(const struct mn_bench_data *data);
+/* `count` rows of the same kind beyond those that were loaded, on the heap; where a file ends, from its beginning on.
+ * NULL with an error as above. */
+float *mn_bench_data_more(const struct mn_bench_data *data, uint64_t count);
 void mn_bench_data_close(struct mn_bench_data *data);
 
 /* bench_echo.c: the sockets alone, with frames as of a recall of k memories: `echo_us` in the report, and its median.
@@ -91,5 +96,10 @@ struct mn_bench_asker {
     bool exact;
 };
 enum mn_status mn_bench_ask(struct mn_bench_shared *shared, struct mn_bench_client *me, size_t index, const void *work);
+/* Waits, for so long at most, until all rows in columns have codes and recall is calibrated: `indexed` and `index_s` in
+ * the report. */
+MN_MUST_USE enum mn_status mn_bench_await_index(const struct mn_bench_cluster *cluster, double seconds, json_t *report);
+/* What the askers [from, to) have asked in so many seconds: queries, queries_per_s, client_ms, worker_us. */
+void mn_bench_put_recalls(json_t *report, const struct mn_bench_load *load, size_t from, size_t to, double seconds);
 
 #endif

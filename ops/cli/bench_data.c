@@ -191,7 +191,7 @@ out:
     return status;
 }
 
-/* ---- queries ---- */
+/* ---- rows to write, and queries ---- */
 
 /* Random rows again, each moved by half of the spread: near something that is there, and equal to nothing. */
 static void make_queries(const struct mn_bench_data *d, float *out)
@@ -205,7 +205,9 @@ static void make_queries(const struct mn_bench_data *d, float *out)
     }
 }
 
-static enum mn_status read_queries(const struct mn_bench_data *d, const char *path, float *out)
+/* `count` rows of a file from row `first` on, and from the beginning again where it ends. */
+static enum mn_status read_rows(const struct mn_bench_data *d, const char *path, uint64_t first, uint64_t count,
+                                float *out)
 {
     enum mn_cli_vector_element element = MN_CLI_VECTOR_F32;
     MN_TRY(mn_cli_vector_element_of(path, &element));
@@ -213,7 +215,9 @@ static enum mn_status read_queries(const struct mn_bench_data *d, const char *pa
     char *raw = mn_cli_keep(bytes);
     FILE *in = fopen(path, "rbe");
     enum mn_status status = in ? MN_OK : MN_FAIL_ERRNO("could not open %s", path);
-    for (uint64_t q = 0; status == MN_OK && q < d->queries; q++) {
+    if (in && fseeko(in, (off_t)(first * bytes), SEEK_SET) != 0)
+        status = MN_FAIL_ERRNO("could not read %s", path);
+    for (uint64_t q = 0; status == MN_OK && q < count; q++) {
         if (fread(raw, 1, bytes, in) != bytes && (rewind(in), fread(raw, 1, bytes, in) != bytes))
             status = MN_FAIL(MN_SYSTEM, "%s ended early", path);
         mn_cli_vector_decode(raw, element, d->dim, out + q * d->dim);
@@ -233,9 +237,25 @@ float *mn_bench_data_queries(const struct mn_bench_data *d)
     }
     if (!path) {
         make_queries(d, queries);
-    } else if (read_queries(d, path, queries) != MN_OK) {
+    } else if (read_rows(d, path, 0, d->queries, queries) != MN_OK) {
         free(queries);
         return NULL;
     }
     return queries;
+}
+
+float *mn_bench_data_more(const struct mn_bench_data *d, uint64_t count)
+{
+    float *rows = malloc(count * d->dim * sizeof *rows);
+    if (!rows) {
+        (void)MN_FAIL(MN_INTERNAL, "out of memory for %llu rows", (unsigned long long)count);
+        return NULL;
+    }
+    for (uint64_t i = 0; !d->path && i < count; i++)
+        make_row(d, d->rows + 1 + i, 1, rows + i * d->dim);
+    if (d->path && read_rows(d, d->path, d->rows, count, rows) != MN_OK) {
+        free(rows);
+        return NULL;
+    }
+    return rows;
 }

@@ -90,7 +90,7 @@ struct writer {
     void *context, *socket;
     struct request requests[MN_BENCH_FLIGHT];
     size_t out;
-    uint64_t next_number, random, began_ns, sent_memories;
+    uint64_t next_number, next_row, random, began_ns, sent_memories;
 };
 
 static void put_text(msgpack_packer *p, const char *text)
@@ -148,18 +148,36 @@ static enum mn_status pack_request(struct writer *w, struct request *r)
     return r->frame.data ? MN_OK : MN_FAIL(MN_INTERNAL, "out of memory for a request");
 }
 
-/* Makes the request a new one: its number, and in each memory some floats and the first characters of the content. */
+/* A number in -1..1. */
+static float random_share(struct writer *w)
+{
+    return (float)((int64_t)(mn_bench_load_random(&w->random) >> 40) - (1 << 23)) * 0x1p-23f;
+}
+
+/* Another embedding: the next row that was given, or the last one sent; either with a few floats changed. */
+static void freshen_embedding(struct writer *w, char *embedding)
+{
+    const struct mn_bench_writer *work = w->work;
+    size_t dim = work->cluster->dim, floats = dim < FRESH_FLOATS ? dim : FRESH_FLOATS;
+    if (work->rows)
+        memcpy(embedding, work->rows + w->next_row++ % work->row_count * dim, dim * sizeof(float));
+    for (size_t f = 0; f < floats; f++) {
+        float value = 2 * random_share(w), row;
+        memcpy(&row, embedding + f * sizeof row, sizeof row);
+        if (work->rows)
+            value = row * (1 + 0.05f * value);
+        memcpy(embedding + f * sizeof value, &value, sizeof value);
+    }
+}
+
+/* Makes the request a new one: its number, its embeddings, and the first characters of each content. */
 static void freshen(struct writer *w, struct request *r)
 {
-    size_t floats = w->work->cluster->dim < FRESH_FLOATS ? w->work->cluster->dim : FRESH_FLOATS;
     r->number = w->next_number++;
     for (unsigned i = 0; i < 8; i++)
         r->frame.data[r->rid + i] = (char)(r->number >> (56 - 8 * i));
     for (size_t i = 0; i < w->work->batch; i++) {
-        for (size_t f = 0; f < floats; f++) {
-            float value = (float)((int64_t)(mn_bench_load_random(&w->random) >> 40) - (1 << 23)) * 0x1p-22f;
-            memcpy(r->frame.data + r->embeddings[i] + f * sizeof value, &value, sizeof value);
-        }
+        freshen_embedding(w, r->frame.data + r->embeddings[i]);
         uint64_t tag = mn_bench_load_random(&w->random);
         for (size_t c = 0; c < 16 && c < w->work->content; c++)
             r->frame.data[r->contents[i] + c] = "0123456789abcdef"[tag >> 4 * c & 15];
@@ -364,6 +382,7 @@ enum mn_status mn_bench_load_write(struct mn_bench_shared *shared, struct mn_ben
     w->me = me;
     w->next_number = 1;
     w->random = 0x6d6e656d65ull + (index << 32);
+    w->next_row = mn_bench_load_random(&w->random) >> 1;
     MN_TRY(connect_writer(w));
     for (size_t i = 0; i < w->work->in_flight; i++)
         MN_TRY(pack_request(w, &w->requests[i]));

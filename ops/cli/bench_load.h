@@ -53,8 +53,11 @@ struct mn_bench_writer {
     const struct mn_bench_cluster *cluster;
     uint64_t batch, in_flight, content;
     double rate; /* memories/s of this client; 0: as many as go through */
-    bool ring;   /* tell a prober */
-    bool hash;   /* sum up what was acknowledged */
+    const float
+        *rows; /* [row_count][dim]: what is written, from the beginning again, a little changed; NULL: anything */
+    uint64_t row_count;
+    bool ring; /* tell a prober */
+    bool hash; /* sum up what was acknowledged */
 };
 
 /* The body of a client: runs in its own process until the phase is STOP and its requests are answered. */

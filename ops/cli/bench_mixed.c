@@ -1,6 +1,6 @@
 /*
- * bench_mixed.c - `mneme bench mixed`: recalls while writes come in at a steady rate, and a prober that takes the
- * promise at its word: what is acknowledged is visible, at that moment, from another process.
+ * bench_mixed.c - `mneme bench mixed`: recalls alone and then while writes come in at a steady rate, and a prober that
+ * takes the promise at its word: what is acknowledged is visible, at that moment, from another process.
  */
 #include "ops/cli/bench.h"
 #include "ops/cli/cli_time.h"
@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+enum { WRITE_ROWS = 32768 }; /* so many are written before one comes again, a little changed */
 
 /* The work of the prober: the writers' rings, and any vector to ask with. */
 struct prober {
@@ -104,44 +106,91 @@ static void report_probes(json_t *report, const struct mn_bench_load *load, size
     mn_bench_put_latency(report, "probe_ms", load, prober, prober + 1);
 }
 
-static enum mn_status measure(const struct mn_bench_cluster *cluster, struct mn_bench_load *load,
-                              const struct mn_bench_options *o, const float *queries, uint64_t query_count,
-                              json_t *report)
+/* The same askers with nothing beside them: what the rest is measured by. */
+static enum mn_status measure_alone(const struct mn_bench_asker *asker, const struct mn_bench_options *o, json_t *alone)
+{
+    struct mn_bench_load load;
+    enum mn_status status = MN_OK;
+    MN_TRY(mn_bench_load_init(&load));
+    for (size_t i = 0; i < o->recall_clients; i++)
+        MN_TRY_OUT(mn_bench_load_fork(&load, mn_bench_ask, asker));
+    MN_TRY_OUT(mn_bench_load_wait_ready(&load));
+    MN_TRY_OUT(mn_bench_load_run(&load, MN_BENCH_WARM, o->warmup));
+    MN_TRY_OUT(mn_bench_load_run(&load, MN_BENCH_MEASURE, o->seconds));
+    MN_TRY_OUT(mn_bench_load_stop(&load));
+    mn_bench_put_recalls(alone, &load, 0, load.count, o->seconds);
+out:
+    mn_bench_load_end(&load);
+    return status;
+}
+
+static void put_slower(json_t *report, const json_t *alone, const json_t *beside, const char *name, const char *key)
+{
+    static const char *const quantiles[] = {"p50", "p99"};
+    json_t *times = json_object();
+    for (size_t i = 0; i < MN_ARRAY_LEN(quantiles); i++)
+        mn_bench_put_f64(times, quantiles[i],
+                         mn_bench_quantile_of(beside, name, quantiles[i]) /
+                             mn_bench_quantile_of(alone, name, quantiles[i]));
+    json_object_set_new(report, key, times);
+}
+
+static enum mn_status start(struct mn_bench_load *load, const struct mn_bench_options *o,
+                            const struct mn_bench_writer *writer, const struct mn_bench_asker *asker,
+                            const struct prober *prober)
+{
+    for (size_t i = 0; i < o->clients; i++)
+        MN_TRY(mn_bench_load_fork(load, mn_bench_load_write, writer));
+    for (size_t i = 0; i < o->recall_clients; i++)
+        MN_TRY(mn_bench_load_fork(load, mn_bench_ask, asker));
+    if (o->probe)
+        MN_TRY(mn_bench_load_fork(load, run_prober, prober));
+    return mn_bench_load_wait_ready(load);
+}
+
+static enum mn_status measure_beside(const struct mn_bench_writer *writer, const struct mn_bench_asker *asker,
+                                     struct mn_bench_load *load, const struct mn_bench_options *o, json_t *report)
 {
     size_t writers = o->clients, askers = o->recall_clients;
-    struct mn_bench_writer writer = {.cluster = cluster,
-                                     .batch = o->batch,
-                                     .in_flight = o->in_flight,
-                                     .content = o->content,
-                                     .rate = o->rate / (double)writers,
-                                     .ring = o->probe};
-    struct mn_bench_asker asker = {
-        .cluster = cluster, .queries = queries, .count = query_count, .k = o->k, .target = o->target};
-    struct prober prober = {.cluster = cluster, .writers = writers, .vector = queries};
-    for (size_t i = 0; i < writers; i++)
-        MN_TRY(mn_bench_load_fork(load, mn_bench_load_write, &writer));
-    for (size_t i = 0; i < askers; i++)
-        MN_TRY(mn_bench_load_fork(load, mn_bench_ask, &asker));
-    if (o->probe)
-        MN_TRY(mn_bench_load_fork(load, run_prober, &prober));
-    MN_TRY(mn_bench_load_wait_ready(load));
+    struct prober prober = {.cluster = writer->cluster, .writers = writers, .vector = asker->queries};
+    struct mn_bench_counters before, after;
+    json_t *beside = json_object();
+    json_object_set_new(report, "beside_writers", beside);
+    MN_TRY(start(load, o, writer, asker, &prober));
     MN_TRY(mn_bench_load_run(load, MN_BENCH_WARM, o->warmup));
+    MN_TRY(mn_bench_counters_read(writer->cluster, &before));
     uint64_t began = mn_cli_time_monotonic();
     MN_TRY(mn_bench_load_run(load, MN_BENCH_MEASURE, o->seconds));
     double seconds = (double)(mn_cli_time_monotonic() - began) / 1e9;
-    uint64_t memories = sum(load, 0, writers), recalls = sum(load, writers, writers + askers);
+    uint64_t memories = sum(load, 0, writers);
     MN_TRY(mn_bench_load_stop(load));
-    mn_bench_put_u64(report, "writers", writers);
-    mn_bench_put_u64(report, "batch", o->batch);
-    mn_bench_put_f64(report, "seconds", seconds);
-    mn_bench_put_f64(report, "wanted_memories_per_s", o->rate);
+    MN_TRY(mn_bench_counters_read(writer->cluster, &after));
     mn_bench_put_f64(report, "memories_per_s", (double)memories / seconds);
     mn_bench_put_latency(report, "ack_ms", load, 0, writers);
-    mn_bench_put_u64(report, "recall_clients", askers);
-    mn_bench_put_f64(report, "recalls_per_s", (double)recalls / seconds);
-    mn_bench_put_latency(report, "recall_ms", load, writers, writers + askers);
+    mn_bench_put_u64(report, "compactions", after.compact_runs - before.compact_runs);
+    mn_bench_put_recalls(beside, load, writers, writers + askers, seconds);
     if (o->probe)
         report_probes(report, load, writers, writers + askers);
+    return MN_OK;
+}
+
+static enum mn_status measure(const struct mn_bench_writer *writer, const struct mn_bench_asker *asker,
+                              struct mn_bench_load *load, const struct mn_bench_options *o, json_t *report)
+{
+    mn_bench_put_u64(report, "writers", o->clients);
+    mn_bench_put_u64(report, "batch", o->batch);
+    mn_bench_put_u64(report, "recall_clients", o->recall_clients);
+    mn_bench_put_f64(report, "seconds", o->seconds);
+    mn_bench_put_f64(report, "wanted_memories_per_s", o->rate);
+    json_t *alone = json_object();
+    json_object_set_new(report, "alone", alone);
+    if (o->recall_clients > 0)
+        MN_TRY(measure_alone(asker, o, alone));
+    MN_TRY(measure_beside(writer, asker, load, o, report));
+    if (o->recall_clients == 0)
+        return MN_OK;
+    put_slower(report, alone, json_object_get(report, "beside_writers"), "client_ms", "times_slower_client");
+    put_slower(report, alone, json_object_get(report, "beside_writers"), "worker_us", "times_slower_worker");
     return MN_OK;
 }
 
@@ -151,25 +200,37 @@ enum mn_status mn_bench_mixed(struct mn_cli *cli, const struct mn_cli_args *args
     struct mn_bench_cluster cluster;
     struct mn_bench_load load = {0};
     struct mn_bench_data data = {0};
-    float *queries = NULL;
+    float *queries = NULL, *rows = NULL;
     enum mn_status status = MN_OK;
     MN_TRY_OUT(mn_bench_cluster_begin(&cluster, cli, args, NULL));
     mn_bench_put_setting(report, &cluster);
     MN_TRY_OUT(mn_bench_data_open(&data, o, cluster.dim));
     MN_TRY_OUT(mn_bench_data_load(&data, &cluster, !o->tail_only));
     mn_bench_put_u64(report, "rows", data.rows);
+    if (!o->tail_only)
+        MN_TRY_OUT(mn_bench_await_index(&cluster, o->settle, report));
     queries = mn_bench_data_queries(&data);
-    if (!queries) {
-        status = MN_INTERNAL;
-        goto out;
-    }
+    rows = mn_bench_data_more(&data, WRITE_ROWS);
+    status = queries && rows ? MN_OK : MN_INTERNAL;
+    MN_TRY_OUT(status);
+    struct mn_bench_writer writer = {.cluster = &cluster,
+                                     .batch = o->batch,
+                                     .in_flight = o->in_flight,
+                                     .content = o->content,
+                                     .rate = o->rate / (double)o->clients,
+                                     .rows = rows,
+                                     .row_count = WRITE_ROWS,
+                                     .ring = o->probe};
+    struct mn_bench_asker asker = {
+        .cluster = &cluster, .queries = queries, .count = data.queries, .k = o->k, .target = o->target};
     MN_TRY_OUT(mn_bench_load_init(&load));
-    MN_TRY_OUT(measure(&cluster, &load, o, queries, data.queries, report));
+    MN_TRY_OUT(measure(&writer, &asker, &load, o, report));
     if (o->probe && atomic_load(&load.shared->clients[o->clients + o->recall_clients].failed))
         status = MN_FAIL(MN_CORRUPT, "%" PRIu64 " acknowledged memories were not found at once",
                          (uint64_t)atomic_load(&load.shared->clients[o->clients + o->recall_clients].failed));
 out:
     free(queries);
+    free(rows);
     mn_bench_data_close(&data);
     mn_bench_load_end(&load);
     mn_bench_cluster_end(&cluster);

@@ -140,25 +140,34 @@ static enum mn_status run_until(struct mn_bench_load *load, uint64_t count)
     return MN_OK;
 }
 
-static enum mn_status put_beyond(const struct mn_bench_asker *asker, const struct mn_bench_load *load,
-                                 const struct mn_cli_hist *worker, json_t *report)
+/* What a recall takes beyond the sockets alone and the work. */
+static enum mn_status put_beyond(const struct mn_bench_asker *asker, json_t *report)
 {
-    double echo_us;
-    struct mn_cli_hist *client = mn_bench_load_latency(load, 0, load->count, false);
-    if (!client)
-        return MN_FAIL(MN_INTERNAL, "out of memory");
-    double client_us = (double)mn_cli_hist_quantile(client, .5) / 1e3;
-    free(client);
+    double echo_us, client_us = mn_bench_quantile_of(report, "client_ms", "p50") * 1e3;
     MN_TRY(mn_bench_echo(asker->cluster, asker->k, &echo_us, report));
     mn_bench_put_f64(report, "beyond_echo_and_worker_us",
-                     client_us - echo_us - (double)mn_cli_hist_quantile(worker, .5));
+                     client_us - echo_us - mn_bench_quantile_of(report, "worker_us", "p50"));
     return MN_OK;
+}
+
+void mn_bench_put_recalls(json_t *report, const struct mn_bench_load *load, size_t from, size_t to, double seconds)
+{
+    uint64_t answered = 0;
+    for (size_t i = from; i < to; i++)
+        answered += atomic_load(&load->shared->clients[i].measured);
+    mn_bench_put_u64(report, "queries", answered);
+    mn_bench_put_f64(report, "queries_per_s", (double)answered / seconds);
+    mn_bench_put_latency(report, "client_ms", load, from, to);
+    struct mn_cli_hist *worker = mn_bench_load_latency(load, from, to, true);
+    if (worker)
+        mn_bench_put_quantiles(report, "worker_us", worker, 1);
+    free(worker);
 }
 
 static enum mn_status measure_load(const struct mn_bench_asker *asker, struct mn_bench_load *load,
                                    const struct mn_bench_options *o, json_t *report)
 {
-    uint64_t answered = 0, cpu = 0;
+    uint64_t cpu = 0;
     struct mn_bench_counters before, after;
     for (uint64_t i = 0; i < o->clients; i++)
         MN_TRY(mn_bench_load_fork(load, mn_bench_ask, asker));
@@ -168,24 +177,16 @@ static enum mn_status measure_load(const struct mn_bench_asker *asker, struct mn
     uint64_t began = mn_cli_time_monotonic();
     MN_TRY(run_until(load, o->queries));
     double seconds = (double)(mn_cli_time_monotonic() - began) / 1e9;
-    for (size_t i = 0; i < load->count; i++)
-        answered += atomic_load(&load->shared->clients[i].measured);
     MN_TRY(mn_bench_counters_read(asker->cluster, &after));
     MN_TRY(mn_bench_load_stop(load));
     for (size_t i = 0; i < load->count; i++)
         cpu += load->shared->clients[i].cpu_ns;
-    struct mn_cli_hist *worker = mn_bench_load_latency(load, 0, load->count, true);
-    if (!worker)
-        return MN_FAIL(MN_INTERNAL, "out of memory");
-    mn_bench_put_u64(report, "queries", answered);
-    mn_bench_put_f64(report, "queries_per_s", (double)answered / seconds);
-    mn_bench_put_latency(report, "client_ms", load, 0, load->count);
-    mn_bench_put_quantiles(report, "worker_us", worker, 1);
+    mn_bench_put_recalls(report, load, 0, load->count, seconds);
     mn_bench_put_f64(report, "clients_cpu_s", (double)cpu / 1e9);
     mn_bench_put_f64(report, "cluster_cpu_s", after.cpu_s - before.cpu_s);
-    enum mn_status status = o->echo ? put_beyond(asker, load, worker, report) : MN_OK;
-    free(worker);
-    return status != MN_OK ? status : check_truth(asker, o->check, report);
+    if (o->echo)
+        MN_TRY(put_beyond(asker, report));
+    return check_truth(asker, o->check, report);
 }
 
 static enum mn_status measure(const struct mn_bench_asker *asker, const struct mn_bench_options *o, json_t *report)
@@ -221,7 +222,7 @@ static enum mn_status measure_targets(struct mn_bench_asker *asker, const struct
     return MN_OK;
 }
 
-/* Everything in columns has codes, and recall is calibrated. */
+/* Everything in columns has codes, and recall is calibrated; or there are too few rows for that. */
 static bool is_indexed(struct mneme *client)
 {
     struct mneme_reply *info;
@@ -229,13 +230,15 @@ static bool is_indexed(struct mneme *client)
         return false;
     struct mneme_value index = mneme_reply_get(info, "index");
     uint64_t rows = mneme_value_u64(mneme_value_get(index, "column_rows"), 0);
-    bool indexed = rows > 0 && mneme_value_u64(mneme_value_get(index, "coded_rows"), 0) >= rows &&
+    uint64_t rows_min = mneme_value_u64(mneme_value_get(index, "rows_min"), 0);
+    bool wanted = rows_min > 0 && rows >= rows_min;
+    bool indexed = mneme_value_u64(mneme_value_get(index, "coded_rows"), 0) >= rows &&
                    mneme_value_u64(mneme_value_get(index, "calibrated_rows"), 0) > 0;
     mneme_reply_free(info);
-    return indexed;
+    return rows > 0 && (indexed || !wanted);
 }
 
-static enum mn_status await_index(const struct mn_bench_cluster *cluster, double seconds, json_t *report)
+enum mn_status mn_bench_await_index(const struct mn_bench_cluster *cluster, double seconds, json_t *report)
 {
     struct mneme *client;
     uint64_t began = mn_cli_time_monotonic(), until = began + (uint64_t)(seconds * 1e9);
@@ -266,7 +269,7 @@ enum mn_status mn_bench_recall(struct mn_cli *cli, const struct mn_cli_args *arg
     mn_bench_put_u64(report, "rows", data.rows);
     mn_bench_put_f64(report, "load_s", (double)(mn_cli_time_monotonic() - began) / 1e9);
     if (!o->tail_only)
-        MN_TRY_OUT(await_index(&cluster, o->settle, report));
+        MN_TRY_OUT(mn_bench_await_index(&cluster, o->settle, report));
     queries = mn_bench_data_queries(&data);
     if (!queries) {
         status = MN_INTERNAL;

@@ -35,7 +35,7 @@ static const struct mn_cli_option options[] = {
     {"exact", 0, NULL, "recall: exact search only"},
     {"echo", 0, NULL, "recall: also the sockets alone, and what the way takes beyond them and the work"},
     {"check", 0, "N", "recall: queries that are compared with exact search (default: 200)"},
-    {"settle", 0, "S", "recall: how long to wait for the index after the compaction (default: 30)"},
+    {"settle", 0, "S", "recall, mixed: how long to wait for the index after the compaction (default: 30)"},
     {"tail-only", 0, NULL, "recall, mixed: do not compact after loading"},
     {"recall-clients", 0, "N", "mixed: processes that recall (default: 1)"},
     {"probe", 0, NULL, "mixed: another process looks for every acknowledged memory at once; none may be missing"},
@@ -93,6 +93,12 @@ void mn_bench_put_latency(json_t *report, const char *name, const struct mn_benc
     if (hist)
         mn_bench_put_quantiles(report, name, hist, 1e6);
     free(hist);
+}
+
+double mn_bench_quantile_of(const json_t *report, const char *name, const char *quantile)
+{
+    const json_t *value = json_object_get(json_object_get(report, name), quantile);
+    return value ? json_number_value(value) : NAN;
 }
 
 void mn_bench_put_setting(json_t *report, const struct mn_bench_cluster *cluster)
@@ -160,6 +166,7 @@ enum mn_status mn_bench_counters_read(const struct mn_bench_cluster *cluster, st
         c->wal_bytes = counter(stats, "wal_bytes");
         c->write_memories = counter(stats, "write_memories");
         c->write_busy = counter(stats, "write_busy");
+        c->compact_runs = counter(stats, "compact_runs");
         status = mn_bench_cluster_pids(cluster, client, pids, &count);
         c->cpu_s = mn_bench_cluster_cpu(pids, count);
     }
@@ -251,8 +258,9 @@ const struct mn_cli_command mn_cmd_bench = {
                "acknowledgement, syncs\n"
                "  recall    loads rows, asks queries: latency at the client and in the worker, queries/s, recall@k "
                "against exact search\n"
-               "  mixed     writers at a fixed rate while others recall; with --probe every acknowledged memory must "
-               "be found at once\n"
+               "  mixed     recalls alone, then beside writers at a fixed rate, and how many times slower; with "
+               "--probe every\n"
+               "            acknowledged memory must be found at once\n"
                "  recovery  writes log, kills every process with SIGKILL, starts again: seconds to `ready`, and "
                "whether every acknowledged\n"
                "            memory is there, bit for bit\n\n"
@@ -262,6 +270,7 @@ const struct mn_cli_command mn_cmd_bench = {
                 "  mneme bench recall --rows 100000 --queries 10000 --target 0.95\n"
                 "  mneme bench recall --rows 100000 --targets 0.9,0.95,0.99 --echo\n"
                 "  mneme bench recall --vectors text768.f16 --query-vectors text768.q.f16\n"
+                "  mneme bench mixed --rows 100000 --rate 10000 --seconds 30\n"
                 "  mneme bench mixed --rate 5000 --probe --json\n"
                 "  mneme bench recovery --gib 1\n",
     .run = run,
