@@ -1,6 +1,6 @@
 /*
- * columns_inside.h - an open column segment, as columns_open.c makes it and columns_read.c reads it. Nobody else sees
- * it.
+ * columns_inside.h - an open column segment, as columns_open.c makes it and columns_read.c reads it; and columns that
+ * are made again in memory. Nobody else sees it.
  */
 #ifndef MN_ENGINE_COLUMNS_INSIDE_H
 #define MN_ENGINE_COLUMNS_INSIDE_H
@@ -9,6 +9,7 @@
 
 #include "engine/columns.h"
 #include "engine/columns_file.h"
+#include "engine/columns_parity.h"
 #include "engine/meta_index.h"
 
 struct mn_columns {
@@ -55,5 +56,15 @@ static inline uint64_t mn_columns_starts_at(const struct mn_column_file *file)
 {
     return file->data_bytes - (file->header->rows + 1) * sizeof(uint64_t);
 }
+
+/* ---- columns_make.c ---- */
+
+/* Header, data and table of a small column, in memory. The file is what was mapped, or {0}; it is replaced when that
+ * succeeds. MN_CORRUPT: parity is damaged too. */
+enum mn_status mn_columns_make_small(struct mn_column_file *file, const struct mn_columns_parity *parity,
+                                     enum mn_column column) MN_MUST_USE;
+/* The same of header and table of a large column; its data as it lies there, however little of it. */
+enum mn_status mn_columns_make_frame(struct mn_column_file *file, const struct mn_columns_parity *parity,
+                                     uint64_t segment, enum mn_column column) MN_MUST_USE;
 
 #endif

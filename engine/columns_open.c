@@ -14,7 +14,6 @@
 #include <sys/mman.h>
 
 #include "engine/columns_inside.h"
-#include "engine/columns_parity.h"
 #include "engine/guard.h"
 #include "shm/process.h"
 
@@ -108,77 +107,6 @@ static enum mn_status find_indexes(struct mn_columns *c)
 
 /* ---- mending in memory ---- */
 
-/* Header, data and table of a small column, in memory. */
-static enum mn_status make_small(struct mn_column_file *file, const struct mn_columns_parity *p, enum mn_column column)
-{
-    const struct mn_column_header *header = &p->headers[column];
-    uint64_t stored = mn_round_up(header->data_bytes, 64), blocks = mn_columns_parity_blocks(p, column);
-    uint8_t *image = malloc(sizeof *header + (blocks + 1) * MN_COLUMN_BLOCK + blocks * sizeof(uint32_t));
-    if (!image)
-        return MN_FAIL(MN_SYSTEM, "no memory to make %s.col again", mn_column_info[column].name);
-    uint8_t *data = image + sizeof *header;
-    memcpy(image, header, sizeof *header);
-    memcpy(data + stored, mn_columns_parity_checksums(p, column), blocks * sizeof(uint32_t));
-    enum mn_status status = MN_OK;
-    for (uint64_t block = 0; block < blocks && status == MN_OK; block++) {
-        uint8_t made[MN_COLUMN_BLOCK];
-        uint32_t bytes = 0;
-        status = mn_columns_parity_block(p, column, block, made, &bytes, NULL);
-        if (status == MN_OK)
-            memcpy(data + block * MN_COLUMN_BLOCK, made, bytes);
-    }
-    if (status != MN_OK) {
-        free(image);
-        return mn_error_pass(status, __FILE__, __LINE__);
-    }
-    mn_column_file_unmap(file);
-    *file = (struct mn_column_file){.io = p->store->io,
-                                    .image = image,
-                                    .header = (const void *)image,
-                                    .data = data,
-                                    .data_bytes = header->data_bytes,
-                                    .blocks = blocks,
-                                    .checksums = (const void *)(data + stored),
-                                    .seed = p->raw[column].seed};
-    return MN_OK;
-}
-
-/* Header and table of a large column, in memory; its data as it lies there, however little of it. */
-static enum mn_status make_frame(struct mn_column_file *file, const struct mn_columns_parity *p, uint64_t segment,
-                                 enum mn_column column)
-{
-    const struct mn_column_header *header = &p->headers[column];
-    uint64_t stored = mn_round_up(header->data_bytes, 64), blocks = mn_columns_parity_blocks(p, column);
-    uint64_t table = (blocks + 1) * sizeof(uint32_t);
-    struct mn_column_file made = {.io = p->store->io,
-                                  .file_bytes = sizeof *header + stored + table,
-                                  .data_bytes = header->data_bytes,
-                                  .blocks = blocks,
-                                  .seed = p->raw[column].seed};
-    uint8_t *image = malloc(sizeof *header + table);
-    const void *base = NULL;
-    char path[MN_PATH_MAX];
-    int fd;
-    if (!image)
-        return MN_FAIL(MN_SYSTEM, "no memory to make the header of %s.col again", mn_column_info[column].name);
-    memcpy(image, header, sizeof *header);
-    memcpy(image + sizeof *header, mn_columns_parity_checksums(p, column), blocks * sizeof(uint32_t));
-    made.image = image;
-    made.header = (const void *)image;
-    made.checksums = (const void *)(image + sizeof *header);
-    mn_store_column_path(p->store, path, segment, mn_column_info[column].name);
-    if (p->store->io->open(path, MN_IO_READ, &fd) == MN_OK) {
-        if (p->store->io->map(fd, made.file_bytes, &base) != MN_OK)
-            base = NULL;
-        p->store->io->close(fd);
-    }
-    made.base = base;
-    made.data = base ? made.base + sizeof *header : NULL;
-    mn_column_file_unmap(file);
-    *file = made;
-    return MN_OK;
-}
-
 static void note_trouble(struct mn_columns *c, enum mn_column column)
 {
     if (c->mended == 0)
@@ -195,8 +123,8 @@ static enum mn_status mend(struct mn_columns *c, const struct mn_store *store, e
     snprintf(why, sizeof why, "%s", mn_error_text());
     enum mn_status status = mn_columns_parity_open(&parity, store, c->segment);
     if (status == MN_OK) {
-        status = mn_column_info[column].whole ? make_small(&c->files[column], &parity, column)
-                                              : make_frame(&c->files[column], &parity, c->segment, column);
+        status = mn_column_info[column].whole ? mn_columns_make_small(&c->files[column], &parity, column)
+                                              : mn_columns_make_frame(&c->files[column], &parity, c->segment, column);
         mn_columns_parity_close(&parity);
     }
     if (status == MN_OK || status == MN_SYSTEM)
@@ -491,59 +419,4 @@ void mn_columns_fail(struct mn_columns *c)
 bool mn_columns_failed(const struct mn_columns *c)
 {
     return atomic_load_explicit(&c->failed, memory_order_relaxed);
-}
-
-/* ---- liveness ---- */
-
-static enum mn_status copy_died(const struct mn_column_file *file, uint64_t died_seq, uint64_t rows, const char *path,
-                                uint64_t *died)
-{
-    MN_TRY(mn_column_file_check(file, path));
-    // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): what was checked has a header
-    if (file->header->rows != rows || file->header->extra != died_seq)
-        return MN_FAIL(MN_CORRUPT, "%s holds the liveness of %llu rows as of seq %llu, not of %llu as of %llu", path,
-                       (unsigned long long)file->header->rows, (unsigned long long)file->header->extra,
-                       (unsigned long long)rows, (unsigned long long)died_seq);
-    memcpy(died, file->data, rows * sizeof *died);
-    return MN_OK;
-}
-
-static enum mn_status read_died(const struct mn_store *store, uint64_t segment, const char *name, uint64_t died_seq,
-                                uint64_t rows, uint64_t *died)
-{
-    char path[MN_PATH_MAX];
-    struct mn_column_file file;
-    mn_store_column_path(store, path, segment, name);
-    MN_TRY(mn_column_file_map(&file, store, segment, MN_COLUMN_DIED, path));
-    enum mn_status status = copy_died(&file, died_seq, rows, path, died);
-    mn_column_file_unmap(&file);
-    return status;
-}
-
-/* That of the segment's birth, from parity. */
-static enum mn_status make_died(const struct mn_store *store, uint64_t segment, uint64_t rows, uint64_t *died)
-{
-    struct mn_columns_parity parity;
-    struct mn_column_file file = {0};
-    MN_TRY(mn_columns_parity_open(&parity, store, segment));
-    enum mn_status status = make_small(&file, &parity, MN_COLUMN_DIED);
-    mn_columns_parity_close(&parity);
-    if (status == MN_OK)
-        status = copy_died(&file, 0, rows, "parity.col", died);
-    mn_column_file_unmap(&file);
-    return status;
-}
-
-enum mn_status mn_columns_read_died(const struct mn_store *store, uint64_t segment, uint64_t died_seq, uint64_t rows,
-                                    uint64_t *died)
-{
-    char name[64], why[512];
-    snprintf(name, sizeof name, died_seq ? "died.%llu" : "died", (unsigned long long)died_seq);
-    enum mn_status again, status = read_died(store, segment, name, died_seq, rows, died);
-    if (status != MN_CORRUPT && status != MN_NOT_FOUND)
-        return status;
-    snprintf(why, sizeof why, "%s", mn_error_text());
-    snprintf(name, sizeof name, MN_DIED_COPY "%llu", (unsigned long long)died_seq);
-    again = died_seq ? read_died(store, segment, name, died_seq, rows, died) : make_died(store, segment, rows, died);
-    return again == MN_OK ? MN_OK : MN_FAIL(status, "%s", why);
 }

@@ -45,6 +45,14 @@ AVX512 static inline __m512 l216(__m512 sum, __m512 a, __m512 b)
     return _mm512_add_ps(sum, _mm512_mul_ps(d, d));
 }
 
+/* ---- kernels_avx512_codes.c: rotate, make_table, make_fine and encode of kernels.h ---- */
+
+void mn_kernels_avx512_rotate(float *x, uint32_t width, const uint32_t *signs);
+void mn_kernels_avx512_make_table(const float *q, uint32_t width, uint8_t *table, struct mn_scan_query *query);
+void mn_kernels_avx512_make_fine(const float *q, uint32_t width, int8_t *codes, struct mn_fine_query *query);
+void mn_kernels_avx512_encode(const float *x, const float *c, uint32_t width, uint8_t *codes8, uint8_t *bits,
+                              struct mn_code_sums *sums);
+
 /* ---- kernels_avx512_several.c: dots, l2s and dots8 of kernels.h ---- */
 
 void mn_kernels_avx512_dots(const float *const *q, uint32_t nq, const float *const *r, uint32_t nr, uint32_t n,

@@ -6,20 +6,16 @@
  * with the original, so that two disks cost the time of the slower one, but no more than store.copy_wait: one that
  * hangs is left behind with the syncer in it. What that may still write there is of a segment that is suspect, and made
  * anew. Making twins ahead, removing old ones, and bringing the copy up to date again is the mender's
- * (wal_copy_mend.c). The writer's and the keeper's threads never call the copy's disk.
+ * (wal_copy_mend.c); where the two threads begin and end is wal_copy_open.c. The writer's and the keeper's threads
+ * never call the copy's disk.
  */
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
 
 #include "engine/wal.h"
 #include "engine/wal_copy_inside.h"
 #include "shm/process.h"
-
-#define CLOSE_NS      UINT64_C(3000000000) /* for a mender at work to look up, at least */
-#define CLOSE_LOOK_NS UINT64_C(20000000)
 
 /* ---- with the lock held ---- */
 
@@ -57,7 +53,7 @@ static void suspect(struct mn_wal_copy *c, uint64_t number)
 }
 
 /* The bit first: whoever acknowledges something that is written once does it after. */
-static void fall_behind(struct mn_wal_copy *c, enum mn_copy_state state)
+void mn_wal_copy_fall_behind(struct mn_wal_copy *c, enum mn_copy_state state)
 {
     atomic_fetch_or(c->reasons, (uint32_t)MN_DEGRADED_COPY);
     c->changes++;
@@ -67,7 +63,7 @@ static void fall_behind(struct mn_wal_copy *c, enum mn_copy_state state)
 
 static void fail(struct mn_wal_copy *c, const char *why)
 {
-    fall_behind(c, MN_COPY_FAILED);
+    mn_wal_copy_fall_behind(c, MN_COPY_FAILED);
     if (!c->told)
         mn_wal_copy_tell(c,
                          "the second copy of the log in %s cannot be written: %s. Writes go on and are kept once; "
@@ -145,7 +141,14 @@ static void close_ended(struct mn_wal_copy *c, struct file *files, bool all)
     }
 }
 
-static void *sync_batches(void *context)
+void mn_wal_copy_thread_ends(struct mn_wal_copy *c)
+{
+    c->threads--;
+    pthread_cond_broadcast(&c->answered);
+    pthread_mutex_unlock(&c->lock);
+}
+
+void *mn_wal_copy_sync_always(void *context)
 {
     struct mn_wal_copy *c = context;
     struct file files[FILES_MAX] = {{0}};
@@ -179,8 +182,7 @@ static void fail_silent(struct mn_wal_copy *c)
     fail(c, why);
 }
 
-/* With the lock held. 0: a thread has done something; ETIMEDOUT: none has until then (mn_clock_ns). */
-static int wait_for_answer(struct mn_wal_copy *c, uint64_t end_ns)
+int mn_wal_copy_wait_for_answer(struct mn_wal_copy *c, uint64_t end_ns)
 {
     struct timespec until = {.tv_sec = (time_t)(end_ns / 1000000000u), .tv_nsec = (long)(end_ns % 1000000000u)};
     return pthread_cond_timedwait(&c->answered, &c->lock, &until);
@@ -192,7 +194,7 @@ static void await(struct mn_wal_copy *c)
     uint64_t end = mn_clock_ns() + c->wait_ns;
     int waited = 0;
     while (!c->job_done && !c->job_left && waited == 0)
-        waited = wait_for_answer(c, end);
+        waited = mn_wal_copy_wait_for_answer(c, end);
     if (!c->job_done && !c->job_left) {
         c->job_left = true;
         fail_silent(c);
@@ -298,7 +300,7 @@ void mn_wal_copy_begin(struct mn_wal_copy *c, const struct mn_wal_header *header
     bool made = take_ahead(c, header->number);
     *segment = (struct mn_copy_open){.number = header->number, .bare = c->state == MN_COPY_FAILED || !made};
     if (segment->bare && c->state != MN_COPY_FAILED)
-        fall_behind(c, MN_COPY_BEHIND);
+        mn_wal_copy_fall_behind(c, MN_COPY_BEHIND);
     else if (!segment->bare)
         ask(c, segment, &(struct mn_copy_job){.kind = MN_COPY_OPENS, .number = header->number, .header = *header});
     pthread_mutex_unlock(&c->lock);
@@ -406,163 +408,4 @@ uint64_t mn_wal_copy_mended(struct mn_wal_copy *c)
     uint64_t mended = c->mended;
     pthread_mutex_unlock(&c->lock);
     return mended;
-}
-
-/* ---- opening ---- */
-
-/* Whether each segment that was begun has a twin. What stands in it, recovery has compared. */
-static enum mn_status twins_there(const struct mn_wal_copy *c, bool *there)
-{
-    uint64_t *numbers;
-    uint32_t count;
-    *there = true;
-    MN_TRY(mn_wal_list(&c->home, &numbers, &count));
-    for (uint32_t i = 0; *there && i < count; i++) {
-        char path[MN_PATH_MAX];
-        struct mn_wal_segment segment;
-        bool unused = mn_wal_map(&segment, &c->home, numbers[i]) == MN_OK && segment.unused;
-        uint64_t bytes = segment.bytes;
-        mn_wal_unmap(&segment);
-        mn_store_wal_path(&c->twin, path, numbers[i]);
-        if (!unused && numbers[i] >= c->wal_first)
-            *there = mn_io_file_bytes(c->home.io, path) == bytes;
-    }
-    free(numbers);
-    return MN_OK;
-}
-
-static void take_up(struct mn_wal_copy *c)
-{
-    bool trusted = !(atomic_load(c->reasons) & MN_DEGRADED_COPY), there = false;
-    enum mn_status status = mn_copy_folder_enter(&c->folder, &c->home, c->twin.dir);
-    if (status == MN_OK)
-        status = twins_there(c, &there);
-    if (status == MN_OK)
-        status = mn_wal_copy_remove_retired(&c->twin, c->wal_first);
-    if (status != MN_OK) {
-        fail(c, mn_error_text());
-        return;
-    }
-    c->removed_first = c->wal_first;
-    if (trusted && there) {
-        c->state = MN_COPY_CURRENT;
-        return;
-    }
-    fall_behind(c, MN_COPY_BEHIND);
-    mn_wal_copy_tell(c, "the second copy of the log in %s %s: it is being made anew", c->twin.dir,
-                     c->folder.fresh ? "was missing or empty" : "is not up to date");
-}
-
-void mn_wal_copy_thread_ends(struct mn_wal_copy *c)
-{
-    c->threads--;
-    pthread_cond_broadcast(&c->answered);
-    pthread_mutex_unlock(&c->lock);
-}
-
-static enum mn_status start_thread(struct mn_wal_copy *c, pthread_t *thread, void *(*body)(void *context))
-{
-    pthread_mutex_lock(&c->lock);
-    errno = pthread_create(thread, NULL, body, c);
-    bool started = errno == 0;
-    c->threads += started;
-    pthread_mutex_unlock(&c->lock);
-    return started ? MN_OK : MN_FAIL_ERRNO("cannot start a thread that writes the second copy of the log");
-}
-
-static enum mn_status start_threads(struct mn_wal_copy *c)
-{
-    MN_TRY(start_thread(c, &c->syncer, sync_batches));
-    c->syncing = true;
-    MN_TRY(start_thread(c, &c->mender, mn_wal_copy_mend_always));
-    c->mending = true;
-    return MN_OK;
-}
-
-static enum mn_status drop(const struct mn_store *store, _Atomic uint32_t *reasons)
-{
-    char dir[MN_PATH_MAX];
-    MN_TRY(mn_copy_folder_drop(store, dir));
-    atomic_fetch_and(reasons, ~(uint32_t)MN_DEGRADED_COPY);
-    return MN_OK;
-}
-
-/* Waited for on the clock that nobody sets. */
-static void init_answered(struct mn_wal_copy *c)
-{
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->answered, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-}
-
-enum mn_status mn_wal_copy_open(struct mn_wal_copy **copy, const struct mn_store *store,
-                                const struct mn_settings *settings, _Atomic uint32_t *reasons, uint64_t wal_first)
-{
-    *copy = NULL;
-    if (settings->store_copies < 2)
-        return drop(store, reasons);
-    struct mn_wal_copy *c = calloc(1, sizeof *c);
-    if (!c)
-        return MN_FAIL(MN_INTERNAL, "no memory for the second copy of the log");
-    c->home = c->twin = *store;
-    c->folder.lock_fd = -1;
-    c->reasons = reasons;
-    c->wal_first = wal_first;
-    c->job_done = true;
-    c->seen_ns = mn_clock_ns();
-    c->wait_ns = settings->store_copy_wait;
-    snprintf(c->twin.dir, sizeof c->twin.dir, "%s", settings->store_copy_dir);
-    for (size_t n = strlen(c->twin.dir); n > 1 && c->twin.dir[n - 1] == '/';)
-        c->twin.dir[--n] = 0;
-    pthread_mutex_init(&c->lock, NULL);
-    pthread_cond_init(&c->asked, NULL);
-    init_answered(c);
-    pthread_cond_init(&c->changed, NULL);
-    take_up(c);
-    enum mn_status status = start_threads(c);
-    if (status != MN_OK) {
-        mn_wal_copy_close(c);
-        return status;
-    }
-    *copy = c;
-    return MN_OK;
-}
-
-/* With the lock held. False: a thread does not come back from the disk. */
-static bool threads_end(struct mn_wal_copy *c)
-{
-    while (c->threads > 0) {
-        uint64_t now = mn_clock_ns();
-        uint64_t most = c->wait_ns > CLOSE_NS ? c->wait_ns : CLOSE_NS;
-        if (c->job_left || (now > c->seen_ns && now - c->seen_ns > most))
-            return false;
-        wait_for_answer(c, now + CLOSE_LOOK_NS);
-    }
-    return true;
-}
-
-void mn_wal_copy_close(struct mn_wal_copy *c)
-{
-    if (!c)
-        return;
-    pthread_mutex_lock(&c->lock);
-    c->stop = true;
-    pthread_cond_broadcast(&c->asked);
-    pthread_cond_broadcast(&c->changed);
-    bool ended = threads_end(c);
-    pthread_mutex_unlock(&c->lock);
-    if (!ended)
-        return; /* with what they use: the process ends, and they with it */
-    if (c->syncing)
-        pthread_join(c->syncer, NULL);
-    if (c->mending)
-        pthread_join(c->mender, NULL);
-    mn_copy_folder_leave(&c->folder);
-    pthread_cond_destroy(&c->asked);
-    pthread_cond_destroy(&c->answered);
-    pthread_cond_destroy(&c->changed);
-    pthread_mutex_destroy(&c->lock);
-    free(c);
 }

@@ -59,7 +59,7 @@ enum mn_status mn_copy_folder_drop(const struct mn_store *store, char *dir) MN_M
 enum mn_status mn_copy_folder_verify(const struct mn_store *store, uint64_t number, uint64_t durable_seq,
                                      uint64_t *bytes, mn_damage_fn damaged, void *context) MN_MUST_USE;
 
-/* ---- writing (wal_copy.c); every call takes NULL for a log that is kept once ---- */
+/* ---- writing (wal_copy_open.c, wal_copy.c); every call takes NULL for a log that is kept once ---- */
 
 struct mn_wal_copy;
 struct mn_wal_header;

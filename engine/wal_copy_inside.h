@@ -1,6 +1,6 @@
 /*
- * wal_copy_inside.h - the inside of the log's second copy, shared by its two files: wal_copy.c (batches, segments, what
- * others ask) and wal_copy_mend.c (the thread that brings it up to date).
+ * wal_copy_inside.h - the inside of the log's second copy, shared by its files: wal_copy_open.c (where it begins and
+ * ends), wal_copy.c (batches, segments, what others ask) and wal_copy_mend.c (the thread that brings it up to date).
  */
 #ifndef MN_ENGINE_WAL_COPY_INSIDE_H
 #define MN_ENGINE_WAL_COPY_INSIDE_H
@@ -65,16 +65,24 @@ struct mn_wal_copy {
     uint32_t threads; /* that have not ended */
 };
 
-/* With the lock held. tell: the news, one sentence. any_bare: a segment that is being written has no twin. */
+/* With the lock held. tell: the news, one sentence. any_bare: a segment that is being written has no twin. fall_behind:
+ * twins are missing from now on. */
 void mn_wal_copy_tell(struct mn_wal_copy *copy, const char *format, ...) MN_PRINTF(2, 3);
 bool mn_wal_copy_any_bare(const struct mn_wal_copy *copy);
+void mn_wal_copy_fall_behind(struct mn_wal_copy *copy, enum mn_copy_state state);
 
 /* Something could not be written there: nothing more is, until the folder has been brought up to date. Takes the lock.
  */
 void mn_wal_copy_fail(struct mn_wal_copy *copy, const char *why);
 
+/* With the lock held. 0: a thread has done something; ETIMEDOUT: none has until then (mn_clock_ns). */
+int mn_wal_copy_wait_for_answer(struct mn_wal_copy *copy, uint64_t end_ns);
+
 /* The last thing that a thread does, with the lock held: lets go of it. */
 void mn_wal_copy_thread_ends(struct mn_wal_copy *copy);
+
+/* wal_copy.c: the syncer, until copy->stop. */
+void *mn_wal_copy_sync_always(void *context);
 
 /* wal_copy_mend.c: the thread, until copy->stop; and what a mender that was killed has left, in <dir>/wal. */
 void *mn_wal_copy_mend_always(void *context);
