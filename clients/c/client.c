@@ -137,7 +137,7 @@ static enum mneme_code learn(struct mneme *client, const struct mneme_reply *inf
 
 static enum mneme_code discover(struct mneme *client, const char *dir, int wait_ms)
 {
-    uint64_t until = mn_exchange_now() + (uint64_t)wait_ms * 1000000ull;
+    uint64_t until = mn_exchange_now() + (uint64_t)wait_ms * MN_CLIENT_MS;
     enum mneme_code code;
     while ((code = probe(client, dir)) == MNEME_UNAVAILABLE && mn_exchange_now() < until)
         nanosleep(&(struct timespec){.tv_nsec = RETRY_OPEN_MS * 1000000l}, NULL);

@@ -9,6 +9,8 @@
 
 #include <zmq.h>
 
+#define MN_CLIENT_MS 1000000ull /* a millisecond, of nanoseconds */
+
 enum {
     MN_CLIENT_RECALL_MAX = 64,                  /* recall workers a client knows */
     MN_CLIENT_LANES = 3 + MN_CLIENT_RECALL_MAX, /* control, write, stats, recall.n */

@@ -1,12 +1,13 @@
 /*
  * exchange.c - requests out, replies in: the one engine under every call of libmneme.
  *
- * A request is framed once (rid, deadline and idem go in front of the caller's map) and kept until its reply came, so
- * that it can be sent again. `pump` is where all of it happens: it sends what is due, takes what has
- * arrived, declares lost what a broken connection or a long silence took away, and gives up on what has run out of
- * time. `look_for` is what a lone recall may do before: take what has arrived, without sleeping in between.
+ * A request is framed once (frame.h) and kept until its reply came, so that it can be sent again. `pump` is where all
+ * of it happens: it sends what is due, takes what has arrived, declares lost what a broken connection or a long silence
+ * took away, and gives up on what has run out of time. `look_for` is what a lone recall may do before: take what has
+ * arrived, without sleeping in between.
  */
 #include "clients/c/client.h"
+#include "clients/c/frame.h"
 #include "clients/c/scan.h"
 
 #include <errno.h>
@@ -17,8 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#define MS 1000000ull
 
 enum {
     PAUSE_FIRST_MS = 2, /* the first wait after `busy`; doubles each time */
@@ -36,7 +35,7 @@ uint64_t mn_exchange_now(void)
 /* Between half of `ms` and all of it, in nanoseconds. */
 static uint64_t jitter(struct mneme *client, uint64_t ms)
 {
-    return ms * MS / 2 + mn_client_draw(client) % (ms * MS / 2 + 1);
+    return ms * MN_CLIENT_MS / 2 + mn_client_draw(client) % (ms * MN_CLIENT_MS / 2 + 1);
 }
 
 static unsigned lane_of(struct mneme *client, enum mneme_service service)
@@ -237,7 +236,7 @@ static void send_pending(struct mneme *client, struct mn_pending *p, uint64_t no
     }
     if (zmq_send(lane->socket, p->frame, p->size, ZMQ_DONTWAIT) < 0) {
         if (errno == EAGAIN || errno == EINTR)
-            p->send_at_ns = now + MN_CLIENT_RECONNECT_MS * MS;
+            p->send_at_ns = now + MN_CLIENT_RECONNECT_MS * MN_CLIENT_MS;
         else
             finish(p, MNEME_SYSTEM, "could not send to %s: %s", lane->endpoint, zmq_strerror(errno));
         return;
@@ -294,7 +293,7 @@ static void listen_lanes(struct mneme *client, uint64_t now, uint64_t next)
         ready = mn_lane_has_reply(lane) || ready;
         open++;
     }
-    uint64_t wait_ms = next > now && !ready ? (next - now + MS - 1) / MS : 0;
+    uint64_t wait_ms = next > now && !ready ? (next - now + MN_CLIENT_MS - 1) / MN_CLIENT_MS : 0;
     if (poll(fds, 2 * open, wait_ms < INT_MAX ? (int)wait_ms : INT_MAX) <= 0 && !ready)
         return;
     now = mn_exchange_now();
@@ -340,130 +339,6 @@ static void await_recall(struct mneme *client, struct mn_pending *p)
     mn_spin_took(&client->spin, mn_exchange_now() - sent_ns);
 }
 
-/* ---- framing ---- */
-
-/* What the caller's map says that the exchange must know. */
-struct facts {
-    uint32_t entries;
-    const uint8_t *body; /* behind the map's header */
-    const char *op;
-    size_t op_size;
-    const char *idem;
-    size_t idem_size;
-    bool has_rid, has_deadline, purge, wait;
-};
-
-static bool word_is(const char *text, size_t size, const char *word)
-{
-    return size == strlen(word) && memcmp(text, word, size) == 0;
-}
-
-static bool note_fact(struct facts *f, const char *key, size_t size, struct mn_scan value)
-{
-    if (word_is(key, size, "op"))
-        return mn_scan_string(&value, &f->op, &f->op_size);
-    if (word_is(key, size, "idem"))
-        return mn_scan_string(&value, &f->idem, &f->idem_size);
-    if (word_is(key, size, "rid"))
-        f->has_rid = true;
-    else if (word_is(key, size, "deadline_ms"))
-        f->has_deadline = true;
-    else if (word_is(key, size, "mode"))
-        f->purge = mn_scan_is(value, "purge");
-    else if (word_is(key, size, "wait"))
-        return mn_scan_bool(&value, &f->wait);
-    return true;
-}
-
-static enum mneme_code read_facts(struct mneme *client, const void *request, size_t size, struct facts *f)
-{
-    const uint8_t *bytes = request;
-    struct mn_scan scan = {bytes, bytes + size};
-    memset(f, 0, sizeof *f);
-    bool whole = mn_scan_map(&scan, &f->entries);
-    f->body = scan.at;
-    for (uint32_t i = 0; whole && i < f->entries; i++) {
-        const char *key;
-        size_t key_size;
-        whole = mn_scan_string(&scan, &key, &key_size);
-        struct mn_scan value = scan;
-        whole = whole && mn_scan_skip(&scan) && note_fact(f, key, key_size, value);
-    }
-    if (!whole || scan.at != scan.end)
-        return mn_client_fail(client, MNEME_BAD_REQUEST, "the request is not one MessagePack map with string keys");
-    if (!f->op)
-        return mn_client_fail(client, MNEME_BAD_REQUEST, "the request has no `op`");
-    if (f->has_rid)
-        return mn_client_fail(client, MNEME_BAD_REQUEST, "`rid` is added by the library: leave it out");
-    if (f->idem && (f->idem_size == 0 || f->idem_size >= MN_CLIENT_IDEM_SIZE))
-        return mn_client_fail(client, MNEME_BAD_REQUEST, "`idem` must have 1 to 64 bytes, this one has %zu",
-                              f->idem_size);
-    return MNEME_OK;
-}
-
-static uint8_t *put_key(uint8_t *at, const char *key)
-{
-    *at++ = (uint8_t)(0xa0 | strlen(key)); /* keys here are shorter than 32 bytes */
-    return (uint8_t *)stpcpy((char *)at, key);
-}
-
-static uint8_t *put_uint(uint8_t *at, uint8_t tag, unsigned width, uint64_t value)
-{
-    *at++ = tag;
-    for (unsigned i = 0; i < width; i++)
-        *at++ = (uint8_t)(value >> (8 * (width - 1 - i)));
-    return at;
-}
-
-static void choose_idem(struct mneme *client, const struct facts *f)
-{
-    if (f->idem) {
-        memcpy(client->last_idem, f->idem, f->idem_size);
-        client->last_idem[f->idem_size] = 0;
-    } else {
-        snprintf(client->last_idem, sizeof client->last_idem, "%016llx-%llx", (unsigned long long)client->idem_prefix,
-                 (unsigned long long)client->next_ticket);
-    }
-}
-
-/* rid, deadline_ms and idem first, then the caller's entries as they are. */
-static enum mneme_code frame_request(struct mneme *client, struct mn_pending *p, const struct facts *f,
-                                     const uint8_t *end)
-{
-    size_t body = (size_t)(end - f->body);
-    uint8_t *at = p->frame = malloc(body + 128);
-    if (!p->frame)
-        return mn_client_fail(client, MNEME_NO_MEMORY, "out of memory for a request of %zu bytes", body);
-    bool own_idem = p->service == MNEME_WRITE && !f->idem;
-    at = put_uint(at, 0xdf, 4, (uint64_t)f->entries + 1 + !f->has_deadline + own_idem);
-    at = put_uint(put_key(at, "rid"), 0xcf, 8, p->ticket);
-    if (!f->has_deadline)
-        at = put_uint(put_key(at, "deadline_ms"), 0xce, 4, (uint64_t)p->timeout_ms);
-    if (own_idem) {
-        size_t n = strlen(client->last_idem);
-        at = put_uint(put_key(at, "idem"), 0xd9, 1, n);
-        at = (uint8_t *)stpcpy((char *)at, client->last_idem);
-    }
-    memcpy(at, f->body, body);
-    p->size = (size_t)(at - p->frame) + body;
-    return MNEME_OK;
-}
-
-/* How long a request may take and whether it may be sent twice follows from what it asks. */
-static void set_patience(const struct mneme *client, struct mn_pending *p, const struct facts *f)
-{
-    bool quick_control = word_is(f->op, f->op_size, "info") || word_is(f->op, f->op_size, "ping") ||
-                         word_is(f->op, f->op_size, "reload");
-    bool starts_work = word_is(f->op, f->op_size, "consolidate") && !f->wait;
-    bool slow = p->service == MNEME_CONTROL ? !quick_control && !starts_work : f->purge;
-    bool may_be_long = slow || word_is(f->op, f->op_size, "forget");
-    p->timeout_ms = slow ? client->slow_timeout_ms : client->timeout_ms;
-    p->resendable = p->service != MNEME_CONTROL || quick_control || starts_work;
-    int resend_ms = client->resend_ms ? client->resend_ms : p->timeout_ms / 3;
-    p->resend_ns = may_be_long ? 0 : (uint64_t)resend_ms * MS;
-    p->give_up_ns = mn_exchange_now() + (uint64_t)p->timeout_ms * MS;
-}
-
 static struct mn_pending *free_pending(struct mneme *client)
 {
     for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX; i++)
@@ -477,7 +352,7 @@ static struct mn_pending *free_pending(struct mneme *client)
 enum mneme_code mneme_submit(struct mneme *client, enum mneme_service service, const void *request, size_t size,
                              uint64_t *ticket)
 {
-    struct facts facts;
+    struct mn_frame_facts facts;
     client->error[0] = 0;
     *ticket = 0;
     if ((unsigned)service >= MNEME_SERVICE_COUNT)
@@ -485,7 +360,7 @@ enum mneme_code mneme_submit(struct mneme *client, enum mneme_service service, c
     if (size > REQUEST_MAX)
         return mn_client_fail(client, MNEME_TOO_LARGE, "a request has at most %d bytes, this one %zu", REQUEST_MAX,
                               size);
-    enum mneme_code code = read_facts(client, request, size, &facts);
+    enum mneme_code code = mn_frame_read(client, request, size, &facts);
     if (code != MNEME_OK)
         return code;
     struct mn_pending *p = free_pending(client);
@@ -498,10 +373,10 @@ enum mneme_code mneme_submit(struct mneme *client, enum mneme_service service, c
     p->service = service;
     p->lane = lane;
     p->ticket = client->next_ticket++;
-    set_patience(client, p, &facts);
+    mn_frame_set_patience(client, p, &facts);
     if (service == MNEME_WRITE)
-        choose_idem(client, &facts);
-    code = frame_request(client, p, &facts, (const uint8_t *)request + size);
+        mn_frame_choose_idem(client, &facts);
+    code = mn_frame_make(client, p, &facts, (const uint8_t *)request + size);
     if (code != MNEME_OK)
         return code;
     p->state = MN_PENDING_WAITING;
