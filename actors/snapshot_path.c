@@ -73,5 +73,6 @@ enum mn_status mn_snapshot_path_check(const struct mn_store *store, const char *
         return MN_FAIL(MN_BAD_REQUEST, "path must be an absolute path of at most %d bytes", MN_PATH_MAX - 1);
     if (realpath(store->dir, real_store) && lies_in(resolved, real_store) && strcmp(resolved, real_store) != 0)
         return MN_FAIL(MN_UNAUTHORIZED, "path lies inside the store");
-    return lstat(resolved, &st) == 0 ? MN_FAIL(MN_EXISTS, "path exists already: give one that does not") : MN_OK;
+    return lstat(resolved, &st) == 0 ? MN_FAIL(MN_EXISTS, "%s exists already: give a path that does not", resolved)
+                                     : MN_OK;
 }

@@ -157,7 +157,9 @@ enum mn_status mn_store_open(struct mn_store *store, const struct mn_io *io, con
         *store = copy;
         return MN_OK;
     }
-    if (first == MN_NOT_FOUND && second != MN_NOT_FOUND)
+    if (first == MN_NOT_FOUND && second == MN_NOT_FOUND)
+        return MN_FAIL(MN_NOT_FOUND, "%s holds no store: there is no file STORE in it", dir);
+    if (first == MN_NOT_FOUND)
         return second; /* its sentence is the last */
     return read_copy(store, io, dir, 0);
 }

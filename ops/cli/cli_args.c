@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HELP_COLUMN = 28, HELP_WIDTH = 100 };
+enum { HELP_COLUMN = 28, HELP_WIDTH = 120, NAME_MAX_BYTES = 32 };
 
 static const struct mn_cli_option *find_name(const struct mn_cli_args *args, const char *name, size_t size)
 {
@@ -29,23 +29,56 @@ static const struct mn_cli_option *find_letter(const struct mn_cli_args *args, c
     return NULL;
 }
 
-/* One that begins alike, to answer a typo with. */
-static const char *resembling(const struct mn_cli_args *args, const char *name)
+/* ---- typos ---- */
+
+/* How many letters to add, drop, change or swap with their neighbour make `b` of `a`. */
+static size_t edits(const char *a, size_t n, const char *b, size_t m)
 {
-    size_t best = 1;
+    size_t rows[3][NAME_MAX_BYTES + 1], *before = rows[0], *last = rows[1], *now = rows[2];
+    for (size_t j = 0; j <= m; j++)
+        last[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        now[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t changed = last[j - 1] + (a[i - 1] != b[j - 1]);
+            size_t moved = (last[j] < now[j - 1] ? last[j] : now[j - 1]) + 1;
+            now[j] = changed < moved ? changed : moved;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < now[j])
+                now[j] = before[j - 2] + 1;
+        }
+        size_t *spare = before;
+        before = last;
+        last = now;
+        now = spare;
+    }
+    return last[m];
+}
+
+bool mn_cli_args_resembles(const char *typed, size_t size, const char *name, size_t *best)
+{
+    size_t length = strlen(name);
+    if (size > NAME_MAX_BYTES || length > NAME_MAX_BYTES)
+        return false;
+    bool begins = size > 1 && size < length && memcmp(typed, name, size) == 0;
+    size_t far = begins ? 1 : edits(typed, size, name, length);
+    if (far > 1 + size / 4 || far >= size || far >= *best)
+        return false;
+    *best = far;
+    return true;
+}
+
+static const char *resembling(const struct mn_cli_args *args, const char *typed, size_t size)
+{
+    size_t best = SIZE_MAX;
     const char *found = NULL;
     for (int t = 0; t < MN_CLI_ARGS_TABLES; t++)
-        for (const struct mn_cli_option *o = args->tables[t]; o && o->name; o++) {
-            size_t same = 0;
-            while (name[same] && name[same] == o->name[same])
-                same++;
-            if (same > best) {
-                best = same;
+        for (const struct mn_cli_option *o = args->tables[t]; o && o->name; o++)
+            if (mn_cli_args_resembles(typed, size, o->name, &best))
                 found = o->name;
-            }
-        }
     return found;
 }
+
+/* ---- parsing ---- */
 
 static void add(struct mn_cli_args *args, const struct mn_cli_option *option, const char *value)
 {
@@ -59,7 +92,7 @@ static enum mn_status parse_long(struct mn_cli_args *args, const char *text, int
     size_t size = equals ? (size_t)(equals - text) : strlen(text);
     const struct mn_cli_option *o = find_name(args, text, size);
     if (!o) {
-        const char *other = resembling(args, text);
+        const char *other = resembling(args, text, size);
         return MN_FAIL(MN_USAGE, "there is no option --%.*s%s%s%s", (int)size, text, other ? "; did you mean --" : "",
                        other ? other : "", other ? "?" : "");
     }

@@ -42,6 +42,10 @@ MN_MUST_USE enum mn_status mn_cli_args_parse(struct mn_cli_args *args, int argc,
                                              bool stop_at_word);
 void mn_cli_args_free(struct mn_cli_args *args);
 
+/* For an answer to a typo: true when `name` resembles the `size` bytes of `typed`, and more so than the names before
+ * it. *best is SIZE_MAX before the first. */
+bool mn_cli_args_resembles(const char *typed, size_t size, const char *name, size_t *best);
+
 bool mn_cli_args_has(const struct mn_cli_args *args, const char *name);
 /* The last value given, or NULL. */
 const char *mn_cli_args_text(const struct mn_cli_args *args, const char *name);

@@ -89,11 +89,12 @@ static size_t fit(const char *text, int columns)
     return at;
 }
 
-/* Control characters become visible: a content must not move the cursor or recolour the screen. C1 controls (U+0080 to
- * U+009F) too. */
-static char *escaped(const char *bytes, size_t size, size_t most)
+/* C1 controls (U+0080 to U+009F) become visible too. */
+char *mn_cli_out_escaped(const char *bytes, size_t size, size_t most)
 {
     bool cut = size > most;
+    if (!bytes)
+        return mn_cli_keep(1);
     size = cut ? most : size;
     while (cut && size > 0 && ((unsigned char)bytes[size] & 0xc0) == 0x80)
         size--; /* not inside a character */
@@ -157,7 +158,7 @@ void mn_cli_out_cell(struct mn_cli_out_table *table, const char *fmt, ...)
 
 void mn_cli_out_text(struct mn_cli_out_table *table, const char *bytes, size_t size, size_t most)
 {
-    put_cell(table, bytes ? escaped(bytes, size, most) : mn_cli_keep(1));
+    put_cell(table, mn_cli_out_escaped(bytes, size, most));
 }
 
 static int terminal_width(const struct mn_cli *cli)
@@ -168,30 +169,37 @@ static int terminal_width(const struct mn_cli *cli)
     return size.ws_col;
 }
 
-static const char *title_of(const struct mn_cli_out_table *t, size_t column)
+static void print_cell(const struct mn_cli_out_table *t, size_t column, const char *text, int width, int left,
+                       bool last)
 {
-    return t->titles[column] + (t->titles[column][0] == '-');
+    bool right = t->titles[column][0] == '-';
+    int pad = width - width_of(text);
+    if (column + 1 == t->columns && !right)
+        printf("%.*s", (int)fit(text, left), text);
+    else
+        printf("%*s%s%*s", right ? pad : 0, "", text, right || last ? 0 : pad, "");
+    fputs(last ? "\n" : "  ", stdout);
 }
 
-static void print_cell(const struct mn_cli_out_table *t, size_t column, const char *text, int width, int left)
+/* Empty cells at the end of a row are not there. */
+static void print_row(const struct mn_cli_out_table *t, const char *const *cells, const int *widths, int left)
 {
-    bool last = column + 1 == t->columns, right = t->titles[column][0] == '-';
-    int pad = width - width_of(text);
-    if (last && !right) {
-        size_t n = fit(text, left);
-        printf("%.*s", (int)n, text);
-    } else {
-        printf("%*s%s%*s", right ? pad : 0, "", text, right || last ? 0 : pad, "");
-    }
-    fputs(last ? "\n" : "  ", stdout);
+    size_t used = t->columns;
+    while (used > 1 && !cells[used - 1][0])
+        used--;
+    for (size_t c = 0; c < used; c++)
+        print_cell(t, c, cells[c], widths[c], left, c + 1 == used);
 }
 
 void mn_cli_out_end(struct mn_cli_out_table *t)
 {
     MN_ASSERT(t->columns > 0);
+    const char *titles[MN_CLI_OUT_COLUMNS];
     int widths[MN_CLI_OUT_COLUMNS] = {0}, left = terminal_width(t->cli);
-    for (size_t c = 0; c < t->columns; c++)
-        widths[c] = width_of(title_of(t, c));
+    for (size_t c = 0; c < t->columns; c++) {
+        titles[c] = t->titles[c] + (t->titles[c][0] == '-');
+        widths[c] = width_of(titles[c]);
+    }
     for (size_t i = 0; i < t->rows; i++) {
         int w = width_of(t->cells[i]);
         widths[i % t->columns] = w > widths[i % t->columns] ? w : widths[i % t->columns];
@@ -200,11 +208,10 @@ void mn_cli_out_end(struct mn_cli_out_table *t)
         left -= widths[c] + 2;
     left = left < 8 ? 8 : left;
     fputs(mn_cli_out_bold(t->cli), stdout);
-    for (size_t c = 0; c < t->columns; c++)
-        print_cell(t, c, title_of(t, c), widths[c], left);
+    print_row(t, titles, widths, left);
     fputs(mn_cli_out_plain(t->cli), stdout);
-    for (size_t i = 0; i < t->rows; i++)
-        print_cell(t, i % t->columns, t->cells[i], widths[i % t->columns], left);
+    for (size_t i = 0; i + t->columns <= t->rows; i += t->columns)
+        print_row(t, (const char *const *)t->cells + i, widths, left);
 }
 
 void mn_cli_out_field(const struct mn_cli *cli, const char *name, const char *fmt, ...)

@@ -23,10 +23,14 @@ struct mn_cli_out_table {
 void mn_cli_out_begin(struct mn_cli_out_table *table, const struct mn_cli *cli, const char *titles);
 /* Adds the next cell; cells fill rows from left to right. */
 void mn_cli_out_cell(struct mn_cli_out_table *table, const char *fmt, ...) MN_PRINTF(2, 3);
-/* Adds bytes that came from a store: escaped, on one line, cut at `most` characters. */
+/* Adds bytes that came from a store: escaped, see mn_cli_out_escaped. */
 void mn_cli_out_text(struct mn_cli_out_table *table, const char *bytes, size_t size, size_t most);
 /* Prints the table and frees it. The last column is cut to the width of the terminal; nothing else is ever cut. */
 void mn_cli_out_end(struct mn_cli_out_table *table);
+
+/* Bytes that came from a store as text on one line, cut at `most` bytes: control characters become visible, so that a
+ * content cannot move the cursor or recolour the screen. NULL is the empty text. Kept. */
+char *mn_cli_out_escaped(const char *bytes, size_t size, size_t most);
 
 /* A name and a value, aligned with its like. */
 void mn_cli_out_field(const struct mn_cli *cli, const char *name, const char *fmt, ...) MN_PRINTF(3, 4);

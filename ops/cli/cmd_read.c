@@ -34,13 +34,9 @@ static char *dump(struct mneme_value value)
     return text;
 }
 
-/* An escaped copy of bytes from the store, by way of a table of one cell. */
 static void print_text(const struct mn_cli *cli, const char *name, const char *bytes, size_t size)
 {
-    struct mn_cli_out_table one;
-    mn_cli_out_begin(&one, cli, "text");
-    mn_cli_out_text(&one, bytes, size, GET_TEXT_MAX);
-    mn_cli_out_field(cli, name, "%s", one.cells[0]);
+    mn_cli_out_field(cli, name, "%s", mn_cli_out_escaped(bytes, size, GET_TEXT_MAX));
 }
 
 static void print_memory(const struct mn_cli *cli, struct mneme_value value, const struct mneme_found *f)
@@ -87,7 +83,8 @@ static enum mn_status print_got(struct mn_cli *cli, const struct mneme_reply *re
             missing++;
         }
     }
-    return missing ? MN_FAIL(MN_NOT_FOUND, "%zu of the ids are not there", missing) : MN_OK;
+    return missing ? MN_FAIL(MN_NOT_FOUND, "ids that are not there: %zu of %zu", missing, mneme_value_length(memories))
+                   : MN_OK;
 }
 
 static enum mn_status print_raw(const struct mneme_reply *reply)

@@ -160,6 +160,8 @@ static enum mn_status refuse(struct mn_cli *cli, const struct restoring *r, bool
     size_t damaged = json_array_size(r->damaged);
     if (ended)
         return go_on();
+    if (status == MN_EXISTS)
+        return mn_cli_fail(status, "%s: give a folder that is missing or empty with --dir", mn_error_text());
     if (damaged == 0 || force)
         return status;
     if (!cli->json)

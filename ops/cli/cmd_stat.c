@@ -92,9 +92,9 @@ static enum mn_status print_table(const struct mn_cli *cli, const struct mn_cli_
         if (help)
             mn_cli_out_cell(&t, "%s", info ? info->help : "");
     }
-    mn_cli_out_end(&t);
     if (shown == 0 && strcmp(pattern, "*") != 0)
-        return MN_FAIL(MN_NOT_FOUND, "no statistic matches `%s`", pattern);
+        return MN_FAIL(MN_NOT_FOUND, "no statistic matches `%s`; `mneme stat --zero` lists them all", pattern);
+    mn_cli_out_end(&t);
     return MN_OK;
 }
 

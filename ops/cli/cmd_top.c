@@ -150,7 +150,7 @@ static void compose_writes(struct top *t)
         quantile(t, "write_ack_ns", "p50", 1, b), quantile(t, "write_ack_ns", "p99", 1, c));
     put(t, false, "  log      %s/s   %.0f syncs/s   %.1f memories a sync",
         mn_cli_out_bytes(rate(t, "wal_bytes"), bytes), syncs, syncs > 0 ? memories / syncs : 0);
-    put(t, false, "  sync     now %-10s p50 %-10s p99 %-10s", recent_mean(t, "write_sync_ns", 1, a),
+    put(t, false, "  sync     now %-10s p50 %-10s p99 %s", recent_mean(t, "write_sync_ns", 1, a),
         quantile(t, "write_sync_ns", "p50", 1, b), quantile(t, "write_sync_ns", "p99", 1, c));
     put(t, false, "  refused  %.0f busy/s   %.0f errors/s", rate(t, "write_busy"), rate(t, "write_errors"));
     put(t, false, "%s", "");
@@ -192,7 +192,7 @@ static void compose_storage(struct top *t)
         mn_cli_out_bytes((double)value_of(t, "column_bytes"), b), value_of(t, "column_resident_percent"));
     put(t, false, "  codes    codebook %" PRIu64 ", %s rows of columns and %s of the tail", value_of(t, "codebook_gen"),
         mn_cli_out_count(value_of(t, "ivf_rows"), a), mn_cli_out_count(value_of(t, "tail_coded_rows"), b));
-    put(t, false, "  log      %" PRIu64 " segments   %s files in limbo   %" PRIu64 " reader slots",
+    put(t, false, "  log      %" PRIu64 " segments   %s retired files   %" PRIu64 " reader slots",
         value_of(t, "wal_segments"), mn_cli_out_count(value_of(t, "limbo_files"), c), value_of(t, "reader_slots_used"));
     put(t, false, "%s", "");
 }

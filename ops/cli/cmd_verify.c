@@ -144,7 +144,6 @@ static enum mn_status print_findings(struct mn_cli *cli, struct findings *f)
                f->offline ? ", without a server" : "");
         print_damage(f->damaged);
         print_quarantined(f->quarantined);
-        fflush(stdout); /* before the last word on stderr */
     }
     return damaged ? MN_FAIL(MN_CORRUPT, "damaged pieces: %zu; what is whole stays available", damaged) : MN_OK;
 }

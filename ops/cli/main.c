@@ -103,12 +103,14 @@ static enum mn_status take_globals(struct mn_cli *cli, const struct mn_cli_args 
     return MN_OK;
 }
 
-static const char *suggestion(const char *name)
+static const char *suggestion(const char *typed)
 {
+    const char *found = NULL;
+    size_t best = SIZE_MAX;
     for (size_t i = 0; i < MN_ARRAY_LEN(commands); i++)
-        if (strncmp(commands[i].name, name, 2) == 0)
-            return commands[i].name;
-    return NULL;
+        if (mn_cli_args_resembles(typed, strlen(typed), commands[i].name, &best))
+            found = commands[i].name;
+    return found;
 }
 
 static enum mn_status find_command(const char *name, size_t *index)
@@ -117,8 +119,9 @@ static enum mn_status find_command(const char *name, size_t *index)
         if (strcmp(commands[*index].name, name) == 0)
             return MN_OK;
     const char *other = suggestion(name);
-    return MN_FAIL(MN_USAGE, "there is no command `%s`%s%s%s: `mneme --help` lists them", name,
-                   other ? "; did you mean `" : "", other ? other : "", other ? "`?" : "");
+    if (other)
+        return MN_FAIL(MN_USAGE, "there is no command `%s`; did you mean `%s`?", name, other);
+    return MN_FAIL(MN_USAGE, "there is no command `%s`: `mneme --help` lists them", name);
 }
 
 static enum mn_status run_command(struct mn_cli *cli, const char *name, int argc, char *const *argv)
@@ -174,6 +177,7 @@ out:
 static void report(const struct mn_cli *cli, const char *name, enum mn_status status)
 {
     size_t index;
+    fflush(stdout); /* what was found comes before what is wrong with it */
     if (cli->json) {
         json_t *failure = json_pack("{s:b, s:s, s:s, s:b}", "ok", 0, "code", mn_status_word(status), "error",
                                     mn_error_text(), "retry", mn_status_retry(status));

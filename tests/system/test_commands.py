@@ -302,7 +302,9 @@ class Mneme(ClusterCase):
         self.assertEqual(self.get(id), [None])
 
     def test_control_and_statistics(self):
-        self.assertIn("ready", self.command("info"))
+        info = self.command("info")
+        self.assertIn("ready", info)
+        self.assertNotRegex(info, r"[{}\[\]]", "a document, not text for people")
         self.assertEqual(self.json("info")["dim"], self.dim)
         self.command("ping")
         self.command("consolidate", "--wait")
@@ -310,6 +312,7 @@ class Mneme(ClusterCase):
         self.command("verify")
         self.command("reload")
         self.assertTrue(self.command("stat").strip())
+        self.assertNotIn("p99", self.command("stat", "no_such*", status=1), "a table of nothing")
         self.assertTrue(self.json("stat"))
         self.assertIn("mneme_", self.command("stat", "--prometheus"))
 
@@ -337,6 +340,8 @@ class Mneme(ClusterCase):
                       ("recall", "-e", "[1,2,3,4]", "-k", "0"), ("remember", "-e", "[1, 2, 3, 4]", "--meta",
                                                                  "{not json")):
             self.assertTrue(self.command(*words, status=2).strip(), words)
+        for typo, meant in (("inof", "info"), ("snap", "snapshot"), ("remebmer", "remember")):
+            self.assertIn(f"did you mean `{meant}`?", self.command(typo, status=2))
         self.assertTrue(self.command("--help").strip())
         for name in ("recall", "import", "top", "bench"):
             self.assertIn(name, self.command(name, "--help"))

@@ -93,7 +93,17 @@ static void mistakes_are_named(void **state)
     uint64_t n = 3;
     double x = 0.5;
     int64_t t = 1;
-    assert_says(parse(&args, false, 1, "--limti=3"), "did you mean --limit?");
+    static const char *const typos[][2] = {{"--limti=3", "did you mean --limit?"},
+                                           {"--ilmit", "did you mean --limit?"},
+                                           {"--rati", "did you mean --ratio?"},
+                                           {"--wiat", "did you mean --wait?"},
+                                           {"--atg=x", "did you mean --tag?"}};
+    for (size_t i = 0; i < MN_ARRAY_LEN(typos); i++) {
+        assert_says(parse(&args, false, 1, typos[i][0]), typos[i][1]);
+        mn_cli_args_free(&args);
+    }
+    assert_int_equal(parse(&args, false, 1, "--colour"), MN_USAGE);
+    assert_null(strstr(mn_error_text(), "did you mean"));
     mn_cli_args_free(&args);
     assert_says(parse(&args, false, 1, "--limit"), "needs a value");
     mn_cli_args_free(&args);
