@@ -1,40 +1,30 @@
 /*
  * meta_index_write.c - making metaindex.col (meta_index.h) from the meta of a segment that was just written.
  *
- * First a walk that counts the values of each path and finds the wild rows; then the commonest paths are taken, as many
- * at a time as are sorted at once: a walk lists their values, each lane is sorted by its first pieces, what these do
- * not tell apart is sorted by the next, and so on.
+ * First a walk (meta_paths.h) that counts the values of each path and finds the wild rows; then the commonest paths are
+ * taken, as many at a time as are sorted at once: a walk lists their values, each lane is sorted by its first pieces,
+ * what these do not tell apart is sorted by the next, and so on.
  */
-#include <math.h>
 #include <stdlib.h>
 
 #include "engine/columns_file.h"
-#include "engine/meta_index.h"
+#include "engine/meta_paths.h"
 #include "engine/rowset.h"
 
-#define NO_LOAD    UINT32_MAX
-#define CLASS_BIT  29 /* of an entry's place: class above, offset in the row's meta below */
 #define SORT_SMALL 48 /* fewer entries are sorted by insertion */
 
 /* A value of a lane in the making. */
 struct entry {
     uint64_t key; /* piece at the depth being sorted */
     uint32_t row;
-    uint32_t place; /* class and offset of the value */
+    uint32_t place; /* of the value, as in mn_meta_found */
 };
 
-struct path {
-    uint64_t hash;
-    uint64_t name_at; /* in names */
-    uint32_t name_bytes;
+/* What a lane is made of: the values of a path. */
+struct values {
     uint32_t count;
-    uint32_t last_row;     /* + 1; 0: none yet */
     uint32_t listed;       /* entries so far */
     struct entry *entries; /* NULL: not of this load */
-};
-
-struct found {
-    uint32_t path, place;
 };
 
 struct build {
@@ -42,13 +32,9 @@ struct build {
     uint32_t rows;
     const uint8_t *data;
     const uint64_t *start;
-    struct path *paths; /* [MN_META_INDEX_FOUND_MAX] */
-    uint32_t path_count;
-    uint32_t *slots; /* hash table: path + 1 */
-    char *names;
-    uint64_t names_bytes, names_max;
-    bool all_found; /* no path was left out of `paths` */
-    uint64_t *wild; /* a set */
+    struct mn_meta_paths paths;
+    struct values *values; /* of each path; [MN_META_INDEX_FOUND_MAX] */
+    uint64_t *wild;        /* a set */
     uint32_t wild_count;
     struct mn_meta_lane *lanes; /* [1 + MN_META_INDEX_LANES] */
     uint32_t lane_count;
@@ -56,140 +42,11 @@ struct build {
     uint64_t entries_max;
     uint64_t *begins; /* entry i begins a group; [entries_max / 64 + 1] */
     uint64_t *mark;   /* a set of rows */
-
-    /* the row being walked */
-    uint32_t row;
-    char name[MN_META_INDEX_NAME_MAX + 1];
-    struct found found[MN_META_INDEX_VALUES];
-    uint32_t found_count, value_count;
-    const char *meta;
 };
 
-#define SLOTS (4 * MN_META_INDEX_FOUND_MAX)
-
-/* ---- the paths of a row ---- */
-
-static struct mn_str name_of(const struct build *b, const struct path *path)
+static struct mn_str meta_of(const struct build *b, uint32_t row)
 {
-    return (struct mn_str){b->names + path->name_at, path->name_bytes};
-}
-
-static enum mn_status add_path(struct build *b, struct mn_str name, uint64_t hash, uint32_t slot)
-{
-    if (b->names_bytes + name.length > b->names_max) {
-        uint64_t max = 2 * b->names_max + 4096;
-        char *names = realloc(b->names, max);
-        if (!names)
-            return MN_FAIL(MN_SYSTEM, "no memory for the names of %u paths of meta", b->path_count);
-        b->names = names;
-        b->names_max = max;
-    }
-    struct path *path = &b->paths[b->path_count];
-    *path = (struct path){.hash = hash, .name_at = b->names_bytes, .name_bytes = name.length};
-    if (name.length > 0)
-        memcpy(b->names + b->names_bytes, name.data, name.length);
-    b->names_bytes += name.length;
-    b->slots[slot] = ++b->path_count;
-    return MN_OK;
-}
-
-/* The path's number, or MN_NONE when it is one too many. A path seen for the first time is added. */
-static enum mn_status find_path(struct build *b, struct mn_str name, uint32_t *number)
-{
-    uint64_t hash = mn_str_hash(name);
-    uint32_t slot = (uint32_t)hash % SLOTS;
-    for (; b->slots[slot]; slot = (slot + 1) % SLOTS) {
-        struct path *path = &b->paths[b->slots[slot] - 1];
-        if (path->hash == hash && mn_str_equal(name_of(b, path), name)) {
-            *number = b->slots[slot] - 1;
-            return MN_OK;
-        }
-    }
-    *number = MN_NONE;
-    if (b->path_count == MN_META_INDEX_FOUND_MAX) {
-        b->all_found = false;
-        return MN_OK;
-    }
-    MN_TRY(add_path(b, name, hash, slot));
-    *number = b->path_count - 1;
-    return MN_OK;
-}
-
-/* Notes the value of b->name[0 .. length). *wild: the row cannot be indexed. */
-static enum mn_status note(struct build *b, uint32_t length, const struct mn_meta_value *value, const char *at,
-                           bool *wild)
-{
-    uint32_t number;
-    uint64_t offset = (uint64_t)(at - b->meta);
-    if (++b->value_count > MN_META_INDEX_VALUES || offset >> CLASS_BIT != 0) {
-        *wild = true;
-        return MN_OK;
-    }
-    MN_TRY(find_path(b, (struct mn_str){b->name, length}, &number));
-    if (number == MN_NONE)
-        return MN_OK;
-    struct path *path = &b->paths[number];
-    if (path->last_row == b->row + 1) {
-        *wild = true; /* named twice: which one counts is for mn_meta_find to say */
-        return MN_OK;
-    }
-    path->last_row = b->row + 1;
-    b->found[b->found_count++] =
-        (struct found){number, (uint32_t)mn_meta_class_of(value) << CLASS_BIT | (uint32_t)offset};
-    return MN_OK;
-}
-
-/* The members of a map whose own name takes `prefix` bytes, its dot included. */
-static enum mn_status walk_map(struct build *b, const struct mn_meta_value *map, uint32_t prefix, uint32_t depth,
-                               bool *wild)
-{
-    struct mn_str in = map->s, key;
-    *wild = *wild || depth > MN_META_DEPTH_MAX;
-    for (uint32_t i = 0; i < map->count && !*wild; i++) {
-        struct mn_meta_value value;
-        if (!mn_meta_next_key(&in, &key) || key.length > UINT32_MAX - MN_META_INDEX_NAME_MAX) {
-            *wild = true;
-            break;
-        }
-        const char *at = in.data;
-        uint32_t length = prefix + key.length;
-        if (!mn_meta_next(&in, &value)) {
-            *wild = true;
-            break;
-        }
-        if (value.type == MN_META_ARRAY || value.type == MN_META_MAP) {
-            in.data += value.s.length;
-            in.length -= value.s.length;
-        }
-        if (length > MN_META_INDEX_NAME_MAX)
-            continue; /* and what lies in it has longer ones */
-        if (key.length > 0)
-            memcpy(b->name + prefix, key.data, key.length);
-        MN_TRY(note(b, length, &value, at, wild));
-        bool dotted = key.length > 0 && memchr(key.data, '.', key.length);
-        if (value.type == MN_META_MAP && !dotted && length < MN_META_INDEX_NAME_MAX && !*wild) {
-            b->name[length] = '.';
-            MN_TRY(walk_map(b, &value, length + 1, depth + 1, wild));
-        }
-    }
-    return MN_OK;
-}
-
-/* Finds the values of a row: b->found. */
-static enum mn_status walk_row(struct build *b, uint32_t row, bool *wild)
-{
-    struct mn_meta_value value;
-    struct mn_str meta = {(const char *)b->data + b->start[row], (uint32_t)(b->start[row + 1] - b->start[row])};
-    b->row = row;
-    b->meta = meta.data;
-    b->found_count = b->value_count = 0;
-    *wild = false;
-    if (meta.length == 0)
-        return MN_OK;
-    *wild = !mn_meta_next(&meta, &value);
-    if (*wild || value.type != MN_META_MAP)
-        return MN_OK;
-    return walk_map(b, &value, 0, 1, wild);
+    return (struct mn_str){(const char *)b->data + b->start[row], (uint32_t)(b->start[row + 1] - b->start[row])};
 }
 
 /* Counts the values of each path; marks the wild rows. */
@@ -197,13 +54,13 @@ static enum mn_status count_values(struct build *b)
 {
     for (uint32_t row = 0; row < b->rows; row++) {
         bool wild;
-        MN_TRY(walk_row(b, row, &wild));
+        MN_TRY(mn_meta_paths_walk(&b->paths, row, meta_of(b, row), &wild));
         if (wild) {
             b->wild[row / 64] |= UINT64_C(1) << (row % 64);
             b->wild_count++;
         }
-        for (uint32_t i = 0; i < b->found_count && !wild; i++)
-            b->paths[b->found[i].path].count++;
+        for (uint32_t i = 0; i < b->paths.found_count && !wild; i++)
+            b->values[b->paths.found[i].path].count++;
     }
     return MN_OK;
 }
@@ -212,7 +69,7 @@ static enum mn_status count_values(struct build *b)
 
 static const struct mn_meta_value *value_of(const struct build *b, const struct entry *e, struct mn_meta_value *value)
 {
-    uint64_t begin = b->start[e->row] + (e->place & ((1u << CLASS_BIT) - 1));
+    uint64_t begin = b->start[e->row] + mn_meta_place_offset(e->place);
     struct mn_str bytes = {(const char *)b->data + begin, (uint32_t)(b->start[e->row + 1] - begin)};
     bool ok = mn_meta_next(&bytes, value);
     MN_ASSERT(ok); /* the walk has read it */
@@ -221,7 +78,7 @@ static const struct mn_meta_value *value_of(const struct build *b, const struct 
 
 static enum mn_meta_class class_of(const struct entry *e)
 {
-    return (enum mn_meta_class)(e->place >> CLASS_BIT);
+    return mn_meta_place_class(e->place);
 }
 
 static void sort_small(struct entry *e, uint64_t count)
@@ -424,64 +281,66 @@ static enum mn_status list_values(struct build *b)
         bool wild;
         if (mn_rowset_has(b->wild, row))
             continue;
-        MN_TRY(walk_row(b, row, &wild));
-        for (uint32_t i = 0; i < b->found_count; i++) {
-            struct path *path = &b->paths[b->found[i].path];
+        MN_TRY(mn_meta_paths_walk(&b->paths, row, meta_of(b, row), &wild));
+        for (uint32_t i = 0; i < b->paths.found_count; i++) {
+            struct values *values = &b->values[b->paths.found[i].path];
             struct mn_meta_value value;
-            if (!path->entries)
+            if (!values->entries)
                 continue;
-            struct entry *e = &path->entries[path->listed++];
-            *e = (struct entry){.row = row, .place = b->found[i].place};
+            struct entry *e = &values->entries[values->listed++];
+            *e = (struct entry){.row = row, .place = b->paths.found[i].place};
             e->key = mn_meta_piece(value_of(b, e, &value), 0);
         }
     }
     return MN_OK;
 }
 
-/* Lists and writes paths [from, to). */
-static enum mn_status put_load(struct build *b, struct path *const *chosen, uint32_t from, uint32_t to)
+/* Lists and writes the lanes of `count` paths. */
+static enum mn_status put_load(struct build *b, const uint32_t *chosen, uint32_t count)
 {
-    uint64_t count = 0;
-    for (uint32_t i = from; i < to; i++)
-        count += chosen[i]->count;
-    MN_TRY(reserve(b, count));
-    count = 0;
-    for (uint32_t i = from; i < to; count += chosen[i++]->count)
-        chosen[i]->entries = b->entries + count;
-    for (uint32_t i = 0; i < b->path_count; i++)
-        b->paths[i].last_row = 0;
+    uint64_t entries = 0;
+    for (uint32_t i = 0; i < count; i++)
+        entries += b->values[chosen[i]].count;
+    MN_TRY(reserve(b, entries));
+    entries = 0;
+    for (uint32_t i = 0; i < count; entries += b->values[chosen[i++]].count)
+        b->values[chosen[i]].entries = b->entries + entries;
+    mn_meta_paths_again(&b->paths);
     MN_TRY(list_values(b));
-    for (uint32_t i = from; i < to; i++) {
+    for (uint32_t i = 0; i < count; i++) {
+        const struct mn_meta_path *path = &b->paths.paths[chosen[i]];
+        struct values *values = &b->values[chosen[i]];
         struct mn_meta_lane *lane = &b->lanes[b->lane_count++];
-        MN_ASSERT(chosen[i]->listed == chosen[i]->count);
-        lane->name_at = chosen[i]->name_at;
-        lane->name_bytes = chosen[i]->name_bytes;
-        MN_TRY(put_lane(b, chosen[i]->entries, chosen[i]->count, lane, true));
-        chosen[i]->entries = NULL;
+        MN_ASSERT(values->listed == values->count);
+        lane->name_at = path->name_at;
+        lane->name_bytes = path->name_bytes;
+        MN_TRY(put_lane(b, values->entries, values->count, lane, true));
+        values->entries = NULL;
     }
     return MN_OK;
 }
 
-static int compare_counts(const void *a, const void *b)
+static int compare_counts(const void *a, const void *b, void *context)
 {
-    const struct path *x = *(struct path *const *)a, *y = *(struct path *const *)b;
-    if (x->count != y->count)
-        return x->count > y->count ? -1 : 1;
-    return (x->name_at > y->name_at) - (x->name_at < y->name_at);
+    const struct values *values = context;
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    if (values[x].count != values[y].count)
+        return values[x].count > values[y].count ? -1 : 1;
+    return (x > y) - (x < y);
 }
 
 /* The commonest paths within the limits. *left_out: there are others. */
-static uint32_t choose(struct build *b, struct path **chosen, bool *left_out)
+static uint32_t choose(const struct build *b, uint32_t *chosen, bool *left_out)
 {
     uint64_t values = 0;
     uint32_t count = 0, taken = 0;
-    for (uint32_t i = 0; i < b->path_count; i++) {
-        if (b->paths[i].count > 0) /* else only wild rows have it */
-            chosen[count++] = &b->paths[i];
+    for (uint32_t i = 0; i < b->paths.count; i++) {
+        if (b->values[i].count > 0) /* else only wild rows have it */
+            chosen[count++] = i;
     }
-    qsort(chosen, count, sizeof *chosen, compare_counts);
+    qsort_r(chosen, count, sizeof *chosen, compare_counts, b->values);
     for (; taken < count && taken < MN_META_INDEX_LANES; taken++) {
-        values += chosen[taken]->count;
+        values += b->values[chosen[taken]].count;
         if (values > (uint64_t)MN_META_INDEX_PER_ROW * b->rows)
             break;
     }
@@ -491,18 +350,18 @@ static uint32_t choose(struct build *b, struct path **chosen, bool *left_out)
 
 static enum mn_status put_lanes(struct build *b, bool *complete)
 {
-    struct path **chosen = calloc(MN_META_INDEX_FOUND_MAX, sizeof *chosen);
+    uint32_t *chosen = calloc(MN_META_INDEX_FOUND_MAX, sizeof *chosen);
     enum mn_status status = MN_OK;
     bool left_out;
     if (!chosen)
         return MN_FAIL(MN_SYSTEM, "no memory to index meta");
     uint32_t count = choose(b, chosen, &left_out);
-    *complete = b->all_found && !left_out;
+    *complete = !b->paths.left_out && !left_out;
     for (uint32_t from = 0, to; from < count; from = to) {
-        uint64_t values = chosen[from]->count;
-        for (to = from + 1; to < count && values + chosen[to]->count <= MN_META_INDEX_AT_ONCE; to++)
-            values += chosen[to]->count;
-        MN_TRY_OUT(put_load(b, chosen, from, to));
+        uint64_t values = b->values[chosen[from]].count;
+        for (to = from + 1; to < count && values + b->values[chosen[to]].count <= MN_META_INDEX_AT_ONCE; to++)
+            values += b->values[chosen[to]].count;
+        MN_TRY_OUT(put_load(b, chosen + from, to - from));
     }
 out:
     free(chosen);
@@ -538,9 +397,9 @@ static enum mn_status put_foot(struct build *b, struct mn_meta_index_foot *foot)
     foot->lanes = b->lane_count;
     uint32_t named_count = b->lane_count - foot->confidence;
     if (named_count > 1)
-        qsort_r(named, named_count, sizeof *named, compare_lanes, b->names);
+        qsort_r(named, named_count, sizeof *named, compare_lanes, b->paths.names);
     MN_TRY(begin_array(b, &names_at));
-    MN_TRY(put(b, b->names, b->names_bytes));
+    MN_TRY(put(b, b->paths.names, b->paths.names_bytes));
     for (uint32_t i = 0; i < named_count; i++)
         named[i].name_at += names_at;
     MN_TRY(begin_array(b, &foot->lanes_at));
@@ -576,19 +435,17 @@ enum mn_status mn_meta_index_write(struct mn_column_sink *sink, uint32_t rows, c
     b->rows = rows;
     b->data = data;
     b->start = start;
-    b->all_found = true;
-    b->paths = calloc(MN_META_INDEX_FOUND_MAX, sizeof *b->paths);
-    b->slots = calloc(SLOTS, sizeof *b->slots);
+    b->values = calloc(MN_META_INDEX_FOUND_MAX, sizeof *b->values);
     b->wild = calloc(mn_rowset_words(rows), sizeof *b->wild);
     b->mark = calloc(mn_rowset_words(rows), sizeof *b->mark);
     b->lanes = calloc(1 + MN_META_INDEX_LANES, sizeof *b->lanes);
-    if (b->paths && b->slots && b->wild && b->mark && b->lanes)
+    status = mn_meta_paths_init(&b->paths);
+    if (status == MN_OK && b->values && b->wild && b->mark && b->lanes)
         status = put_all(b, confidence);
     else
         status = MN_FAIL(MN_SYSTEM, "no memory to index the meta of %u rows", rows);
-    free(b->paths);
-    free(b->slots);
-    free(b->names);
+    mn_meta_paths_free(&b->paths);
+    free(b->values);
     free(b->wild);
     free(b->mark);
     free(b->lanes);
