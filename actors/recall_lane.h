@@ -37,15 +37,6 @@ struct mn_recall_lane {
 enum mn_status mn_recall_lane_open(struct mn_recall_lane *lane, struct mn_actor *actor) MN_MUST_USE;
 void mn_recall_lane_close(struct mn_recall_lane *lane);
 
-/* What must be known of a request before it is decoded. */
-struct mn_recall_peek {
-    struct mn_request request;
-    bool slow;        /* work that the fast lane is kept free of */
-    uint64_t min_seq; /* 0: does not wait */
-};
-/* Checks the frame. On failure peek->request.rid is what could be found. */
-enum mn_status mn_recall_peek(struct mn_recall_peek *peek, const void *data, size_t bytes) MN_MUST_USE;
-
 /* Carries the request out; whatever comes of it is in lane->reply. */
 void mn_recall_lane_answer(struct mn_recall_lane *lane, const struct mn_request *request, uint64_t received_ns);
 /* Answers a recall again, exactly and as of the moment of `answer`, and records how much of that was right. There is no

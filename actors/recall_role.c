@@ -11,6 +11,7 @@
 #include "actors/actor.h"
 #include "actors/gate.h"
 #include "actors/recall_lane.h"
+#include "actors/recall_peek.h"
 #include "actors/recall_slow.h"
 #include "actors/router.h"
 #include "engine/hot.h"

@@ -11,6 +11,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "actors/recall_peek.h"
+
 struct mn_recall_thread {
     pthread_t thread;
     bool running;

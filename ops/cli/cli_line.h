@@ -15,23 +15,7 @@
 #include <msgpack.h>
 #include <stdio.h>
 
-enum { MN_CLI_LINE_MAX = 24 << 20, MN_CLI_LINE_SPACE_MAX = 128 };
-
-/* ---- reading lines: bounded, whatever the file holds ---- */
-
-struct mn_cli_line_reader {
-    FILE *in;
-    char *buffer;
-    size_t at, size, room;
-    uint64_t line;  /* number of the last line returned, from 1 */
-    uint64_t bytes; /* consumed so far */
-    bool ended;
-};
-
-void mn_cli_line_open(struct mn_cli_line_reader *reader, FILE *in);
-/* The next line that is not blank, without its newline, valid until the next call; *line is NULL at the end. */
-MN_MUST_USE enum mn_status mn_cli_line_next(struct mn_cli_line_reader *reader, const char **line, size_t *size);
-void mn_cli_line_close(struct mn_cli_line_reader *reader);
+enum { MN_CLI_LINE_SPACE_MAX = 128 };
 
 /* ---- a line to a memory ---- */
 

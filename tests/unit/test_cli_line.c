@@ -1,6 +1,5 @@
 /*
- * test_cli_line.c - JSON Lines: reading lines of any shape, a line to a memory, what is wrong with a bad one, and JSON
- * to MessagePack and back.
+ * test_cli_line.c - JSON Lines: a line to a memory, what is wrong with a bad one, and JSON to MessagePack and back.
  */
 #include "ops/cli/cli_json.h"
 #include "ops/cli/cli_line.h"
@@ -11,68 +10,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-/* ---- lines ---- */
-
-static FILE *file_of(const char *text, size_t size)
-{
-    FILE *file = tmpfile();
-    assert_non_null(file);
-    assert_int_equal(fwrite(text, 1, size, file), size);
-    rewind(file);
-    return file;
-}
-
-static void lines_are_counted_and_blank_ones_skipped(void **state)
-{
-    static const char text[] = "one\n\n  \r\ntwo\nlast";
-    static const struct {
-        const char *text;
-        uint64_t number;
-    } expected[] = {{"one", 1}, {"two", 4}, {"last", 5}};
-    struct mn_cli_line_reader reader;
-    const char *line;
-    size_t size;
-    FILE *file = file_of(text, sizeof text - 1);
-    mn_cli_line_open(&reader, file);
-    for (size_t i = 0; i < MN_ARRAY_LEN(expected); i++) {
-        assert_int_equal(mn_cli_line_next(&reader, &line, &size), MN_OK);
-        assert_int_equal(size, strlen(expected[i].text));
-        assert_memory_equal(line, expected[i].text, size);
-        assert_int_equal(reader.line, expected[i].number);
-    }
-    assert_int_equal(mn_cli_line_next(&reader, &line, &size), MN_OK);
-    assert_null(line);
-    assert_int_equal(reader.bytes, sizeof text - 1);
-    mn_cli_line_close(&reader);
-    fclose(file);
-}
-
-static void long_lines_grow_the_buffer_to_a_limit(void **state)
-{
-    struct mn_cli_line_reader reader;
-    const char *line;
-    size_t size, large = 3 << 20, huge = MN_CLI_LINE_MAX + (4 << 20);
-    char *text = malloc(huge);
-    assert_non_null(text);
-    memset(text, 'x', huge);
-    text[large] = '\n';
-    FILE *file = file_of(text, huge);
-    mn_cli_line_open(&reader, file);
-    assert_int_equal(mn_cli_line_next(&reader, &line, &size), MN_OK);
-    assert_int_equal(size, large);
-    mn_cli_line_close(&reader);
-    fclose(file);
-    text[large] = 'x';
-    file = file_of(text, huge);
-    mn_cli_line_open(&reader, file);
-    assert_int_equal(mn_cli_line_next(&reader, &line, &size), MN_TOO_LARGE);
-    mn_cli_line_close(&reader);
-    fclose(file);
-    free(text);
-}
-
-/* ---- memories ---- */
 
 static enum mn_status pack(const char *line, const float *vector, struct mn_cli_line *facts, msgpack_sbuffer *out)
 {
@@ -271,8 +208,6 @@ static void broken_marks_and_deep_nests(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lines_are_counted_and_blank_ones_skipped),
-        cmocka_unit_test(long_lines_grow_the_buffer_to_a_limit),
         cmocka_unit_test(a_whole_line),
         cmocka_unit_test(ids_and_vectors_from_outside),
         cmocka_unit_test(embeddings_in_odd_places),
