@@ -1,6 +1,7 @@
 /*
- * bench_mixed.c - `mneme bench mixed`: recalls alone and then while writes come in at a steady rate, and a prober that
- * takes the promise at its word: what is acknowledged is visible, at that moment, from another process.
+ * bench_mixed.c - `mneme bench mixed`: recalls while writes come in at a steady rate, and the same alone before and
+ * after; and a prober that takes the promise at its word: what is acknowledged is visible, at that moment, from another
+ * process.
  */
 #include "ops/cli/bench.h"
 #include "ops/cli/cli_time.h"
@@ -106,11 +107,30 @@ static void report_probes(json_t *report, const struct mn_bench_load *load, size
     mn_bench_put_latency(report, "probe_ms", load, prober, prober + 1);
 }
 
+/* Everything that was written lies in columns, and is indexed. */
+static enum mn_status settle(const struct mn_bench_cluster *cluster, const struct mn_bench_options *o, json_t *report)
+{
+    struct mneme *client;
+    enum mn_status status = MN_OK;
+    if (o->tail_only)
+        return MN_OK;
+    MN_TRY(mn_bench_cluster_open(cluster, &client));
+    enum mneme_code code = mneme_consolidate(client, true, NULL);
+    if (code != MNEME_OK)
+        status = mn_cli_status(code, mneme_error(client));
+    mneme_close(client);
+    return status == MN_OK ? mn_bench_await_index(cluster, o->settle, report) : status;
+}
+
 /* The same askers with nothing beside them: what the rest is measured by. */
-static enum mn_status measure_alone(const struct mn_bench_asker *asker, const struct mn_bench_options *o, json_t *alone)
+static enum mn_status measure_alone(const struct mn_bench_asker *asker, const struct mn_bench_options *o,
+                                    const char *name, json_t *report)
 {
     struct mn_bench_load load;
+    json_t *alone = json_object();
     enum mn_status status = MN_OK;
+    json_object_set_new(report, name, alone);
+    MN_TRY(settle(asker->cluster, o, alone));
     MN_TRY(mn_bench_load_init(&load));
     for (size_t i = 0; i < o->recall_clients; i++)
         MN_TRY_OUT(mn_bench_load_fork(&load, mn_bench_ask, asker));
@@ -124,14 +144,18 @@ out:
     return status;
 }
 
-static void put_slower(json_t *report, const json_t *alone, const json_t *beside, const char *name, const char *key)
+/* How many times slower than alone. The store grows meanwhile: alone is the mean of before and after. */
+static void put_slower(json_t *report, const char *name, const char *key)
 {
     static const char *const quantiles[] = {"p50", "p99"};
+    const json_t *before = json_object_get(report, "alone_before"), *after = json_object_get(report, "alone_after");
+    const json_t *beside = json_object_get(report, "beside_writers");
     json_t *times = json_object();
-    for (size_t i = 0; i < MN_ARRAY_LEN(quantiles); i++)
-        mn_bench_put_f64(times, quantiles[i],
-                         mn_bench_quantile_of(beside, name, quantiles[i]) /
-                             mn_bench_quantile_of(alone, name, quantiles[i]));
+    for (size_t i = 0; i < MN_ARRAY_LEN(quantiles); i++) {
+        double alone =
+            mn_bench_quantile_of(before, name, quantiles[i]) + mn_bench_quantile_of(after, name, quantiles[i]);
+        mn_bench_put_f64(times, quantiles[i], 2 * mn_bench_quantile_of(beside, name, quantiles[i]) / alone);
+    }
     json_object_set_new(report, key, times);
 }
 
@@ -182,15 +206,13 @@ static enum mn_status measure(const struct mn_bench_writer *writer, const struct
     mn_bench_put_u64(report, "recall_clients", o->recall_clients);
     mn_bench_put_f64(report, "seconds", o->seconds);
     mn_bench_put_f64(report, "wanted_memories_per_s", o->rate);
-    json_t *alone = json_object();
-    json_object_set_new(report, "alone", alone);
-    if (o->recall_clients > 0)
-        MN_TRY(measure_alone(asker, o, alone));
-    MN_TRY(measure_beside(writer, asker, load, o, report));
     if (o->recall_clients == 0)
-        return MN_OK;
-    put_slower(report, alone, json_object_get(report, "beside_writers"), "client_ms", "times_slower_client");
-    put_slower(report, alone, json_object_get(report, "beside_writers"), "worker_us", "times_slower_worker");
+        return measure_beside(writer, asker, load, o, report);
+    MN_TRY(measure_alone(asker, o, "alone_before", report));
+    MN_TRY(measure_beside(writer, asker, load, o, report));
+    MN_TRY(measure_alone(asker, o, "alone_after", report));
+    put_slower(report, "client_ms", "times_slower_client");
+    put_slower(report, "worker_us", "times_slower_worker");
     return MN_OK;
 }
 
@@ -207,8 +229,6 @@ enum mn_status mn_bench_mixed(struct mn_cli *cli, const struct mn_cli_args *args
     MN_TRY_OUT(mn_bench_data_open(&data, o, cluster.dim));
     MN_TRY_OUT(mn_bench_data_load(&data, &cluster, !o->tail_only));
     mn_bench_put_u64(report, "rows", data.rows);
-    if (!o->tail_only)
-        MN_TRY_OUT(mn_bench_await_index(&cluster, o->settle, report));
     queries = mn_bench_data_queries(&data);
     rows = mn_bench_data_more(&data, WRITE_ROWS);
     status = queries && rows ? MN_OK : MN_INTERNAL;

@@ -222,7 +222,7 @@ static enum mn_status measure_targets(struct mn_bench_asker *asker, const struct
     return MN_OK;
 }
 
-/* Everything in columns has codes, and recall is calibrated; or there are too few rows for that. */
+/* Everything in columns has codes, and recall is calibrated for about so many rows; or there are too few for that. */
 static bool is_indexed(struct mneme *client)
 {
     struct mneme_reply *info;
@@ -233,7 +233,7 @@ static bool is_indexed(struct mneme *client)
     uint64_t rows_min = mneme_value_u64(mneme_value_get(index, "rows_min"), 0);
     bool wanted = rows_min > 0 && rows >= rows_min;
     bool indexed = mneme_value_u64(mneme_value_get(index, "coded_rows"), 0) >= rows &&
-                   mneme_value_u64(mneme_value_get(index, "calibrated_rows"), 0) > 0;
+                   mneme_value_u64(mneme_value_get(index, "calibrated_rows"), 0) >= rows - rows / 4;
     mneme_reply_free(info);
     return rows > 0 && (indexed || !wanted);
 }

@@ -258,7 +258,7 @@ const struct mn_cli_command mn_cmd_bench = {
                "acknowledgement, syncs\n"
                "  recall    loads rows, asks queries: latency at the client and in the worker, queries/s, recall@k "
                "against exact search\n"
-               "  mixed     recalls alone, then beside writers at a fixed rate, and how many times slower; with "
+               "  mixed     recalls beside writers at a fixed rate, and how many times slower than alone; with "
                "--probe every\n"
                "            acknowledged memory must be found at once\n"
                "  recovery  writes log, kills every process with SIGKILL, starts again: seconds to `ready`, and "

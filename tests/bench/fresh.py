@@ -3,9 +3,9 @@
     MNEMED=build/release/bin/mnemed python3 tests/bench/fresh.py BASE.f32 DIM QUERIES.f32 [base rows = 100000]
 
 The first table: a compacted base, and 0, 1k, 10k, 100k memories in the tail over it, which compaction is told to leave
-there; asked as soon as they are acknowledged, and again when the coder has settled and recall is calibrated. The second: the quiet store, and the
-same with a stream of memories coming in for half a minute (as fast as 10,000/s, in requests of 100) while compaction
-runs. `best`: the worker's own microseconds (the reply's `us`), of each query the fastest of all rounds, which is what the
+there; asked as soon as they are acknowledged, and again when the coder has settled and recall is calibrated. The second: the quiet store, the same
+with a stream of memories coming in for half a minute (as fast as 10,000/s, in requests of 100) while compaction runs,
+and the store that this has made, quiet again. `best`: the worker's own microseconds (the reply's `us`), of each query the fastest of all rounds, which is what the
 search costs; `worker` and `client` are what was seen: the median over rounds of their p50 and p99, whatever else the
 machine had to do. The rows of the tail are the file's next ones, from the beginning again (with a little noise) when it
 ends.
@@ -191,11 +191,14 @@ def streaming(store, path, dim, queries, first):
     count, seconds, waits = taken.recv()
     process.join()
     after = stats(store)
-    print(f"{f'{count / seconds:.0f}/s':>23} {asked.line()}")
+    print(f"{f'{count / seconds:.0f}/s':>23} {asked.line()}", flush=True)
     print(f"acknowledged after p50 {np.percentile(waits, 50):.0f}, p99 {np.percentile(waits, 99):.0f} us; "
           f"{after['compact_runs'] - before['compact_runs']} compactions; tail {after['tail_rows']} rows, "
           f"{after['tail_coded_rows']} coded; rows without codes at a look of the coder: "
-          f"p50 {after['tail_code_lag']['p50']}, p99 {after['tail_code_lag']['p99']}")
+          f"p50 {after['tail_code_lag']['p50']}, p99 {after['tail_code_lag']['p99']}", flush=True)
+    store.ok("consolidate", wait=True, timeout_s=600)
+    await_calibrated(store)
+    print(f"{'none, all of these rows':>23} {ask(store, queries, with_truth=False).line()}", flush=True)
 
 
 def main():
