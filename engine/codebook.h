@@ -23,7 +23,7 @@
 /* Limits of a trained codebook. */
 #define MN_CODEBOOK_CLUSTERS_MAX 65536u
 #define MN_CODEBOOK_SUPERS_MAX   256u
-/* What a training holds in memory of its sample at most; a larger sample is thinned out evenly. */
+/* What a training holds in memory of its sample, unless less is said. */
 #define MN_CODEBOOK_SAMPLE_BYTES (UINT64_C(512) << 20)
 
 /* Everything points into the mapping (or, for the plain one, into memory of its own). */
@@ -45,6 +45,7 @@ struct mn_codebook {
     const uint8_t *blocks;
     const uint8_t *codes8;          /* [clusters][width] */
     const struct mn_ivf_fine *fine; /* [clusters] */
+    double error2, span2;           /* mean squares of error and span in `fine`; 0 in the plain one */
     float energy;                   /* mean |x - c|^2 of the rows it was trained on */
     const float *energies; /* [clusters]: the same of each cluster, drawn towards `energy` where rows are few */
     uint64_t trained_rows; /* rows the store had then */
@@ -65,12 +66,14 @@ enum mn_status mn_codebook_open(const struct mn_codebook **codebook, const struc
 void mn_codebook_close(const struct mn_codebook *codebook);
 
 /* Where training rows come from: fills out[dim] with the embedding of sample row i (0..rows-1) times its scale; false
- * leaves that row out. Called in rising order of i, from the training thread; not for all of them when they would take
- * more than MN_CODEBOOK_SAMPLE_BYTES. */
+ * leaves that row out. Called in rising order of i, from the training thread. When all of them would take more than
+ * `bytes` (0: MN_CODEBOOK_SAMPLE_BYTES), an even share of them, one at least, is taken into memory, and then they are
+ * gone through from the first to the last several times. */
 struct mn_codebook_sample {
     uint64_t rows;
     bool (*row)(void *context, uint64_t i, float *out);
     void *context;
+    uint64_t bytes;
 };
 
 /* How many clusters suit a store of that many rows: about 4 sqrt(rows), but not fewer than 32 rows in one; a multiple
@@ -89,8 +92,8 @@ static inline bool mn_codebook_leaves_out(const struct mn_id *id)
  * synced; the folder is made when it is missing. The same sample and seed give the same codebook on the same kind of
  * CPU. There are as many clusters as asked for (1..MN_CODEBOOK_CLUSTERS_MAX), or fewer when the sample has fewer
  * different rows, but at least 2 (one has a twin then). `pause` as in mn_compact_build (true: MN_DEADLINE), called at
- * least every 20 ms of work. What an earlier attempt left under that name is replaced. Memory: the sample (see
- * MN_CODEBOOK_SAMPLE_BYTES), and twice the file. MN_NOT_FOUND: no row of the sample could be read. */
+ * least every 20 ms of work. What an earlier attempt left under that name is replaced. Memory: the sample, as much of
+ * it as may lie there, and three times the file. MN_NOT_FOUND: no row of the sample could be read. */
 enum mn_status mn_codebook_train(const struct mn_store *store, uint64_t gen, uint32_t clusters, uint64_t store_rows,
                                  const struct mn_codebook_sample *sample, uint64_t seed, bool (*pause)(void *context),
                                  void *context) MN_MUST_USE;

@@ -1,5 +1,5 @@
 /*
- * codebook_file.h - the inside of codebooks/<gen>.col, shared by what writes it (codebook_train.c) and what maps it
+ * codebook_file.h - the inside of codebooks/<gen>.col, shared by what writes it (codebook_write.c) and what maps it
  * (codebook.c).
  *
  * The data of the file (engine/columns_file.h, MN_COLUMN_CODEBOOK): struct mn_codebook_body, then the arrays that

@@ -10,8 +10,11 @@
 
 #include "engine/compact_inside.h"
 #include "engine/tune.h"
+#include "shm/process.h"
 
 #define CLUSTERS_MIN 32u
+#define MEMORY_SHARE 8u  /* one part in so many of the memory is for the sample */
+#define AHEAD        64u /* rows of the sample that the disk is asked for at a time */
 
 /* ---- training ---- */
 
@@ -22,20 +25,51 @@ struct sample {
     uint64_t all, wanted;
     uint32_t part;  /* where the last row lay, */
     uint64_t first; /* and the number of that part's first row */
+    uint64_t next;  /* after the row that was read last, */
+    uint64_t ahead; /* and after the last one that the disk was asked for */
 };
+
+/* The number of sample row i among all rows. */
+static uint64_t place_of(const struct sample *s, uint64_t i)
+{
+    return (uint64_t)((double)i * ((double)s->all / (double)s->wanted));
+}
+
+/* Moves on to the part of a row, or back to the first. */
+static const struct mn_part *part_of(struct sample *s, uint64_t at)
+{
+    if (at < s->first)
+        s->first = s->part = 0;
+    while (s->part + 1 < s->snapshot->part_count && at >= s->first + s->snapshot->parts[s->part].rows)
+        s->first += s->snapshot->parts[s->part++].rows;
+    return &s->snapshot->parts[s->part];
+}
+
+/* Who reads one row after the other will want those that follow. */
+static void look_ahead(struct sample *s, const struct mn_part *part, uint64_t i)
+{
+    uint32_t rows[AHEAD], count = 0;
+    bool follows = i == s->next;
+    s->next = i + 1;
+    if (!follows || (s->ahead > i && s->ahead <= i + AHEAD))
+        return;
+    for (; count < AHEAD && i + count < s->wanted && place_of(s, i + count) - s->first < part->rows; count++)
+        rows[count] = (uint32_t)(place_of(s, i + count) - s->first);
+    s->ahead = i + count;
+    mn_part_ahead(part, rows, count);
+}
 
 /* Dead rows teach nothing that is asked for any more; some are left out for calibration; and no bits from a damaged
  * disk get into centroids. */
 static bool sample_row(void *context, uint64_t i, float *out)
 {
     struct sample *s = context;
-    uint64_t at = (uint64_t)((double)i * ((double)s->all / (double)s->wanted));
-    while (s->part + 1 < s->snapshot->part_count && at >= s->first + s->snapshot->parts[s->part].rows)
-        s->first += s->snapshot->parts[s->part++].rows;
-    const struct mn_part *part = &s->snapshot->parts[s->part];
+    uint64_t at = place_of(s, i);
+    const struct mn_part *part = part_of(s, at);
     double norm2;
     if (at < s->first || at - s->first >= part->rows)
         return false;
+    look_ahead(s, part, i);
     uint32_t row = (uint32_t)(at - s->first);
     bool left_out = s->all >= MN_TUNE_ROWS_MIN && mn_codebook_leaves_out(mn_part_id(part, row));
     const float *vector = !left_out && mn_part_died(part, row) == MN_ALIVE ? mn_part_vector(part, row) : NULL;
@@ -45,6 +79,13 @@ static bool sample_row(void *context, uint64_t i, float *out)
     for (uint32_t d = 0; d < part->dim; d++)
         out[d] = vector[d] * scale;
     return true;
+}
+
+/* Half of the memory is for hot copies, and recall reads embeddings through what is left. */
+static uint64_t sample_bytes(void)
+{
+    uint64_t share = mn_memory_bytes() / MEMORY_SHARE;
+    return share < MN_CODEBOOK_SAMPLE_BYTES ? share : MN_CODEBOOK_SAMPLE_BYTES;
 }
 
 static enum mn_status note_generation(void *context, const char *name)
@@ -76,7 +117,7 @@ enum mn_status mn_compact_train(struct mn_compactor *compactor, const struct mn_
                                 void *context, uint64_t *gen)
 {
     struct sample sample = {.snapshot = snapshot, .kernels = mn_kernels_best()};
-    struct mn_codebook_sample source = {.row = sample_row, .context = &sample};
+    struct mn_codebook_sample source = {.row = sample_row, .context = &sample, .bytes = sample_bytes()};
     uint32_t clusters = mn_codebook_clusters(store_rows); /* 0 for a store that is smaller than usual */
     clusters = clusters < CLUSTERS_MIN ? CLUSTERS_MIN : clusters;
     for (uint32_t p = 0; p < snapshot->part_count; p++)

@@ -125,11 +125,10 @@ enum mn_status mn_kmeans_nearest(struct mn_kmeans *km, const float *rows, uint32
 /* Going through a row in memory takes about as long as so many multiplications of each of its floats. */
 #define PASS 16
 
-static enum mn_status sum_rows(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
-                               struct mn_kmeans_round *round)
+enum mn_status mn_kmeans_sum(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
+                             struct mn_kmeans_round *round)
 {
     uint32_t width = km->width;
-    memset(round->sizes, 0, round->k * sizeof *round->sizes);
     for (uint32_t i = 0; i < n; i++) {
         float *sum = round->centroids + (size_t)nearest[i] * width;
         const float *x = row_at(km, rows, i);
@@ -142,17 +141,24 @@ static enum mn_status sum_rows(struct mn_kmeans *km, const float *rows, const ui
     return MN_OK;
 }
 
-enum mn_status mn_kmeans_update(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
-                                struct mn_kmeans_round *round, double *spread)
+double mn_kmeans_divide(const struct mn_kmeans *km, struct mn_kmeans_round *round)
 {
-    double sum = 0;
-    MN_TRY(sum_rows(km, rows, nearest, n, round));
+    double spread = 0;
     for (uint32_t j = 0; j < round->k; j++) {
         float *mean = round->centroids + (size_t)j * km->width, share = 1 / (float)round->sizes[j];
         for (uint32_t d = 0; d < km->width && round->sizes[j] > 0; d++)
             mean[d] *= share;
-        sum += round->sizes[j] * (double)km->kernels->dot(mean, mean, km->width);
+        spread += round->sizes[j] * (double)km->kernels->dot(mean, mean, km->width);
     }
+    return spread;
+}
+
+enum mn_status mn_kmeans_update(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
+                                struct mn_kmeans_round *round, double *spread)
+{
+    memset(round->sizes, 0, round->k * sizeof *round->sizes);
+    MN_TRY(mn_kmeans_sum(km, rows, nearest, n, round));
+    double sum = mn_kmeans_divide(km, round);
     if (spread)
         *spread = sum;
     return MN_OK;
@@ -216,15 +222,17 @@ enum mn_status mn_kmeans_reseed(struct mn_kmeans *km, const float *rows, const u
                                 struct mn_kmeans_round *round)
 {
     enum mn_status status = MN_OK;
-    uint32_t to = 0, from = 0;
-    while (status == MN_OK && extremes(round, &to, &from) &&
-           unbalanced(round->sizes[to], round->sizes[from], n / round->k)) {
+    uint64_t all = 0;
+    for (uint32_t j = 0; j < round->k; j++)
+        all += round->sizes[j];
+    uint32_t to = 0, from = 0, mean = (uint32_t)(all / round->k);
+    while (status == MN_OK && extremes(round, &to, &from) && unbalanced(round->sizes[to], round->sizes[from], mean)) {
         uint32_t row = member(km, nearest, n, from), half = round->sizes[from] / 2;
         if (row < n && split(km, round, from, to, row_at(km, rows, row))) {
             round->sizes[to] = half | DONE;
             round->sizes[from] -= half;
         } else {
-            round->sizes[from] |= DONE; /* the same row many times */
+            round->sizes[from] |= DONE; /* the same row many times, or none of it is among these */
         }
         status = mn_kmeans_breathe(km, (uint64_t)PASS * (round->k + n / round->k + km->width));
     }

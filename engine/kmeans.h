@@ -52,13 +52,20 @@ struct mn_kmeans_round {
     uint32_t k;
     float *prices; /* [k], or NULL: none */
 };
-/* Makes the centroids the means of their rows; those without rows stay where they are. *spread (may be NULL): the sum
- * of size * |mean|^2, which with the sum of |x|^2 tells the sum of |x - mean|^2. */
+/* Adds rows to the sums in the making, which lie where the centroids will: rows of a cluster of size 0 begin its sum.
+ */
+enum mn_status mn_kmeans_sum(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
+                             struct mn_kmeans_round *round) MN_MUST_USE;
+/* Makes means of the sums; returns the sum of size * |mean|^2. */
+double mn_kmeans_divide(const struct mn_kmeans *km, struct mn_kmeans_round *round);
+/* Both: makes the centroids the means of their rows; those without rows stay where they are. *spread (may be NULL): the
+ * sum of size * |mean|^2, which with the sum of |x|^2 tells the sum of |x - mean|^2. */
 enum mn_status mn_kmeans_update(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
                                 struct mn_kmeans_round *round, double *spread) MN_MUST_USE;
 /* Gives centroids without rows, and small ones while there are large ones, one half of the largest cluster each:
  * those below an eighth of the mean beside one above twice the mean, or any beside one above MN_KMEANS_SKEW times.
- * Sizes are adapted to what is expected. */
+ * Sizes are adapted to what is expected. The rows may be a few of those that the sizes are of: a cluster that has none
+ * among them stays whole. */
 enum mn_status mn_kmeans_reseed(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
                                 struct mn_kmeans_round *round) MN_MUST_USE;
 

@@ -211,7 +211,8 @@ static void build(struct bench *b)
         write_part(b, i);
     double written = now_s();
     uint64_t samples = mn_codebook_sample_rows(b->o.clusters);
-    struct mn_codebook_sample sample = {samples < b->o.rows ? samples : b->o.rows, sample_row, b};
+    struct mn_codebook_sample sample = {
+        .rows = samples < b->o.rows ? samples : b->o.rows, .row = sample_row, .context = b};
     must(mn_codebook_train(&b->store, 1, b->o.clusters, b->o.rows, &sample, 1, never, NULL) == MN_OK, "training");
     double trained = now_s(), energy_sum = 0;
     const struct mn_codebook *codebook;

@@ -253,7 +253,8 @@ static void build(struct bench *b)
 {
     uint32_t clusters = mn_codebook_clusters(b->o.rows);
     uint64_t samples = mn_codebook_sample_rows(clusters);
-    struct mn_codebook_sample sample = {samples < b->o.rows ? samples : b->o.rows, sample_row, b};
+    struct mn_codebook_sample sample = {
+        .rows = samples < b->o.rows ? samples : b->o.rows, .row = sample_row, .context = b};
     const struct mn_codebook *codebook;
     double begin = now_us();
     mkdir(b->o.store, 0700);

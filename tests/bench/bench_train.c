@@ -3,11 +3,11 @@
  * distance from a row to its centroid, how uneven the clusters are, and how often the two-step search for the nearest
  * centroid finds it.
  *
- *     bench_train [rows = 100000] [dim = 768] [clusters = 0: what suits the rows] [FILE | -] [lloyd = 0]
+ *     bench_train [rows = 100000] [dim = 768] [clusters = 0: what suits the rows] [FILE | -] [lloyd = 0] [memory = 512]
  *
  * FILE holds floats, row by row; without one, rows are made up: themes around topics. Rows count as directions
- * (cosine). lloyd: so many rounds of the plain algorithm over the same sample, for comparison; that takes long. One
- * thread.
+ * (cosine). lloyd: so many rounds of the plain algorithm over the same sample, for comparison; that takes long.
+ * memory: MiB of the sample that may lie there. One thread.
  */
 #include <fcntl.h>
 #include <math.h>
@@ -25,7 +25,7 @@
 
 struct bench {
     uint64_t rows, sample_rows;
-    uint32_t dim, clusters, lloyd;
+    uint32_t dim, clusters, lloyd, memory;
     const float *vectors;
     float *scales;
     double sampled_at, writing_at; /* seconds: when the last row was asked for, and the first change to the disk */
@@ -134,7 +134,8 @@ static enum mn_status timed_mkdir(const char *path)
 static const struct mn_codebook *train(const struct mn_store *store)
 {
     const struct mn_codebook *codebook;
-    struct mn_codebook_sample sample = {.rows = bench.sample_rows, .row = give_row};
+    struct mn_codebook_sample sample = {
+        .rows = bench.sample_rows, .row = give_row, .bytes = (uint64_t)bench.memory << 20};
     double begin = seconds();
     must(mn_codebook_train(store, 1, bench.clusters, bench.rows, &sample, 1, NULL, NULL));
     double end = seconds();
@@ -273,13 +274,14 @@ int main(int argc, char **argv)
     bench.dim = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 768;
     bench.clusters = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 0;
     bench.lloyd = argc > 5 ? (uint32_t)strtoul(argv[5], NULL, 10) : 0;
+    bench.memory = argc > 6 ? (uint32_t)strtoul(argv[6], NULL, 10) : 0;
     if (bench.clusters == 0)
         bench.clusters = mn_codebook_clusters(bench.rows);
     if (bench.rows > UINT32_MAX || bench.dim < 1 || bench.dim > MN_DIM_MAX || bench.clusters < 1 ||
         bench.clusters > MN_CODEBOOK_CLUSTERS_MAX || bench.clusters > bench.rows) {
         fprintf(stderr,
                 "usage: bench_train [rows = 100000, %u and more] [dim = 768] [clusters = 0] [FILE | -] "
-                "[lloyd = 0]\n",
+                "[lloyd = 0] [memory = 512]\n",
                 MN_CODEBOOK_ROWS_MIN);
         return 2;
     }

@@ -337,7 +337,7 @@ const struct mn_codebook *fake_parts_codebook(struct fake_parts *fakes, uint64_t
     need_store(fakes);
     for (uint32_t i = 0; i < fakes->count; i++)
         rows += fakes->parts[i].rows;
-    struct mn_codebook_sample sample = {rows, sample_row, fakes};
+    struct mn_codebook_sample sample = {.rows = rows, .row = sample_row, .context = fakes};
     if (gen > 0)
         must(mn_codebook_train(&fakes->store, gen, clusters, rows, &sample, gen, never, NULL) == MN_OK, "training");
     const struct mn_codebook **codebook = &fakes->codebooks[fakes->codebook_count++];

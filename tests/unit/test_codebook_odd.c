@@ -5,6 +5,7 @@
 #include "tests/unit/codebook_rows.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -151,6 +152,100 @@ static void large_samples_are_thinned(void **state)
     assert_int_equal(e.calls, most);
     assert_true(e.last >= 1000000 - 1000000 / most - 1);
     assert_true(e.gap <= 1000000 / most + 1);
+    book_place_remove(&p);
+}
+
+/* ---- little memory ---- */
+
+/* Bytes that the program has allocated now; sanitizers have allocators of their own. */
+size_t __sanitizer_get_current_allocated_bytes(void) __attribute__((weak));
+
+static uint64_t allocated(void)
+{
+    if (__sanitizer_get_current_allocated_bytes)
+        return __sanitizer_get_current_allocated_bytes();
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
+
+struct peak {
+    uint64_t before, most;
+};
+
+static bool pause_watching(void *context)
+{
+    struct peak *peak = context;
+    uint64_t now = allocated();
+    peak->most = now > peak->before + peak->most ? now - peak->before : peak->most;
+    return false;
+}
+
+/* What the training holds at most; *energy: how far all rows are from their centroids then. */
+static uint64_t train_within(const struct book_place *p, uint64_t gen, struct book_rows *r, uint64_t bytes,
+                             double *energy)
+{
+    struct mn_codebook_sample sample = book_sample(r);
+    struct peak peak = {allocated(), 0};
+    uint32_t nearest[512];
+    float distance2[512];
+    sample.bytes = bytes;
+    assert_ok(mn_codebook_train(&p->store, gen, 256, r->count, &sample, 1, pause_watching, &peak));
+    const struct mn_codebook *codebook = book_open(&p->store, gen);
+    book_expect_sound(codebook);
+    float *rotated = book_rotated(codebook, r);
+    *energy = 0;
+    for (uint32_t at = 0; at < r->count; at += 512) {
+        uint32_t some = r->count - at < 512 ? r->count - at : 512;
+        mn_codebook_assign(codebook, mn_kernels_best(), rotated + (size_t)at * codebook->width, some, nearest,
+                           distance2);
+        for (uint32_t i = 0; i < some; i++)
+            *energy += (double)distance2[i] / r->count;
+    }
+    assert_true(fabs((double)codebook->energy - *energy) < 0.02 * *energy); /* it has seen them all */
+    free(rotated);
+    mn_codebook_close(codebook);
+    return peak.most;
+}
+
+static void keeps_within_memory(void **state)
+{
+    (void)state;
+    enum { DIM = 256, N = 16384, MIB = 1 << 20 };
+    struct book_place p = book_place(DIM, MN_METRIC_L2);
+    struct book_rows r = book_mixture(N, DIM, 6);
+    double all, little;
+    assert_true(train_within(&p, 1, &r, 0, &all) > N * DIM * sizeof(float));
+    assert_int_equal(r.calls, N);
+    uint64_t most = train_within(&p, 2, &r, MIB, &little);
+    assert_true(r.calls > 2 * N); /* they were read again */
+    assert_true(most < 4 * MIB);  /* a sixteenth of the rows, a chunk of them, centroids three times */
+    assert_true(little < 1.05 * all);
+    free(r.at);
+    book_place_remove(&p);
+}
+
+static void odd_rows_are_read_again(void **state)
+{
+    (void)state;
+    enum { DIM = 64, N = 4096, BYTES = 256 * DIM * sizeof(float) };
+    struct book_place p = book_place(DIM, MN_METRIC_L2);
+    struct book_rows r = book_mixture(N, DIM, 7);
+    struct mn_codebook_sample sample = book_sample(&r);
+    sample.bytes = BYTES;
+    r.skip = 3;
+    for (uint32_t i = 1; i < N; i += 16) /* none of them among those in memory, one in sixteen */
+        r.at[(size_t)i * DIM] = i % 32 == 1 ? 3e38f : NAN;
+    assert_ok(mn_codebook_train(&p.store, 1, 32, N, &sample, 1, NULL, NULL));
+    const struct mn_codebook *codebook = book_open(&p.store, 1);
+    book_expect_sound(codebook);
+    mn_codebook_close(codebook);
+    sample.bytes = 1; /* less than a row: one lies there all the same */
+    r.skip = 0;
+    assert_ok(mn_codebook_train(&p.store, 2, 32, N, &sample, 1, NULL, NULL));
+    codebook = book_open(&p.store, 2);
+    book_expect_sound(codebook);
+    mn_codebook_close(codebook);
+    free(r.at);
     book_place_remove(&p);
 }
 
@@ -336,10 +431,11 @@ static void lies_are_seen(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(odd_samples),     cmocka_unit_test(huge_and_tiny_rows),
-        cmocka_unit_test(unreadable_rows), cmocka_unit_test(large_samples_are_thinned),
-        cmocka_unit_test(stops_when_told), cmocka_unit_test(folder_is_made),
-        cmocka_unit_test(disk_fails_once), cmocka_unit_test(damage_is_seen),
+        cmocka_unit_test(odd_samples),         cmocka_unit_test(huge_and_tiny_rows),
+        cmocka_unit_test(unreadable_rows),     cmocka_unit_test(large_samples_are_thinned),
+        cmocka_unit_test(keeps_within_memory), cmocka_unit_test(odd_rows_are_read_again),
+        cmocka_unit_test(stops_when_told),     cmocka_unit_test(folder_is_made),
+        cmocka_unit_test(disk_fails_once),     cmocka_unit_test(damage_is_seen),
         cmocka_unit_test(lies_are_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
