@@ -63,15 +63,6 @@ static struct mn_pending *find_free(struct mn_forward *forward)
     return NULL;
 }
 
-/* deadline_ms counts from the receipt; one beyond the end of the clock is none. */
-static uint64_t deadline_of(const struct mn_request *request)
-{
-    uint64_t now = mn_clock_ns();
-    if (!request->has_deadline || request->deadline_ms > (UINT64_MAX - now) / 1000000)
-        return UINT64_MAX;
-    return now + request->deadline_ms * 1000000;
-}
-
 enum mn_status mn_forward_send(struct mn_forward *forward, const struct mn_peer *peer, const struct mn_request *request,
                                const char *path, bool wait)
 {
@@ -86,8 +77,8 @@ enum mn_status mn_forward_send(struct mn_forward *forward, const struct mn_peer 
         MN_TRY(mn_link_ask_bool(&forward->link, "consolidate", "wait", wait));
     else
         MN_TRY(mn_link_ask(&forward->link, mn_op_word(request->op), path ? "path" : NULL, path));
-    *pending =
-        (struct mn_pending){.number = forward->link.last_rid, .deadline_ns = deadline_of(request), .peer = *peer};
+    *pending = (struct mn_pending){
+        .number = forward->link.last_rid, .deadline_ns = mn_wire_until(request, mn_clock_ns()), .peer = *peer};
     if (request->rid.length > 0) {
         pending->rid = malloc(request->rid.length);
         pending->rid_bytes = pending->rid ? request->rid.length : 0;

@@ -67,9 +67,7 @@ static enum mn_status remember(struct admission *a)
     bool accepted;
     MN_TRY(mn_decode_remember(&w->decoder, &a->request, a->wall_ns, &remember, &accepted));
     mark(a, &w->decode_ns);
-    enum mn_status status = mn_writer_remember(w->writer, &remember, &outcome);
-    if (status != MN_OK)
-        return status;
+    MN_TRY(mn_writer_remember(w->writer, &remember, &outcome));
     mn_wal_writer_note(w, &outcome);
     pack_remembered(&w->reply, a->request.rid, &outcome);
     if (!accepted)
@@ -85,9 +83,7 @@ static enum mn_status revise(struct admission *a)
     struct mn_outcome outcome = {0};
     MN_TRY(mn_decode_revise(&w->decoder, &a->request, a->wall_ns, &revise));
     mark(a, &w->decode_ns);
-    enum mn_status status = mn_writer_revise(w->writer, &revise, &outcome);
-    if (status != MN_OK)
-        return status;
+    MN_TRY(mn_writer_revise(w->writer, &revise, &outcome));
     mn_wal_writer_note(w, &outcome);
     mn_reply_begin(&w->reply, a->request.rid, 1);
     mn_reply_uint(&w->reply, "seq", outcome.seq);
@@ -108,9 +104,7 @@ static enum mn_status forget(struct admission *a, enum fate *fate)
         *fate = FATE_HANDED_ON;
         return MN_OK;
     }
-    enum mn_status status = mn_writer_forget(w->writer, &forget.forget, &outcome);
-    if (status != MN_OK)
-        return status;
+    MN_TRY(mn_writer_forget(w->writer, &forget.forget, &outcome));
     return mn_wal_writer_forgotten(w, a->held, a->request.rid, &forget.forget, forget.forget.ids,
                                    forget.forget.id_count, &outcome);
 }
@@ -120,15 +114,13 @@ static enum mn_status forget(struct admission *a, enum fate *fate)
 enum mn_status mn_wal_writer_in_time(const struct mn_wal_writer *w, const struct mn_held *held,
                                      const struct mn_request *request)
 {
-    uint64_t waited_ns = mn_clock_ns() - held->received_ns;
-    if (!request->has_deadline || request->deadline_ms > UINT64_MAX / 1000000)
-        return MN_OK;
-    if (waited_ns + w->commit_ns <= request->deadline_ms * 1000000)
+    uint64_t now = mn_clock_ns();
+    if (now + w->commit_ns <= mn_wire_until(request, held->received_ns))
         return MN_OK;
     return MN_FAIL(
         MN_DEADLINE,
         "the write waited %.1f ms and a commit takes %.1f ms: too late for deadline_ms %llu; it did not happen",
-        (double)waited_ns / 1e6, (double)w->commit_ns / 1e6, (unsigned long long)request->deadline_ms);
+        (double)(now - held->received_ns) / 1e6, (double)w->commit_ns / 1e6, (unsigned long long)request->deadline_ms);
 }
 
 static enum mn_status dispatch(struct admission *a, enum fate *fate)

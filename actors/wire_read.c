@@ -316,6 +316,13 @@ enum mn_status mn_wire_open(struct mn_request *request, const void *data, size_t
     return mn_wire_uint(&fields[2], "deadline_ms", 0, UINT64_MAX, &request->deadline_ms);
 }
 
+uint64_t mn_wire_until(const struct mn_request *request, uint64_t received_ns)
+{
+    if (!request->has_deadline || request->deadline_ms > (UINT64_MAX - received_ns) / 1000000)
+        return UINT64_MAX;
+    return received_ns + request->deadline_ms * 1000000;
+}
+
 /* ---- maps */
 
 static uint32_t find_name(struct mn_str key, const char *const *names, uint32_t count)

@@ -53,6 +53,8 @@ struct mn_request {
  * enum mn_service or mn_internal_service) does not answer the operation. rid is set wherever it can be found, on
  * failure too. `data` must outlive the request. */
 enum mn_status mn_wire_open(struct mn_request *request, const void *data, size_t bytes, unsigned service) MN_MUST_USE;
+/* When the time of a request that was received then is over, by the same clock; UINT64_MAX: never. */
+uint64_t mn_wire_until(const struct mn_request *request, uint64_t received_ns);
 /* The check alone, and the object it found. */
 enum mn_status mn_wire_check(const void *data, size_t bytes, struct mn_wire *value) MN_MUST_USE;
 

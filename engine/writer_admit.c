@@ -209,7 +209,7 @@ static void replay_ids(struct mn_writer *w, const struct mn_remember *request, s
     outcome->id_count = request->count;
 }
 
-uint64_t mn_idem_room(const struct mn_write *write)
+uint64_t mn_writer_idem_room(const struct mn_write *write)
 {
     return write->idem.length ? mn_record_bytes(0, MN_IDEM_RECORD_MAX(MN_REQUEST_ROWS_MAX)) : 0;
 }
@@ -235,7 +235,7 @@ enum mn_status mn_writer_add_idem(struct mn_writer *w, const struct mn_write *wr
 
 /* ---- one memory ---- */
 
-uint64_t mn_put_room(const struct mn_writer *w, struct mn_str space, const struct mn_memory *m, struct mn_room *room)
+void mn_writer_put_room(const struct mn_writer *w, struct mn_str space, const struct mn_memory *m, struct mn_room *room)
 {
     uint64_t rest = (uint64_t)space.length + m->meta.length + m->content.length;
     uint64_t arena = space.length + 32;
@@ -243,13 +243,11 @@ uint64_t mn_put_room(const struct mn_writer *w, struct mn_str space, const struc
         rest += m->tags[i].length + 2u;
         arena += m->tags[i].length + 36u; /* a string's entry, its padding, and its place in the list */
     }
-    uint64_t bytes = mn_record_bytes(w->store.dim, rest);
-    room->bytes += bytes;
+    room->bytes += mn_record_bytes(w->store.dim, rest);
     room->arena += arena + 8;
     room->records++;
     room->rows++;
     room->touched++;
-    return bytes;
 }
 
 enum mn_status mn_writer_add_put(struct mn_writer *w, const struct mn_write *write, const struct mn_id *id,
@@ -325,7 +323,7 @@ static enum mn_status check_remember(struct mn_writer *w, const struct mn_rememb
         enum mn_status status = check_memory(w, request, space_hash, m, &w->scales[i]);
         if (status != MN_OK)
             return name_memory(status, i);
-        mn_put_room(w, request->write.space, m, room);
+        mn_writer_put_room(w, request->write.space, m, room);
     }
     if (room->bytes > MN_REQUEST_BYTES_MAX)
         return MN_FAIL(MN_TOO_LARGE, "a request takes %llu bytes of log, the limit is %u: send fewer memories at once",
@@ -335,7 +333,7 @@ static enum mn_status check_remember(struct mn_writer *w, const struct mn_rememb
     room->bytes += supersedes * mn_record_bytes(0, sizeof(struct mn_id) + request->write.space.length);
     room->records += supersedes;
     room->touched += supersedes;
-    room->bytes += mn_idem_room(&request->write);
+    room->bytes += mn_writer_idem_room(&request->write);
     room->records++;
     return MN_OK;
 }
@@ -461,8 +459,8 @@ enum mn_status mn_writer_revise(struct mn_writer *w, const struct mn_revise *req
         return MN_FAIL(MN_NOT_READY, "the version to revise is in this batch");
     MN_TRY(merge_revision(w, request, place, &merged, tags, &scale));
     MN_TRY(check_limits(&merged));
-    struct mn_room room = {.bytes = mn_idem_room(&request->write), .records = 1};
-    mn_put_room(w, request->write.space, &merged, &room);
+    struct mn_room room = {.bytes = mn_writer_idem_room(&request->write), .records = 1};
+    mn_writer_put_room(w, request->write.space, &merged, &room);
     MN_TRY(mn_writer_make_room(w, &room));
     uint64_t seq = ++w->seq;
     w->run_count = 0;

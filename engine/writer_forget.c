@@ -129,7 +129,7 @@ static enum mn_status check_versions(struct mn_writer *w, const struct mn_forget
 static enum mn_status forget_room(struct mn_writer *w, const struct mn_forget *request, struct mn_room *room)
 {
     uint64_t space_hash = mn_str_hash(request->write.space);
-    *room = (struct mn_room){.bytes = mn_idem_room(&request->write), .records = 1};
+    *room = (struct mn_room){.bytes = mn_writer_idem_room(&request->write), .records = 1};
     if (request->mode != MN_FORGET_RESTORE) {
         room->bytes +=
             mn_record_bytes(0, (uint64_t)request->id_count * sizeof(struct mn_id) + request->write.space.length);
@@ -146,7 +146,7 @@ static enum mn_status forget_room(struct mn_writer *w, const struct mn_forget *r
         if (!mn_writer_in_log(w, place))
             return MN_FAIL(MN_NOT_READY, "a version to restore is in this batch");
         MN_TRY(read_back(mn_writer_part(w, place), place.row, &memory, tags));
-        mn_put_room(w, request->write.space, &memory, room);
+        mn_writer_put_room(w, request->write.space, &memory, room);
     }
     return MN_OK;
 }

@@ -108,7 +108,7 @@ enum mn_status mn_writer_retire(struct mn_writer *writer, struct mn_limbo entry)
 /* At open: files that nothing refers to, left by an earlier writer or recovery. */
 enum mn_status mn_writer_sweep(struct mn_writer *writer) MN_MUST_USE;
 
-/* ---- writer_forget.c ---- */
+/* ---- places ---- */
 
 /* The current row of a place. */
 static inline const struct mn_part *mn_writer_part(const struct mn_writer *writer, struct mn_place place)
@@ -121,21 +121,22 @@ static inline bool mn_writer_in_log(const struct mn_writer *writer, struct mn_pl
 {
     return place.row < mn_writer_part(writer, place)->rows;
 }
+/* ---- writer_admit.c ---- */
+
 /* True when an id has a version that a client can see: there, not suppressed, not expired. */
 bool mn_writer_visible(struct mn_writer *writer, struct mn_str space, const struct mn_id *id, uint64_t hash,
                        int64_t now, struct mn_place *place);
-
-/* ---- writer_admit.c ---- */
-
 enum mn_status mn_writer_check(struct mn_writer *writer, const struct mn_write *write) MN_MUST_USE;
 /* Adds the record of an idem key to the batch and to the ledger; nothing without a key. */
 enum mn_status mn_writer_add_idem(struct mn_writer *writer, const struct mn_write *write, uint64_t seq,
                                   uint32_t count) MN_MUST_USE;
-uint64_t mn_idem_room(const struct mn_write *write);
+/* What such a record may take of the log, in bytes. */
+uint64_t mn_writer_idem_room(const struct mn_write *write);
 /* Encodes a memory, fills its row, supersedes what was there. flags: MN_RECORD_ASSIGNED. */
 enum mn_status mn_writer_add_put(struct mn_writer *writer, const struct mn_write *write, const struct mn_id *id,
                                  uint32_t flags, const struct mn_memory *memory, float scale, uint64_t seq) MN_MUST_USE;
-uint64_t mn_put_room(const struct mn_writer *writer, struct mn_str space, const struct mn_memory *memory,
-                     struct mn_room *room);
+/* Adds to *room what a memory may take. */
+void mn_writer_put_room(const struct mn_writer *writer, struct mn_str space, const struct mn_memory *memory,
+                        struct mn_room *room);
 
 #endif

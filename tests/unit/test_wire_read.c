@@ -186,6 +186,25 @@ static void rids_are_found_even_in_bad_requests(void **state)
     assert_int_equal(request.rid.length, 0);
 }
 
+static void deadlines_never_wrap(void **state)
+{
+    static const struct {
+        bool has;
+        uint64_t ms, received_ns, until_ns;
+    } rows[] = {
+        {false, 0, 5, UINT64_MAX},
+        {true, 0, 5, 5},
+        {true, 7, 5, 7000005},
+        {true, UINT64_MAX, 0, UINT64_MAX},
+        {true, UINT64_MAX / 1000000, 0, UINT64_MAX / 1000000 * 1000000},
+        {true, UINT64_MAX / 1000000, 999999, UINT64_MAX},
+    };
+    for (size_t i = 0; i < MN_ARRAY_LEN(rows); i++) {
+        struct mn_request request = {.has_deadline = rows[i].has, .deadline_ms = rows[i].ms};
+        assert_true(mn_wire_until(&request, rows[i].received_ns) == rows[i].until_ns);
+    }
+}
+
 static void keys(void **state)
 {
     static const char *const names[] = {"a", "b"};
@@ -322,6 +341,7 @@ int main(void)
                                        cmocka_unit_test(scalars),
                                        cmocka_unit_test(requests),
                                        cmocka_unit_test(rids_are_found_even_in_bad_requests),
+                                       cmocka_unit_test(deadlines_never_wrap),
                                        cmocka_unit_test(keys),
                                        cmocka_unit_test(ids),
                                        cmocka_unit_test(numbers_and_times),
