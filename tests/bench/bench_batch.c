@@ -2,7 +2,7 @@
  * bench_batch.c - what it is worth to search for several queries at once: queries a second of exact recall, one by one
  * and in batches, on one core.
  *
- *     bench_batch BASE.f32 QUERIES.f32 DIM [rows = all] [queries = 1000]
+ *     bench_batch BASE.f32 QUERIES.f32 DIM [rows = all, 4096 and more] [queries = 1000]
  *
  * Rows and queries are raw little-endian floats. The rows lie in one column segment, with codes as after a compaction,
  * and once more without. One by one, in batches of 4, 16, 64 and all: each way is asked ROUNDS times, in turns, and the
@@ -151,16 +151,23 @@ static void measure(struct bench *b, const char *what)
     fflush(stdout);
 }
 
+static int usage(void)
+{
+    fprintf(stderr, "usage: bench_batch BASE.f32 QUERIES.f32 DIM [rows, %u and more] [queries = 1000]\n",
+            MN_CODEBOOK_ROWS_MIN);
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
     struct bench b = {.dim = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 0, .rows = UINT32_MAX, .queries = 1000};
-    if (b.dim < 1 || b.dim > MN_DIM_MAX) {
-        fprintf(stderr, "usage: bench_batch BASE.f32 QUERIES.f32 DIM [rows] [queries = 1000]\n");
-        return 2;
-    }
+    if (b.dim < 1 || b.dim > MN_DIM_MAX)
+        return usage();
     b.rows = argc > 4 ? (uint32_t)strtoul(argv[4], NULL, 10) : 1000000;
     b.queries = argc > 5 ? (uint32_t)strtoul(argv[5], NULL, 10) : b.queries;
     make(&b, argv[1], argv[2]);
+    if (b.rows < MN_CODEBOOK_ROWS_MIN)
+        return usage();
     printf("%u rows x %u, %u queries, k %d, exact; queries a second\n%-14s %9s %9s %9s %9s %9s\n", b.rows, b.dim,
            b.queries, K, "", "one by one", "4", "16", "64", "all");
     measure(&b, "embeddings");

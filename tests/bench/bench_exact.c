@@ -2,7 +2,7 @@
  * bench_exact.c - is exact recall exact? Thousands of queries over real rows against brute force, in every instruction
  * set.
  *
- *     bench_exact BASE.f32 DIM [rows = all] [QUERIES.f32] [queries = 10000]
+ *     bench_exact BASE.f32 DIM [rows = all, 4096 and more] [QUERIES.f32] [queries = 10000]
  *
  * Rows are raw little-endian floats; they lie in one column segment with codes, as after a compaction, which the exact
  * search uses to rule rows out. Queries come from the file; what is missing to the number asked for are rows of
@@ -234,16 +234,24 @@ static void compare(const struct data *d, struct fake_parts *parts, struct tally
     free(cosine);
 }
 
+static int usage(void)
+{
+    fprintf(stderr, "usage: bench_exact BASE.f32 DIM [rows, %u and more] [QUERIES.f32] [queries = 10000]\n",
+            MN_CODEBOOK_ROWS_MIN);
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
     struct data d = {.dim = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 0};
-    if (d.dim < 1 || d.dim > MN_DIM_MAX) {
-        fprintf(stderr, "usage: bench_exact BASE.f32 DIM [rows] [QUERIES.f32] [queries = 10000]\n");
-        return 2;
-    }
+    if (d.dim < 1 || d.dim > MN_DIM_MAX)
+        return usage();
     uint32_t rows = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 0, all = rows_in(argv[1], d.dim);
     d.queries = argc > 5 ? (uint32_t)strtoul(argv[5], NULL, 10) : 10000;
-    make_data(&d, argv[1], rows > 0 && rows < all ? rows : all, argc > 4 ? argv[4] : NULL);
+    rows = rows > 0 && rows < all ? rows : all;
+    if (rows < MN_CODEBOOK_ROWS_MIN)
+        return usage();
+    make_data(&d, argv[1], rows, argc > 4 ? argv[4] : NULL);
     struct fake_parts *parts = fake_parts_new(d.dim, MN_METRIC_COSINE);
     fake_parts_columns(parts, d.list, d.rows);
     fake_parts_code_file(parts, 0, fake_parts_codebook(parts, 1, mn_codebook_clusters(d.rows)), 0);

@@ -22,6 +22,7 @@ from cluster import Cluster, f32  # noqa: E402  (the path is set above)
 
 BATCH = 64
 ROUNDS = 5
+ROWS_MIN = 4096  # index.rows_min
 TARGETS = (0.95, 0.99)
 
 
@@ -146,6 +147,8 @@ def main():
         queries = np.fromfile(sys.argv[4], "<f4").reshape(-1, dim)[:1000]
     else:
         queries, rows = rows[-1000:], rows[:-1000]
+    if len(rows) // 2 < ROWS_MIN:
+        sys.exit(f"{len(rows)} rows are too few: half of them must be {ROWS_MIN}, or there is no index to look at")
     rows = unit(rows)
     print(f"{len(rows)} rows x {dim}, {len(queries)} queries, {ROUNDS} rounds, load {os.getloadavg()[0]:.1f}")
     print(f"{'forgotten':34} {'goal':>5} {'store':16} {'recall':>8} {'us p50':>8} {'us p99':>8} "

@@ -202,6 +202,8 @@ def streaming(store, path, dim, queries, first):
 
 
 def main():
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
     path, dim, query_path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     base = int(sys.argv[4]) if len(sys.argv) > 4 else 100000
     rows = Rows(path, dim)
