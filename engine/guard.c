@@ -6,7 +6,8 @@
  * (files are mapped when segments appear).
  *
  * No signal mask is saved or restored (that would be two system calls for each recall): the handler is installed with
- * SA_NODEFER, so that a thread that has jumped out of it can be interrupted again.
+ * SA_NODEFER, so that a thread that has jumped out of it can be interrupted again. ThreadSanitizer puts a handler of
+ * its own before ours, with every signal blocked: there the mask is saved.
  */
 #include "engine/guard.h"
 
@@ -21,6 +22,12 @@
 
 #define SLOTS      256
 #define NAME_BYTES 104
+
+#ifdef __SANITIZE_THREAD__
+#define SAVES_MASK 1
+#else
+#define SAVES_MASK 0
+#endif
 
 struct slot {
     _Atomic uintptr_t begin; /* 0: free */
@@ -197,7 +204,7 @@ enum mn_status mn_guarded(enum mn_status (*work)(void *context), void *context, 
     guard.outer = innermost;
     if (fault)
         *fault = NULL;
-    if (sigsetjmp(guard.at, 0) != 0) {
+    if (sigsetjmp(guard.at, SAVES_MASK) != 0) {
         if (fault)
             *fault = guard.address;
         return tell(&guard);

@@ -178,7 +178,7 @@ static int child(const char *what, char *told, size_t size)
 /* A sanitizer has the signal before us, tells of it, and aborts or exits. */
 static bool is_the_end(int status)
 {
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     return !WIFEXITED(status) || WEXITSTATUS(status) != 0;
 #else
     return WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS;
