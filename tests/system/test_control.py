@@ -1,12 +1,14 @@
 """control: info's shape, ping, consolidate, snapshot and opening it, verify, reload, drain."""
 
+import json
 import signal
+import subprocess
 import threading
 import unittest
 import uuid
 
 import model as truth
-from cluster import PATIENCE, Cluster, ClusterCase, Peer, f32, files_below, poll_until, unpack
+from cluster import PATIENCE, Cluster, ClusterCase, Peer, f32, files_below, poll_until, program, unpack
 
 ROLES = {"supervisor", "recovery", "wal-writer", "recall", "compactor"}
 
@@ -207,10 +209,33 @@ class VerifyDamage(unittest.TestCase):
             self.assertEqual(reply["code"], "corrupt")
 
 
-class Reload(ClusterCase):
+class Reload(unittest.TestCase):
+    """Settings come from the defaults, then the file, then --set; a reload takes up what it may and says what it may not."""
+    def setUp(self):
+        self.cluster = Cluster(settings={"write.idem_window": "3min"})
+        self.addCleanup(self.cluster.finish)
+        self.file = self.cluster.base / "mneme.conf"
+        plain = self.cluster.arguments()
+        self.cluster.arguments = lambda: plain + ["--config", str(self.file)]
+
+    def in_effect(self, key):
+        done = subprocess.run([program("MNEME"), "--dir", str(self.cluster.dir), "--json", "config", key],
+                              capture_output=True, text=True, check=True, timeout=60 * PATIENCE)
+        return json.loads(done.stdout)[key]["value"]
+
     def test_reload(self):
-        self.cluster.ok("reload")
-        self.remember({})
+        self.file.write_text("[write]\nidem_window = 2min\n[history]\nwindow = 4min\n[wal]\nprepared = 2\n")
+        self.cluster.start()
+        self.assertEqual([self.in_effect(key) for key in ("write.idem_window", "history.window", "wal.prepared")],
+                         ["3min", "4min", "2"])
+        self.file.write_text("[history]\nwindow = 5min\n[wal]\nprepared = 3\n")
+        reply = self.cluster.ok("reload")
+        self.assertEqual((reply["changed"], reply["needs_restart"]), ("history.window", "wal.prepared"))
+        self.assertEqual([self.in_effect(key) for key in ("write.idem_window", "history.window", "wal.prepared")],
+                         ["3min", "5min", "2"])
+        self.file.write_text("[wal]\nprepared = many\n")
+        self.assertFalse(self.cluster.call("reload")["ok"])
+        self.assertEqual(self.in_effect("history.window"), "5min")
 
 
 class Drain(unittest.TestCase):
