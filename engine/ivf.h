@@ -155,14 +155,14 @@ static inline uint32_t mn_ivf_lane(const struct mn_ivf *ivf, uint32_t c, uint32_
     return at < own ? ivf->first_block[c] * MN_IVF_LANES + at : ivf->rest[c] + (at - own);
 }
 
-/* Of a cluster with a rest: its first slot, and how many there are. */
-static inline uint32_t mn_ivf_rest_slot(const struct mn_ivf *ivf, uint32_t c)
-{
-    return ivf->first_slot[c] + (ivf->first_block[c + 1] - ivf->first_block[c]) * MN_IVF_LANES;
-}
+/* The rest of a cluster, its last slots: how many there are, and the first of them. */
 static inline uint32_t mn_ivf_rest_rows(const struct mn_ivf *ivf, uint32_t c)
 {
     return (ivf->first_slot[c + 1] - ivf->first_slot[c]) % MN_IVF_LANES;
+}
+static inline uint32_t mn_ivf_rest_slot(const struct mn_ivf *ivf, uint32_t c)
+{
+    return ivf->first_slot[c + 1] - mn_ivf_rest_rows(ivf, c);
 }
 
 /* ---- which clusters share blocks ---- */

@@ -61,6 +61,11 @@ void mn_probe_want_some(struct mn_probe *probe);
 void mn_probe_sort(struct mn_probe *probe);
 /* Takes the next cluster; false when there are no more. */
 bool mn_probe_take(struct mn_probe *probe, struct mn_probe_place *place);
+/* The cluster that will most likely be taken next; MN_NONE: there is none yet. */
+static inline uint32_t mn_probe_next(const struct mn_probe *probe)
+{
+    return probe->heap_count > 0 ? (uint32_t)probe->heap[0] : MN_NONE;
+}
 /* The gap of any cluster, taken or not; whether it was worked out already. */
 float mn_probe_gap(struct mn_probe *probe, uint32_t cluster);
 static inline bool mn_probe_knows(const struct mn_probe *probe, uint32_t cluster)

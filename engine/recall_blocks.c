@@ -65,7 +65,7 @@ static void place_lanes(struct mn_recall_codes *c, const struct planned *at)
 
 /* A shared block. Selects the rest of the cluster that is due, and what else is in it of clusters whose gaps are known
  * already, because they are near, too, and have not been looked at: to find out a gap costs more than to scan the block
- * once more when its turn comes. Lanes of the others keep what is there. */
+ * once more when its turn comes. What the lanes of the others hold is not used. */
 static void place_shared_lanes(struct mn_recall_codes *c, struct planned *at)
 {
     struct mn_recall_source *s = &c->sources[at->source];
@@ -80,21 +80,27 @@ static void place_shared_lanes(struct mn_recall_codes *c, struct planned *at)
         s->seen[home / 64] |= UINT64_C(1) << home % 64;
         if (c->recall->search->trace)
             mn_recall_trace_rest(c->recall->search->trace, ivf, home);
-        float gap = mn_probe_gap(s->probe, home), reach = c->rule.epsilon * mn_probe_reach(s->probe, gap);
-        for (uint32_t i = lane; i < end; i++) {
-            c->gaps[i] = gap;
-            c->reaches[i] = reach;
-            c->slots[i] = slot + (i - lane);
-        }
+        float gap = mn_probe_gap(s->probe, home);
+        spread(gap, c->gaps + lane); /* over those that follow, too: where they end no processor would guess */
+        spread(c->rule.epsilon * mn_probe_reach(s->probe, gap), c->reaches + lane);
         at->selected |= mn_recall_select_slots(s, slot, count) << lane;
     }
+}
+
+static uint32_t slot_of(const struct mn_recall_codes *c, const struct planned *at, uint32_t lane)
+{
+    if (at->slot != MN_NONE)
+        return at->slot + lane;
+    const struct mn_ivf *ivf = c->sources[at->source].ivf;
+    uint32_t home = homes_of(ivf, at->shared)[lane];
+    return mn_ivf_rest_slot(ivf, home) + (lane - ivf->rest[home] % MN_IVF_LANES);
 }
 
 static void wait_for_lanes(struct mn_recall_codes *c, const struct planned *at, uint32_t below)
 {
     for (; below; below &= below - 1) {
         uint32_t lane = (uint32_t)__builtin_ctz(below);
-        uint32_t slot = at->slot != MN_NONE ? at->slot + lane : c->slots[lane];
+        uint32_t slot = slot_of(c, at, lane);
         mn_recall_weigh_wait(c, (struct mn_recall_waiting){c->low[lane], c->gaps[lane], at->source, slot});
     }
 }
@@ -156,11 +162,26 @@ static void scan_block(struct mn_recall_codes *c, struct planned *at, const uint
 static bool enter(struct plan *plan, const struct mn_recall_source *s, uint32_t cluster)
 {
     const struct mn_ivf *ivf = s->ivf;
-    bool rest = ivf->rest[cluster] != MN_NONE && !mn_rowset_has(s->seen, cluster);
-    plan->block = ivf->first_block[cluster];
-    plan->end = ivf->first_block[cluster + 1];
+    uint32_t rows = ivf->first_slot[cluster + 1] - ivf->first_slot[cluster];
+    bool rest = rows % MN_IVF_LANES > 0 && !mn_rowset_has(s->seen, cluster);
+    plan->block = rows < MN_IVF_LANES ? 0 : ivf->first_block[cluster]; /* not read in vain: it is rarely in a cache */
+    plan->end = plan->block + rows / MN_IVF_LANES;
     plan->rest = rest ? ivf->rest[cluster] / MN_IVF_LANES : MN_NONE;
     return plan->block < plan->end || rest;
+}
+
+/* Asks memory for what every source's directory says of a cluster: of many segments these are many lines. */
+static void ask_for_places(const struct plan *plan, uint32_t cluster)
+{
+    const struct mn_recall_codes *c = plan->codes;
+    for (uint32_t i = 0; cluster != MN_NONE && i < c->source_count; i++) {
+        const struct mn_ivf *ivf = c->sources[i].ivf;
+        if (c->sources[i].probe != plan->probe || c->sources[i].way != MN_RECALL_BY_CLUSTERS)
+            continue;
+        __builtin_prefetch(&ivf->first_slot[cluster]);
+        __builtin_prefetch(&ivf->first_block[cluster]);
+        __builtin_prefetch(&ivf->rest[cluster]);
+    }
 }
 
 /* Goes on to the next source that has blocks of the cluster, or to the next cluster. */
@@ -180,6 +201,7 @@ static bool unroll(struct plan *plan)
         plan->at = at;
         plan->source = MN_NONE; /* ++ makes it 0 */
         plan->opening = true;
+        ask_for_places(plan, mn_probe_next(plan->probe));
     }
 }
 

@@ -85,8 +85,7 @@ struct mn_recall_codes {
     uint32_t asked; /* of the best: embeddings that were asked for */
     /* Of the block being scanned. */
     _Alignas(MN_LINE) float low[MN_IVF_LANES];
-    float gaps[MN_IVF_LANES], reaches[MN_IVF_LANES];
-    uint32_t slots[MN_IVF_LANES];
+    float gaps[2 * MN_IVF_LANES], reaches[2 * MN_IVF_LANES]; /* written beyond its lanes: see place_shared_lanes */
 };
 
 /* ---- recall_select.c ---- */

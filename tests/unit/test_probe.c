@@ -84,14 +84,16 @@ static void all_clusters_come_once_and_in_order(void **state)
             float query[DIM];
             bool seen[256] = {false};
             struct mn_probe_place place;
-            uint32_t taken = 0, late = 0;
+            uint32_t taken = 0, late = 0, foretold = 0, next;
             float last = -INFINITY;
             for (uint32_t i = 0; i < DIM; i++)
                 query[i] = uniform(s) + (float)(turn % 17 == i) * 3;
             mn_probe_begin(&probe, mn_kernels_best(), query, 1);
             mn_probe_sort(&probe);
-            while (mn_probe_take(&probe, &place)) {
+            assert_int_equal(mn_probe_next(&probe), MN_NONE);
+            while (next = mn_probe_next(&probe), mn_probe_take(&probe, &place)) {
                 assert_true(place.cluster < s->codebook->clusters && !seen[place.cluster]);
+                foretold += next == place.cluster;
                 seen[place.cluster] = true;
                 assert_true(fabs((double)place.gap - true_gap(s, &probe, query, place.cluster)) < 0.3);
                 assert_true(place.gap == mn_probe_gap(&probe, place.cluster));
@@ -103,6 +105,7 @@ static void all_clusters_come_once_and_in_order(void **state)
             }
             assert_int_equal(taken, s->codebook->clusters);
             assert_true(late < taken / 4);
+            assert_true(foretold > taken * 3 / 4 && mn_probe_next(&probe) == MN_NONE);
         }
         mn_probe_free(&probe);
         set_free(s);
