@@ -4,21 +4,9 @@
 #ifndef MN_TESTS_CODEBOOK_ROWS_H
 #define MN_TESTS_CODEBOOK_ROWS_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "engine/codebook_file.h"
 #include "engine/kmeans.h"
-
-#define assert_ok(call)                                                                                                \
-    do {                                                                                                               \
-        if ((call) != MN_OK)                                                                                           \
-            fail_msg("%s: %s", #call, mn_error_trail());                                                               \
-    } while (0)
+#include "tests/unit/expect.h"
 
 struct book_place {
     struct mn_store store;

@@ -173,12 +173,6 @@ void copied_log_seal(struct fixture *f)
     ok(mn_writer_seal(f->writer, &sealed));
 }
 
-static void count_damage(void *context, const char *path, const char *what)
-{
-    print_error("%s: %s\n", path, what);
-    ++*(uint32_t *)context;
-}
-
 uint32_t copied_log_damages(struct fixture *f)
 {
     uint32_t damaged = 0;

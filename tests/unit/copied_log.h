@@ -39,7 +39,7 @@ void copied_log_await_current(struct fixture *f);
 uint8_t *copied_log_slurp(const char *dir, uint64_t number, size_t *bytes);
 /* Every segment that was begun is there twice, with the same bytes. Returns how many. */
 uint32_t copied_log_check_twins(struct fixture *f);
-/* What verify finds, which is printed. */
+/* What verify finds. */
 uint32_t copied_log_damages(struct fixture *f);
 
 /* Writes memories first to end - 1, and looks whether they are there. */

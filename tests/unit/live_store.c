@@ -24,12 +24,6 @@
 static const char *const space_names[LIVE_SPACES] = {"agents", "notes", "agents/inner"};
 static const char *const tag_names[] = {"red", "green", "blue", "agents", "x"};
 
-void live_failed(const char *call, const char *file, int line)
-{
-    print_error("%s: %s\n", call, mn_error_trail());
-    _fail(file, line);
-}
-
 uint32_t live_random(struct live_store *s, uint32_t below)
 {
     s->random = s->random * 6364136223846793005u + 1442695040888963407u;
@@ -107,13 +101,13 @@ void live_store_start(struct live_store *s)
     struct mn_instance_shape shape = {.dim = s->store.dim, .metric = s->store.metric, .reader_slots = 16};
     struct mn_recovery_report report;
     memcpy(shape.store_uuid, s->store.uuid, sizeof shape.store_uuid);
-    live_ok(mn_instance_create(&s->instance, &shape));
-    live_ok(mn_recover(&s->store, &s->instance, 1, NULL, &report));
+    ok(mn_instance_create(&s->instance, &shape));
+    ok(mn_recover(&s->store, &s->instance, 1, NULL, &report));
     assert_true(s->damaged || (!report.lost && report.quarantined == 0));
-    live_ok(mn_writer_open(&s->writer, &s->store, &s->instance, &s->settings, mn_stats_page(&s->instance.stats, 0)));
-    live_ok(mn_reader_open(&s->reader, &s->store, &s->instance));
-    live_ok(mn_compactor_open(&s->compactor, &s->store, &s->instance));
-    live_ok(mn_compactor_sweep(s->compactor));
+    ok(mn_writer_open(&s->writer, &s->store, &s->instance, &s->settings, mn_stats_page(&s->instance.stats, 0)));
+    ok(mn_reader_open(&s->reader, &s->store, &s->instance));
+    ok(mn_compactor_open(&s->compactor, &s->store, &s->instance));
+    ok(mn_compactor_sweep(s->compactor));
 }
 
 void live_store_stop(struct live_store *s)
@@ -127,7 +121,7 @@ void live_store_stop(struct live_store *s)
     char path[128];
     snprintf(path, sizeof path, "%s", s->instance.path);
     mn_instance_close(&s->instance);
-    live_ok(mn_instance_remove(path));
+    ok(mn_instance_remove(path));
 }
 
 static struct live_store *make(void)
@@ -156,7 +150,7 @@ struct live_store *live_store_new(void)
     struct live_store *s = make();
     snprintf(s->dir, sizeof s->dir, "/dev/shm/mn-live-XXXXXX");
     assert_non_null(mkdtemp(s->dir));
-    live_ok(mn_store_create(&s->store, &mn_io_posix, s->dir, LIVE_DIM, MN_METRIC_COSINE));
+    ok(mn_store_create(&s->store, &mn_io_posix, s->dir, LIVE_DIM, MN_METRIC_COSINE));
     live_store_start(s);
     return s;
 }
@@ -165,7 +159,7 @@ struct live_store *live_store_open(const char *dir)
 {
     struct live_store *s = make();
     snprintf(s->dir, sizeof s->dir, "%s", dir);
-    live_ok(mn_store_open(&s->store, &mn_io_posix, s->dir));
+    ok(mn_store_open(&s->store, &mn_io_posix, s->dir));
     live_store_start(s);
     return s;
 }
@@ -173,7 +167,7 @@ struct live_store *live_store_open(const char *dir)
 void live_store_free(struct live_store *s)
 {
     live_store_stop(s);
-    live_ok(mn_io_remove_tree(&mn_io_posix, s->dir));
+    ok(mn_io_remove_tree(&mn_io_posix, s->dir));
     free(s);
 }
 
@@ -187,8 +181,8 @@ void live_store_restart(struct live_store *s)
 
 static void commit_batch(struct live_store *s)
 {
-    live_ok(mn_writer_append(s->writer));
-    live_ok(mn_writer_sync(s->writer));
+    ok(mn_writer_append(s->writer));
+    ok(mn_writer_sync(s->writer));
     mn_writer_publish(s->writer);
     mn_writer_acked(s->writer);
 }
@@ -201,7 +195,7 @@ static void admit(struct live_store *s, struct mn_remember *request)
         commit_batch(s);
         status = mn_writer_remember(s->writer, request, &outcome);
     }
-    live_ok(status);
+    ok(status);
 }
 
 void live_remember(struct live_store *s, uint32_t space, uint32_t id, uint32_t count)
@@ -240,7 +234,7 @@ void live_forget(struct live_store *s, uint32_t space, uint32_t id, enum mn_forg
         commit_batch(s);
         status = mn_writer_forget(s->writer, &request, &outcome);
     }
-    live_ok(status);
+    ok(status);
     if (mode == MN_FORGET_SUPPRESS && m->state == LIVE_VISIBLE)
         m->state = LIVE_SUPPRESSED;
     else if (mode == MN_FORGET_RESTORE && m->state == LIVE_SUPPRESSED)
@@ -255,7 +249,7 @@ void live_forget(struct live_store *s, uint32_t space, uint32_t id, enum mn_forg
 void live_seal(struct live_store *s)
 {
     uint64_t seq;
-    live_ok(mn_writer_seal(s->writer, &seq));
+    ok(mn_writer_seal(s->writer, &seq));
 }
 
 void live_tend(struct live_store *s)
@@ -276,7 +270,7 @@ struct mn_hot_report live_tend_hot(struct live_store *s, uint64_t budget)
 {
     struct mn_hot_report report;
     struct mn_manifest manifest = live_manifest(s);
-    live_ok(mn_hot_tend(&s->store, &s->instance, &manifest, budget, NULL, NULL, &report));
+    ok(mn_hot_tend(&s->store, &s->instance, &manifest, budget, NULL, NULL, &report));
     mn_manifest_free(&manifest);
     return report;
 }
@@ -286,17 +280,17 @@ struct mn_hot_report live_tend_hot(struct live_store *s, uint64_t budget)
 void live_build(struct live_store *s, bool force, struct mn_compact_proposal *proposal)
 {
     struct mn_compact_plan plan;
-    live_ok(mn_compact_plan_make(s->compactor, &s->policy, force, &plan));
-    live_ok(mn_compact_build(s->compactor, &plan, &s->policy, NULL, NULL, proposal));
+    ok(mn_compact_plan_make(s->compactor, &s->policy, force, &plan));
+    ok(mn_compact_build(s->compactor, &plan, &s->policy, NULL, NULL, proposal));
     mn_compact_plan_free(&plan);
 }
 
 void live_commit(struct live_store *s, const struct mn_compact_proposal *proposal)
 {
     struct mn_compact_proposal received;
-    live_ok(mn_compact_proposal_write(proposal, &s->instance, "proposal"));
-    live_ok(mn_compact_proposal_read(&received, &s->instance, "proposal"));
-    live_ok(mn_writer_commit_proposal(s->writer, &received));
+    ok(mn_compact_proposal_write(proposal, &s->instance, "proposal"));
+    ok(mn_compact_proposal_read(&received, &s->instance, "proposal"));
+    ok(mn_writer_commit_proposal(s->writer, &received));
     mn_compact_proposal_free(&received);
     unlinkat(s->instance.dir_fd, "proposal", 0);
     live_tend(s);
@@ -306,10 +300,10 @@ bool live_compact(struct live_store *s, bool force)
 {
     struct mn_compact_plan plan;
     struct mn_compact_proposal proposal;
-    live_ok(mn_compact_plan_make(s->compactor, &s->policy, force, &plan));
+    ok(mn_compact_plan_make(s->compactor, &s->policy, force, &plan));
     bool worth = plan.worth;
     if (worth) {
-        live_ok(mn_compact_build(s->compactor, &plan, &s->policy, NULL, NULL, &proposal));
+        ok(mn_compact_build(s->compactor, &plan, &s->policy, NULL, NULL, &proposal));
         live_commit(s, &proposal);
         mn_compact_proposal_free(&proposal);
     }
@@ -347,9 +341,9 @@ static void check_row(const struct mn_part *part, uint32_t row, uint32_t space, 
     assert_true(mn_part_expires(part, row) == MN_NEVER);
     float confidence = mn_part_confidence(part, row);
     assert_memory_equal(&confidence, &want.memory.confidence, sizeof confidence);
-    live_ok(mn_part_meta(part, row, &bytes));
+    ok(mn_part_meta(part, row, &bytes));
     assert_true(mn_str_equal(bytes, want.memory.meta));
-    live_ok(mn_part_content(part, row, &bytes, &bin));
+    ok(mn_part_content(part, row, &bytes, &bin));
     assert_int_equal(bytes.data == NULL, want.memory.content.data == NULL);
     if (bytes.data) {
         assert_int_equal(bin, want.memory.content_bin);
@@ -362,7 +356,7 @@ void live_check(struct live_store *s)
 {
     struct mn_snapshot snapshot;
     uint64_t wanted = 0, there = 0;
-    live_ok(mn_reader_pin(s->reader, 0, &snapshot));
+    ok(mn_reader_pin(s->reader, 0, &snapshot));
     for (uint32_t space = 0; space < LIVE_SPACES; space++) {
         for (uint32_t id = 0; id < LIVE_IDS; id++) {
             const struct live_memory *m = &s->model[space][id];
@@ -445,7 +439,7 @@ uint64_t live_check_codes(struct live_store *s)
 {
     struct mn_snapshot snapshot;
     uint64_t rows = 0;
-    live_ok(mn_reader_pin(s->reader, 0, &snapshot));
+    ok(mn_reader_pin(s->reader, 0, &snapshot));
     for (uint32_t p = 0; p < snapshot.part_count; p++) {
         if (snapshot.parts[p].tail || !snapshot.parts[p].ivf)
             continue;
@@ -459,7 +453,7 @@ uint64_t live_check_codes(struct live_store *s)
 bool live_care(struct live_store *s, struct mn_compact_care *care)
 {
     struct mn_compact_proposal proposal;
-    live_ok(mn_compact_care_for(s->compactor, &s->policy, NULL, NULL, &proposal, care));
+    ok(mn_compact_care_for(s->compactor, &s->policy, NULL, NULL, &proposal, care));
     if (care->worth)
         live_commit(s, &proposal);
     mn_compact_proposal_free(&proposal);
@@ -469,7 +463,7 @@ bool live_care(struct live_store *s, struct mn_compact_care *care)
 struct mn_manifest live_manifest(struct live_store *s)
 {
     struct mn_manifest manifest;
-    live_ok(mn_manifest_read(&manifest, &s->store, NULL));
+    ok(mn_manifest_read(&manifest, &s->store, NULL));
     return manifest;
 }
 
@@ -477,7 +471,7 @@ static bool grep_file(const char *path, const void *bytes, size_t length)
 {
     void *data;
     size_t size;
-    live_ok(mn_io_slurp(&mn_io_posix, path, 1u << 30, &data, &size));
+    ok(mn_io_slurp(&mn_io_posix, path, 1u << 30, &data, &size));
     bool found = memmem(data, size, bytes, length) != NULL;
     free(data);
     return found;

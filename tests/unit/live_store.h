@@ -12,6 +12,7 @@
 #include "engine/hot.h"
 #include "engine/request.h"
 #include "engine/writer.h"
+#include "tests/unit/expect.h"
 
 #define LIVE_SPACES 3u
 #define LIVE_IDS    2000u
@@ -88,12 +89,5 @@ bool live_grep(const char *dir, const void *bytes, size_t length);
 uint32_t live_content(uint32_t space, uint32_t id, uint32_t version, char content[256]);
 uint32_t live_random(struct live_store *s, uint32_t below);
 struct mn_manifest live_manifest(struct live_store *s);
-
-#define live_ok(call)                                                                                                  \
-    do {                                                                                                               \
-        if ((call) != MN_OK)                                                                                           \
-            live_failed(#call, __FILE__, __LINE__);                                                                    \
-    } while (0)
-void live_failed(const char *call, const char *file, int line);
 
 #endif

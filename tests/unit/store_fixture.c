@@ -13,12 +13,6 @@
 #include "engine/read.h"
 #include "shm/process.h"
 
-void fixture_failed(const char *call, const char *file, int line)
-{
-    print_error("%s: %s\n", call, mn_error_trail());
-    _fail(file, line);
-}
-
 /* ---- life and death ---- */
 
 /* Fixtures whose test has not freed them: a failed one must leave nothing in /dev/shm. */

@@ -9,19 +9,14 @@
 #ifndef MN_TESTS_STORE_FIXTURE_H
 #define MN_TESTS_STORE_FIXTURE_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "engine/compact.h"
 #include "engine/recovery.h"
 #include "engine/request.h"
 #include "engine/writer.h"
 #include "shm/process.h"
+#include "tests/unit/expect.h"
 
 #define FIXTURE_DIM 8u
 
@@ -105,19 +100,5 @@ uint32_t fixture_random(struct fixture *f, uint32_t below);
     } while (0)
 /* The same, of something that needs the writer's housekeeping as well. */
 #define await_tended(f, condition) await((mn_writer_tend((f)->writer, mn_wall_ns()), (condition)))
-
-/* A call that must succeed: the trail of its error is shown. */
-#define ok(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != MN_OK)                                                                                           \
-            fixture_failed(#call, __FILE__, __LINE__);                                                                 \
-    } while (0)
-/* A call that must fail with a status, and with a sentence. */
-#define fails(status, call)                                                                                            \
-    do {                                                                                                               \
-        assert_int_equal((call), (status));                                                                            \
-        assert_true(mn_error_text()[0] != 0);                                                                          \
-    } while (0)
-void fixture_failed(const char *call, const char *file, int line);
 
 #endif

@@ -2,17 +2,13 @@
  * test_columns_repair.c - a damaged segment is made what it was, byte for byte, whatever small piece of it was hit.
  */
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "engine/columns_file.h"
 #include "engine/columns_repair.h"
+#include "tests/unit/expect.h"
 
 #define DIM  16u
 #define ROWS 3000u
@@ -30,19 +26,13 @@ struct fixture {
     size_t length[MN_ARRAY_LEN(files)];
 };
 
-#define assert_ok(call)                                                                                                \
-    do {                                                                                                               \
-        if ((call) != MN_OK)                                                                                           \
-            fail_msg("%s: %s", #call, mn_error_trail());                                                               \
-    } while (0)
-
 static void write_segment(struct fixture *f)
 {
     struct mn_str strings[] = {{"alpha", 5}, {"beta", 4}, {"gamma", 5}};
     struct mn_columns_writer *writer;
     float vector[DIM];
     uint64_t bytes;
-    assert_ok(mn_columns_create(&writer, &f->store, 5, ROWS, strings, 3));
+    ok(mn_columns_create(&writer, &f->store, 5, ROWS, strings, 3));
     for (uint32_t n = 0; n < ROWS; n++) {
         char content[300];
         uint32_t tags[] = {n % 3, (n + 1) % 3};
@@ -62,11 +52,11 @@ static void write_segment(struct fixture *f)
                                      .tag_count = n % 3,
                                      .meta = {content, 0},
                                      .content = {content, n % 300}};
-        assert_ok(mn_columns_append(writer, &row));
+        ok(mn_columns_append(writer, &row));
         f->died[n] = MN_ALIVE;
     }
-    assert_ok(mn_columns_finish(writer, &bytes));
-    assert_ok(mn_columns_write_died(&f->store, 5, 77, ROWS, f->died));
+    ok(mn_columns_finish(writer, &bytes));
+    ok(mn_columns_write_died(&f->store, 5, 77, ROWS, f->died));
     f->segment = (struct mn_manifest_segment){.id = 5, .rows = ROWS, .died_seq = 77};
 }
 
@@ -85,7 +75,7 @@ static int setup(void **state)
     for (size_t i = 0; i < MN_ARRAY_LEN(files); i++) {
         char path[MN_PATH_MAX];
         void *data;
-        assert_ok(mn_io_slurp(&mn_io_posix, path_of(f, i, path), 64 << 20, &data, &f->length[i]));
+        ok(mn_io_slurp(&mn_io_posix, path_of(f, i, path), 64 << 20, &data, &f->length[i]));
         f->bytes[i] = data;
     }
     *state = f;
@@ -128,7 +118,7 @@ static uint32_t scrub(struct fixture *f)
     uint64_t read = 0;
     uint32_t found = 0;
     for (bool done = false; !done;)
-        assert_ok(mn_columns_scrub(&walk, &f->store, &f->segment, 100000, &read, count, &found, &done));
+        ok(mn_columns_scrub(&walk, &f->store, &f->segment, 100000, &read, count, &found, &done));
     assert_int_equal(walk.damage, found);
     return found;
 }
@@ -136,7 +126,7 @@ static uint32_t scrub(struct fixture *f)
 static void mend(struct fixture *f, uint32_t written, uint32_t lost)
 {
     struct mn_columns_mended mended;
-    assert_ok(mn_columns_mend(&f->store, &f->segment, f->died, NULL, NULL, &mended));
+    ok(mn_columns_mend(&f->store, &f->segment, f->died, NULL, NULL, &mended));
     assert_int_equal(mended.lost, lost);
     assert_int_equal(mended.files, written);
 }
@@ -147,7 +137,7 @@ static void expect_whole(struct fixture *f)
         char path[MN_PATH_MAX];
         void *data;
         size_t bytes;
-        assert_ok(mn_io_slurp(&mn_io_posix, path_of(f, i, path), 64 << 20, &data, &bytes));
+        ok(mn_io_slurp(&mn_io_posix, path_of(f, i, path), 64 << 20, &data, &bytes));
         if (bytes != f->length[i] || memcmp(data, f->bytes[i], bytes) != 0)
             fail_msg("%s.col is not what it was", files[i]);
         free(data);

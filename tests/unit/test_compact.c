@@ -237,7 +237,7 @@ static void history_is_kept(void **state)
     mn_manifest_free(&m);
     live_check(s);
     struct mn_snapshot snapshot;
-    live_ok(mn_reader_pin(s->reader, before, &snapshot));
+    ok(mn_reader_pin(s->reader, before, &snapshot));
     uint32_t visible = 0;
     for (uint32_t p = 0; p < snapshot.part_count; p++)
         for (uint32_t row = 0; row < snapshot.parts[p].rows; row++)
@@ -389,7 +389,7 @@ static void sweep_removes_what_is_left_over(void **state)
     put_file(s, "columns/77.tmp/ids.col", "half");
     assert_int_equal(live_folders(s), 3);
     assert_int_equal(live_entries(s->instance.path, "live."), 2);
-    live_ok(mn_compactor_sweep(s->compactor));
+    ok(mn_compactor_sweep(s->compactor));
     assert_int_equal(live_folders(s), 1);
     assert_int_equal(live_entries(s->instance.path, "live."), 1);
     live_check(s);
@@ -405,13 +405,13 @@ static void sweep_spares_what_is_pinned(void **state)
     live_remember(s, 0, 0, 200);
     live_seal(s);
     live_compact(s, true);
-    live_ok(mn_reader_pin(s->reader, 0, &snapshot));
+    ok(mn_reader_pin(s->reader, 0, &snapshot));
     live_forget(s, 0, 1, MN_FORGET_DELETE);
     live_tend(s);
     live_seal(s);
     live_compact(s, true);
     assert_int_equal(live_folders(s), 2);
-    live_ok(mn_compactor_sweep(s->compactor));
+    ok(mn_compactor_sweep(s->compactor));
     assert_int_equal(live_folders(s), 2);
     mn_reader_unpin(s->reader);
     live_tend(s);
@@ -434,7 +434,7 @@ static void a_build_can_be_stopped(void **state)
     for (uint32_t round = 0; round < 4; round++)
         live_remember(s, 0, 0, 2000); /* a few thousand versions */
     live_seal(s);
-    live_ok(mn_compact_plan_make(s->compactor, &s->policy, true, &plan));
+    ok(mn_compact_plan_make(s->compactor, &s->policy, true, &plan));
     assert_int_equal(mn_compact_build(s->compactor, &plan, &s->policy, stop_at_once, &calls, &proposal), MN_DEADLINE);
     assert_int_equal(calls, 1);
     mn_compact_plan_free(&plan);
@@ -455,8 +455,8 @@ static void stale_plans_and_proposals(void **state)
     live_forget(s, 0, 50, MN_FORGET_DELETE);
     live_tend(s);
     live_seal(s);
-    live_ok(mn_compact_plan_make(s->compactor, &s->policy, true, &plan));
-    live_ok(mn_compact_build(s->compactor, &plan, &s->policy, NULL, NULL, &late));
+    ok(mn_compact_plan_make(s->compactor, &s->policy, true, &plan));
+    ok(mn_compact_build(s->compactor, &plan, &s->policy, NULL, NULL, &late));
     live_build(s, true, &proposal);
     live_commit(s, &proposal);
     mn_compact_proposal_free(&proposal);
@@ -476,21 +476,21 @@ static void ledger_outlives_the_log(void **state)
     struct mn_remember request = {
         .write = {.space = {"agents", 6}, .idem = {"key-1", 5}, .request_hash = 99, .now = mn_wall_ns()}, &memory, 1};
     struct mn_outcome first, again;
-    live_ok(mn_writer_remember(s->writer, &request, &first));
+    ok(mn_writer_remember(s->writer, &request, &first));
     uint64_t id = first.ids[0].lo, seq = first.seq;
-    live_ok(mn_writer_append(s->writer));
-    live_ok(mn_writer_sync(s->writer));
+    ok(mn_writer_append(s->writer));
+    ok(mn_writer_sync(s->writer));
     mn_writer_publish(s->writer);
     mn_writer_acked(s->writer);
     live_seal(s);
     assert_true(live_compact(s, true));
     live_store_restart(s);
-    live_ok(mn_writer_remember(s->writer, &request, &again));
+    ok(mn_writer_remember(s->writer, &request, &again));
     assert_true(again.replayed);
     assert_int_equal(again.seq, seq);
     assert_int_equal(again.ids[0].lo, id);
     request.write.idem = (struct mn_str){NULL, 0};
-    live_ok(mn_writer_remember(s->writer, &request, &again));
+    ok(mn_writer_remember(s->writer, &request, &again));
     assert_int_equal(again.ids[0].lo, id + 1);
 }
 
@@ -542,7 +542,7 @@ static void killed_at_any_step(void **state)
     live_compact(s, true);
     live_check(s);
     struct mn_manifest m = live_manifest(s);
-    live_ok(mn_compactor_sweep(s->compactor));
+    ok(mn_compactor_sweep(s->compactor));
     live_tend(s);
     assert_int_equal(live_folders(s), m.segment_count);
     mn_manifest_free(&m);

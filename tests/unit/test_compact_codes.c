@@ -75,21 +75,16 @@ static void all_on(struct live_store *s, uint64_t gen)
     mn_manifest_free(&m);
 }
 
-static bool there(const char *path)
-{
-    return access(path, F_OK) == 0;
-}
-
 static bool ivf_there(const struct live_store *s, uint64_t segment, uint64_t gen)
 {
     char path[MN_PATH_MAX];
-    return there(mn_ivf_path(&s->store, path, segment, gen));
+    return file_exists(mn_ivf_path(&s->store, path, segment, gen));
 }
 
 static bool codebook_there(const struct live_store *s, uint64_t gen)
 {
     char path[MN_PATH_MAX];
-    return there(mn_codebook_path(&s->store, path, gen));
+    return file_exists(mn_codebook_path(&s->store, path, gen));
 }
 
 static uint64_t only_segment(struct live_store *s)
@@ -101,21 +96,10 @@ static uint64_t only_segment(struct live_store *s)
     return id;
 }
 
-static void flip(const char *path, long at)
-{
-    FILE *file = fopen(path, "r+b");
-    assert_non_null(file);
-    fseek(file, at, at < 0 ? SEEK_END : SEEK_SET);
-    int byte = fgetc(file);
-    fseek(file, -1, SEEK_CUR);
-    fputc(byte ^ 4, file);
-    fclose(file);
-}
-
 static uint32_t uncoded(struct live_store *s)
 {
     struct mn_snapshot snapshot;
-    live_ok(mn_reader_pin(s->reader, 0, &snapshot));
+    ok(mn_reader_pin(s->reader, 0, &snapshot));
     mn_reader_unpin(s->reader);
     return snapshot.uncoded;
 }
@@ -201,7 +185,7 @@ static uint32_t cluster_of(struct live_store *s, uint32_t space, uint32_t id)
     static const char *const names[LIVE_SPACES] = {"agents", "notes", "agents/inner"};
     struct mn_snapshot snapshot;
     struct mn_id key = {.lo = id};
-    live_ok(mn_reader_pin(s->reader, 0, &snapshot));
+    ok(mn_reader_pin(s->reader, 0, &snapshot));
     struct mn_row_ref ref =
         mn_read_find(&snapshot, (struct mn_str){names[space], (uint32_t)strlen(names[space])}, &key);
     const struct mn_part *part = &snapshot.parts[ref.part];
@@ -245,7 +229,7 @@ static void lost_and_damaged_files_are_made_anew(void **state)
         if (damage == 0)
             unlink(path);
         else
-            flip(path, damage == 1 ? 100 : 20000);
+            file_flip(path, damage == 1 ? 100 : 20000, 4);
         live_store_start(s);
         assert_int_equal(uncoded(s), 1);
         assert_int_equal(live_check_codes(s), 0);
@@ -269,18 +253,18 @@ static void doubts_are_looked_into(void **state)
     add_segment(s, 0, 0, 400);
     mn_ivf_path(&s->store, path, only_segment(s), 1);
     care_all(s);
-    live_ok(mn_compact_doubt(s->compactor, 0));
+    ok(mn_compact_doubt(s->compactor, 0));
     assert_false(live_care(s, &care)); /* all is well */
-    flip(path, -3000);
+    file_flip(path, -3000, 4);
     assert_false(live_care(s, &care)); /* nobody has told */
-    live_ok(mn_compact_doubt(s->compactor, 0));
-    live_ok(mn_compact_doubt(s->compactor, only_segment(s)));
+    ok(mn_compact_doubt(s->compactor, 0));
+    ok(mn_compact_doubt(s->compactor, only_segment(s)));
     assert_true(live_care(s, &care));
     assert_false(care.sound);
     assert_int_equal(care_all(s), 0);
     struct mn_ivf_file *file; /* a process that starts */
     live_store_stop(s);
-    live_ok(mn_ivf_open(&file, &s->store, care.segment, 1));
+    ok(mn_ivf_open(&file, &s->store, care.segment, 1));
     for (uint32_t slot = 0; slot < 400; slot++)
         assert_true(mn_ivf_intact(mn_ivf_of(file), slot));
     mn_ivf_close(file);
@@ -299,7 +283,7 @@ static void a_lost_codebook_is_followed_by_a_new_one(void **state)
         if (gen == 1)
             unlink(path);
         else
-            flip(path, 3000);
+            file_flip(path, 3000, 4);
         live_store_start(s);
         assert_int_equal(live_check_codes(s), 0);
         live_check(s);
@@ -307,8 +291,8 @@ static void a_lost_codebook_is_followed_by_a_new_one(void **state)
         all_on(s, gen + 1);
         assert_int_equal(live_check_codes(s), 600);
     }
-    flip(mn_codebook_path(&s->store, path, 3), -2); /* while it is in use: found by looking */
-    live_ok(mn_compact_doubt(s->compactor, 0));
+    file_flip(mn_codebook_path(&s->store, path, 3), -2, 4); /* while it is in use: found by looking */
+    ok(mn_compact_doubt(s->compactor, 0));
     assert_int_equal(care_all(s), 3);
     all_on(s, 4);
 }
@@ -321,7 +305,7 @@ static void a_build_without_its_codebook(void **state)
     char path[MN_PATH_MAX];
     add_segment(s, 0, 0, 400);
     live_store_stop(s);
-    flip(mn_codebook_path(&s->store, path, 1), 3000);
+    file_flip(mn_codebook_path(&s->store, path, 1), 3000, 4);
     live_store_start(s);
     live_remember(s, 1, 0, 200);
     live_seal(s);
@@ -353,7 +337,7 @@ static void codes_never_keep_the_log_waiting(void **state)
     io.open = open_no_codes;
     failing.io = &io;
     mn_compactor_close(s->compactor);
-    live_ok(mn_compactor_open(&s->compactor, &failing, &s->instance));
+    ok(mn_compactor_open(&s->compactor, &failing, &s->instance));
     live_remember(s, 0, 0, 400);
     live_seal(s);
     live_build(s, false, &proposal); /* no codebook */
@@ -363,10 +347,10 @@ static void codes_never_keep_the_log_waiting(void **state)
     assert_int_equal(codebook(s), 0);
     assert_int_equal(mn_compact_care_for(s->compactor, &s->policy, NULL, NULL, &proposal, &care), MN_READ_ONLY);
     mn_compactor_close(s->compactor);
-    live_ok(mn_compactor_open(&s->compactor, &s->store, &s->instance));
+    ok(mn_compactor_open(&s->compactor, &s->store, &s->instance));
     care_all(s);
     mn_compactor_close(s->compactor);
-    live_ok(mn_compactor_open(&s->compactor, &failing, &s->instance));
+    ok(mn_compactor_open(&s->compactor, &failing, &s->instance));
     live_remember(s, 1, 0, 200);
     live_seal(s);
     live_build(s, false, &proposal); /* a codebook, but no inverted file */
@@ -376,7 +360,7 @@ static void codes_never_keep_the_log_waiting(void **state)
     mn_compact_proposal_free(&proposal);
     assert_int_equal(live_check_codes(s), 400);
     mn_compactor_close(s->compactor);
-    live_ok(mn_compactor_open(&s->compactor, &s->store, &s->instance));
+    ok(mn_compactor_open(&s->compactor, &s->store, &s->instance));
     assert_int_equal(care_all(s), 1);
     assert_int_equal(live_check_codes(s), 600);
 }
@@ -413,9 +397,9 @@ static void care_can_be_stopped(void **state)
             }
             mn_compact_proposal_free(&proposal);
         }
-        live_ok(status);
+        ok(status);
     }
-    live_ok(mn_compactor_sweep(s->compactor));
+    ok(mn_compactor_sweep(s->compactor));
     assert_int_equal(live_check_codes(s), 1000);
     assert_int_equal(care_all(s), 0);
 }
@@ -436,8 +420,8 @@ static void four_times_the_rows_ask_for_a_new_codebook(void **state)
     mn_manifest_free(&m);
     struct mn_snapshot pinned; /* a reader that takes its time */
     struct mn_reader *slow;
-    live_ok(mn_reader_open(&slow, &s->store, &s->instance));
-    live_ok(mn_reader_pin(slow, 0, &pinned));
+    ok(mn_reader_open(&slow, &s->store, &s->instance));
+    ok(mn_reader_pin(slow, 0, &pinned));
     assert_int_equal(care_all(s), 5); /* the codebook, and four segments, one by one */
     all_on(s, 2);
     assert_int_equal(live_check_codes(s), 1200);
@@ -582,7 +566,7 @@ static void put_file(const struct live_store *s, const char *name)
 static bool file_there(const struct live_store *s, const char *name)
 {
     char path[MN_PATH_MAX];
-    return there(mn_store_path(&s->store, path, name));
+    return file_exists(mn_store_path(&s->store, path, name));
 }
 
 static void sweep_removes_what_nobody_needs(void **state)
@@ -599,7 +583,7 @@ static void sweep_removes_what_nobody_needs(void **state)
     put_file(s, "codebooks/2.col.tmp");
     put_file(s, "codebooks/5.col");
     put_file(s, "codebooks/notes");
-    live_ok(mn_compactor_sweep(s->compactor));
+    ok(mn_compactor_sweep(s->compactor));
     assert_false(file_there(s, name[0]) || file_there(s, name[1]));
     assert_false(file_there(s, "codebooks/2.col.tmp") || file_there(s, "codebooks/5.col"));
     assert_true(file_there(s, name[2]) && file_there(s, "codebooks/notes")); /* not ours */
@@ -633,12 +617,12 @@ static void stale_care_is_refused(void **state)
     s->policy.codebook_rows_min = 0;
     add_segment(s, 0, 0, 400);
     s->policy.codebook_rows_min = 300;
-    live_ok(mn_compact_care_for(s->compactor, &s->policy, NULL, NULL, &proposal, &care));
+    ok(mn_compact_care_for(s->compactor, &s->policy, NULL, NULL, &proposal, &care));
     assert_true(care.worth);
     assert_int_equal(proposal.map_count + proposal.output_count, 0);
     add_segment(s, 1, 0, 150); /* trains one itself */
-    live_ok(mn_compact_proposal_write(&proposal, &s->instance, "proposal"));
-    live_ok(mn_compact_proposal_read(&received, &s->instance, "proposal"));
+    ok(mn_compact_proposal_write(&proposal, &s->instance, "proposal"));
+    ok(mn_compact_proposal_read(&received, &s->instance, "proposal"));
     assert_int_equal(mn_writer_commit_proposal(s->writer, &received), MN_VERSION_MISMATCH);
     unlinkat(s->instance.dir_fd, "proposal", 0);
     mn_compact_proposal_free(&received);
@@ -658,7 +642,7 @@ static void marks_stay_while_a_segment_is_coded(void **state)
     add_segment(s, 0, 0, 400);
     s->policy.codebook_rows_min = 300;
     for (uint32_t step = 0; step < 2; step++) {
-        live_ok(mn_compact_care_for(s->compactor, &s->policy, NULL, NULL, &proposal, &care));
+        ok(mn_compact_care_for(s->compactor, &s->policy, NULL, NULL, &proposal, &care));
         for (uint32_t id = step; id < 400; id += 9)
             live_forget(s, 0, id, id % 2 ? MN_FORGET_DELETE : MN_FORGET_SUPPRESS);
         live_commit(s, &proposal);
@@ -689,7 +673,7 @@ static void verify(struct live_store *s, struct found *found)
 {
     struct mn_verify_result result;
     *found = (struct found){0};
-    live_ok(mn_verify(&s->store, atomic_load(&s->instance.control->durable_seq), note_damage, NULL, found, &result));
+    ok(mn_verify(&s->store, atomic_load(&s->instance.control->durable_seq), note_damage, NULL, found, &result));
 }
 
 static void verify_knows_codes(void **state)
@@ -701,7 +685,7 @@ static void verify_knows_codes(void **state)
     verify(s, &found);
     assert_int_equal(found.count, 0);
     mn_ivf_path(&s->store, path, only_segment(s), 1);
-    flip(path, -3000);
+    file_flip(path, -3000, 4);
     verify(s, &found);
     assert_int_equal(found.count, 1);
     assert_string_equal(found.path, path);
@@ -712,12 +696,12 @@ static void verify_knows_codes(void **state)
     care_all(s);
     verify(s, &found);
     assert_int_equal(found.count, 0);
-    flip(mn_codebook_path(&s->store, path, 1), 5000);
+    file_flip(mn_codebook_path(&s->store, path, 1), 5000, 4);
     verify(s, &found);
     assert_int_equal(found.count, 1);
     assert_string_equal(found.path, path);
     put_file(s, "codebooks/9.col"); /* nobody's */
-    flip(path, 5000);
+    file_flip(path, 5000, 4);
     verify(s, &found);
     assert_int_equal(found.count, 0);
 }
@@ -734,17 +718,16 @@ static void copies_take_codes_along(void **state)
     put_file(s, "codebooks/6.col");
     snprintf(copy, sizeof copy, "%s-copy", s->dir);
     snprintf(restored, sizeof restored, "%s-restored", s->dir);
-    live_ok(mn_snapshot_make(&s->store, &s->instance, copy, NULL, NULL, &result));
+    ok(mn_snapshot_make(&s->store, &s->instance, copy, NULL, NULL, &result));
     snprintf(path, sizeof path, "%s/%s", copy, name);
-    assert_false(there(path));
+    assert_false(file_exists(path));
     snprintf(path, sizeof path, "%s/codebooks/6.col", copy);
-    assert_false(there(path));
+    assert_false(file_exists(path));
     for (int damaged = 0; damaged < 2; damaged++) {
         snprintf(path, sizeof path, "%s/columns/%llu/ivf.1.col", copy, id);
         if (damaged)
-            flip(path, 300);
-        live_ok(
-            mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = copy, .dir = restored}, &result));
+            file_flip(path, 300, 4);
+        ok(mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = copy, .dir = restored}, &result));
         struct live_store *other = live_store_open(restored);
         memcpy(other->model, s->model, sizeof s->model);
         live_check(other);
@@ -753,7 +736,7 @@ static void copies_take_codes_along(void **state)
         assert_int_equal(live_check_codes(other), 400);
         live_store_free(other);
     }
-    live_ok(mn_io_remove_tree(&mn_io_posix, copy));
+    ok(mn_io_remove_tree(&mn_io_posix, copy));
 }
 
 int main(void)

@@ -48,7 +48,7 @@ static void damaged_segments_stay(void **state)
     live_seal(s);
     struct mn_compact_plan plan;
     struct mn_compact_proposal proposal;
-    live_ok(mn_compact_plan_make(s->compactor, &s->policy, true, &plan));
+    ok(mn_compact_plan_make(s->compactor, &s->policy, true, &plan));
     assert_int_equal(plan.segment_count, 1);
     assert_int_equal(mn_compact_build(s->compactor, &plan, &s->policy, NULL, NULL, &proposal), MN_CORRUPT);
     assert_non_null(strstr(mn_error_text(), "content.col"));
@@ -159,7 +159,7 @@ static void filters_see_no_lost_segment(void **state)
     assert_int_equal(mn_selection_start(s->writer, &scope, MN_FORGET_DELETE, &selection), MN_CORRUPT);
     live_damage(path, 300);
     live_store_restart(s);
-    live_ok(mn_selection_start(s->writer, &scope, MN_FORGET_DELETE, &selection));
+    ok(mn_selection_start(s->writer, &scope, MN_FORGET_DELETE, &selection));
     mn_selection_free(selection);
 }
 
@@ -210,12 +210,12 @@ static void lost_segments_hold_nothing_up(void **state)
         named |= m.segments[i].id == bad;
     assert_true(named);
     mn_manifest_free(&m);
-    live_ok(mn_compactor_sweep(s->compactor));
+    ok(mn_compactor_sweep(s->compactor));
     assert_int_equal(access(path, F_OK), 0);
     struct mn_copy_result result;
     snprintf(copy, sizeof copy, "%s-copy", s->dir);
-    live_ok(mn_snapshot_make(&s->store, &s->instance, copy, NULL, NULL, &result));
-    live_ok(mn_io_remove_tree(&mn_io_posix, copy));
+    ok(mn_snapshot_make(&s->store, &s->instance, copy, NULL, NULL, &result));
+    ok(mn_io_remove_tree(&mn_io_posix, copy));
     /* Mended, it is there again. */
     live_damage(path, 300);
     live_store_restart(s);
@@ -234,7 +234,7 @@ static void damaged_log_is_not_laundered(void **state)
     uint32_t length = live_content(0, 77, s->model[0][77].version, content);
     void *log;
     size_t bytes;
-    live_ok(mn_io_slurp(&mn_io_posix, mn_store_wal_path(&s->store, path, 1), 1u << 30, &log, &bytes));
+    ok(mn_io_slurp(&mn_io_posix, mn_store_wal_path(&s->store, path, 1), 1u << 30, &log, &bytes));
     char *at = memmem(log, bytes, content, length);
     assert_non_null(at);
     off_t offset = at - (char *)log + 5;
@@ -242,7 +242,7 @@ static void damaged_log_is_not_laundered(void **state)
     live_damage(path, offset);
     struct mn_compact_plan plan;
     struct mn_compact_proposal proposal;
-    live_ok(mn_compact_plan_make(s->compactor, &s->policy, true, &plan));
+    ok(mn_compact_plan_make(s->compactor, &s->policy, true, &plan));
     assert_int_equal(mn_compact_build(s->compactor, &plan, &s->policy, NULL, NULL, &proposal), MN_CORRUPT);
     mn_compact_plan_free(&plan);
     assert_int_equal(live_folders(s), 0);
@@ -258,7 +258,7 @@ static void broken_proposals_are_refused(void **state)
     live_remember(s, 0, 0, 60);
     live_seal(s);
     live_build(s, true, &proposal);
-    live_ok(mn_compact_proposal_write(&proposal, &s->instance, "proposal"));
+    ok(mn_compact_proposal_write(&proposal, &s->instance, "proposal"));
     char path[256];
     struct stat st;
     snprintf(path, sizeof path, "%s/proposal", s->instance.path);
@@ -268,7 +268,7 @@ static void broken_proposals_are_refused(void **state)
         assert_int_equal(mn_compact_proposal_read(&received, &s->instance, "proposal"), MN_CORRUPT);
         live_damage(path, at);
     }
-    live_ok(mn_compact_proposal_read(&received, &s->instance, "proposal"));
+    ok(mn_compact_proposal_read(&received, &s->instance, "proposal"));
     assert_int_equal(received.map_count, proposal.map_count);
     assert_memory_equal(received.maps[0].to, proposal.maps[0].to, proposal.maps[0].rows * sizeof(uint64_t));
     mn_compact_proposal_free(&received);
@@ -300,8 +300,8 @@ static void failing_disk(void **state)
     live_remember(s, 1, 0, 300);
     live_seal(s);
     s->policy.dead_percent = 100;
-    live_ok(mn_compactor_open(&compactor, &store, &s->instance));
-    live_ok(mn_compact_plan_make(compactor, &s->policy, false, &plan));
+    ok(mn_compactor_open(&compactor, &store, &s->instance));
+    ok(mn_compact_plan_make(compactor, &s->policy, false, &plan));
     enum mn_status status = MN_SYSTEM;
     for (uint32_t n = 1; status != MN_OK; n += 1 + n / 8) {
         fail_once.calls = 0;
@@ -358,8 +358,8 @@ static void an_output_that_fails_its_check(void **state)
     store.io = &io;
     live_remember(s, 0, 0, 300);
     live_seal(s);
-    live_ok(mn_compactor_open(&compactor, &store, &s->instance));
-    live_ok(mn_compact_plan_make(compactor, &s->policy, true, &plan));
+    ok(mn_compactor_open(&compactor, &store, &s->instance));
+    ok(mn_compact_plan_make(compactor, &s->policy, true, &plan));
     fail_once = (struct fail_once){.calls = UINT32_MAX, .status = MN_OK};
     while (fail_once.calls >= fail_once.fail_at) {
         fail_once.fail_at++;
@@ -370,7 +370,7 @@ static void an_output_that_fails_its_check(void **state)
         assert_true(status == MN_CORRUPT || (status == MN_OK && !bent));
         refused += bent;
         mn_compact_proposal_free(&proposal);
-        live_ok(mn_compactor_sweep(compactor));
+        ok(mn_compactor_sweep(compactor));
         assert_int_equal(live_folders(s), 0);
     }
     assert_true(refused > 50);

@@ -67,7 +67,7 @@ static enum mn_status count_one(void *context, const char *name)
 static uint32_t copies_of(struct live_store *s, uint64_t segment)
 {
     uint32_t count = 0;
-    live_ok(mn_hot_visit(&s->instance, segment, count_one, &count));
+    ok(mn_hot_visit(&s->instance, segment, count_one, &count));
     return count;
 }
 
@@ -76,7 +76,7 @@ static bool is_hot(struct live_store *s)
 {
     struct mn_snapshot snapshot;
     bool hot = false;
-    live_ok(mn_reader_pin(s->reader, 0, &snapshot));
+    ok(mn_reader_pin(s->reader, 0, &snapshot));
     for (uint32_t p = 0; p < snapshot.part_count; p++)
         if (!snapshot.parts[p].tail && snapshot.parts[p].number == newest(s).id) {
             assert_non_null(snapshot.parts[p].ivf);
@@ -98,12 +98,12 @@ static void a_copy_is_what_the_file_holds(void **state)
     assert_int_equal(mn_hot_map(&hot, &s->instance, segment.id, segment.codebook), MN_NOT_FOUND);
     assert_null(hot.base);
     mn_hot_unmap(&hot);
-    live_ok(make(s, PLENTY, NULL));
+    ok(make(s, PLENTY, NULL));
     assert_true(mn_hot_there(&s->instance, segment.id, segment.codebook));
     assert_false(mn_hot_there(&s->instance, segment.id, segment.codebook + 1));
-    live_ok(mn_hot_map(&hot, &s->instance, segment.id, segment.codebook));
-    live_ok(mn_column_file_map(&file, &s->store, segment.id, MN_COLUMN_IVF,
-                               mn_ivf_path(&s->store, path, segment.id, segment.codebook)));
+    ok(mn_hot_map(&hot, &s->instance, segment.id, segment.codebook));
+    ok(mn_column_file_map(&file, &s->store, segment.id, MN_COLUMN_IVF,
+                          mn_ivf_path(&s->store, path, segment.id, segment.codebook)));
     assert_int_equal(hot.data_bytes, file.data_bytes);
     assert_memory_equal(hot.data, file.data, file.data_bytes);
     assert_memory_equal(hot.header, file.header, sizeof *file.header);
@@ -139,10 +139,10 @@ static void a_reader_that_comes_later_finds_it(void **state)
     struct live_store *s = *state;
     struct mn_reader *late;
     struct mn_snapshot snapshot;
-    live_ok(make(s, PLENTY, NULL)); /* not announced */
+    ok(make(s, PLENTY, NULL)); /* not announced */
     assert_int_equal(atomic_load(&s->instance.control->hot_gen), 0);
-    live_ok(mn_reader_open(&late, &s->store, &s->instance));
-    live_ok(mn_reader_pin(late, 0, &snapshot));
+    ok(mn_reader_open(&late, &s->store, &s->instance));
+    ok(mn_reader_pin(late, 0, &snapshot));
     assert_non_null(snapshot.parts[snapshot.part_count - 1].ivf);
     assert_null(snapshot.parts[snapshot.part_count - 1].ivf->check);
     mn_reader_close(late);
@@ -153,7 +153,7 @@ static void a_pinned_copy_may_go(void **state)
     struct live_store *s = *state;
     struct mn_snapshot snapshot;
     live_tend_hot(s, PLENTY);
-    live_ok(mn_reader_pin(s->reader, 0, &snapshot));
+    ok(mn_reader_pin(s->reader, 0, &snapshot));
     const struct mn_part *part = &snapshot.parts[snapshot.part_count - 1];
     const struct mn_ivf *ivf = part->ivf;
     assert_null(ivf->check);
@@ -235,7 +235,7 @@ static void damage_is_not_copied(void **state)
         assert_int_equal(pwrite(fd, &byte, 1, places[i]), 1);
         close(fd);
     }
-    live_ok(make(s, PLENTY, NULL));
+    ok(make(s, PLENTY, NULL));
     unlink(path);
     struct mn_hot_report report = live_tend_hot(s, PLENTY); /* it will be written anew, and then copied */
     assert_true(report.copied == 0 && report.changed);
@@ -271,7 +271,7 @@ static void leftovers_and_foreign_bytes(void **state)
     identity.magic = MN_MAGIC_HOT;
     identity.fingerprint = mn_engine_fingerprint();
     /* A compactor that died half-way. */
-    live_ok(mn_segment_create(&half, s->instance.dir_fd, name, 3u << 20, &identity, 0600));
+    ok(mn_segment_create(&half, s->instance.dir_fd, name, 3u << 20, &identity, 0600));
     assert_false(mn_hot_there(&s->instance, segment.id, segment.codebook));
     assert_int_equal(mn_hot_map(&hot, &s->instance, segment.id, segment.codebook), MN_NOT_FOUND);
     assert_false(is_hot(s));
@@ -279,7 +279,7 @@ static void leftovers_and_foreign_bytes(void **state)
     assert_int_equal(live_tend_hot(s, PLENTY).copied, 1);
     assert_true(is_hot(s));
     /* One that is not what it is called. */
-    live_ok(mn_segment_map(&seen, s->instance.dir_fd, name, true, &identity));
+    ok(mn_segment_map(&seen, s->instance.dir_fd, name, true, &identity));
     ((struct mn_hot_header *)seen.base)->segment++;
     mn_segment_unmap(&seen);
     assert_int_equal(mn_hot_map(&hot, &s->instance, segment.id, segment.codebook), MN_CORRUPT);
@@ -316,11 +316,11 @@ static void what_was_never_published_leaves_no_copy(void **state)
         live_build(s, true, &proposal);
         assert_int_equal(proposal.output_count, 1);
         uint64_t id = proposal.outputs[0], codebook = proposal.next.codebook;
-        live_ok(mn_hot_make(&s->store, &s->instance, id, codebook, PLENTY, NULL, NULL));
+        ok(mn_hot_make(&s->store, &s->instance, id, codebook, PLENTY, NULL, NULL));
         mn_compact_proposal_free(&proposal);
         live_remember(s, 1, 0, 300 + more);
         live_seal(s);
-        live_ok(mn_compactor_sweep(s->compactor));
+        ok(mn_compactor_sweep(s->compactor));
         assert_true(live_compact(s, true));
         assert_int_equal(newest(s).id, id);
         assert_int_equal(newest(s).codebook, codebook);
@@ -341,7 +341,7 @@ static void a_sweep_spares_what_is_named(void **state)
              (unsigned long long)segment.codebook + 1); /* on a codebook that was never published */
     close(openat(s->instance.dir_fd, name, O_CREAT | O_RDWR | O_CLOEXEC, 0600));
     assert_int_equal(copies_of(s, segment.id), 2);
-    live_ok(mn_compactor_sweep(s->compactor));
+    ok(mn_compactor_sweep(s->compactor));
     assert_int_equal(copies_of(s, segment.id), 1);
     assert_true(mn_hot_there(&s->instance, segment.id, segment.codebook));
     assert_true(is_hot(s));
@@ -363,7 +363,7 @@ static void what_is_coded_anew_is_copied_anew(void **state)
     identity.fingerprint = mn_engine_fingerprint();
     snprintf(name, sizeof name, "hot.%llu.%llu.0", (unsigned long long)segment.id,
              (unsigned long long)segment.codebook);
-    live_ok(mn_segment_map(&seen, s->instance.dir_fd, name, true, &identity));
+    ok(mn_segment_map(&seen, s->instance.dir_fd, name, true, &identity));
     ((struct mn_column_header *)(void *)((struct mn_hot_header *)seen.base + 1))->rows++;
     mn_segment_unmap(&seen);
     assert_true(live_care(s, &care));

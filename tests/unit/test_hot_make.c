@@ -79,7 +79,7 @@ static void mark(struct live_store *s, uint32_t node)
     struct mn_segment_identity identity = s->instance.identity;
     identity.magic = MN_MAGIC_HOT;
     identity.fingerprint = mn_engine_fingerprint();
-    live_ok(mn_segment_map(&segment, s->instance.dir_fd, name_of(name, node), true, &identity));
+    ok(mn_segment_map(&segment, s->instance.dir_fd, name_of(name, node), true, &identity));
     ((struct mn_hot_header *)segment.base)->huge_bytes = MARK;
     mn_segment_unmap(&segment);
 }
@@ -89,7 +89,7 @@ static bool takes_marked(struct live_store *s, uint32_t node)
 {
     struct mn_hot hot;
     here = node;
-    live_ok(mn_hot_map(&hot, &s->instance, only.id, only.codebook));
+    ok(mn_hot_map(&hot, &s->instance, only.id, only.codebook));
     bool marked = ((const struct mn_hot_header *)hot.base)->huge_bytes == MARK;
     mn_hot_unmap(&hot);
     return marked;
@@ -155,7 +155,7 @@ static void nobody_takes_anothers_while_his_own_is_made(void **state)
     identity.magic = MN_MAGIC_HOT;
     identity.fingerprint = mn_engine_fingerprint();
     assert_int_equal(unlinkat(s->instance.dir_fd, name_of(name, 2), 0), 0);
-    live_ok(mn_segment_create_sparse(&unready, s->instance.dir_fd, name, 4u << 20, 4096, &identity, 0600));
+    ok(mn_segment_create_sparse(&unready, s->instance.dir_fd, name, 4u << 20, 4096, &identity, 0600));
     here = 2;
     assert_false(mn_hot_there(&s->instance, only.id, only.codebook));
     assert_int_equal(mn_hot_map(&hot, &s->instance, only.id, only.codebook), MN_NOT_FOUND);

@@ -6,7 +6,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -51,26 +50,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static uint64_t length_of(const char *path)
-{
-    struct stat st;
-    assert_int_equal(stat(path, &st), 0);
-    return (uint64_t)st.st_size;
-}
-
-static void flip(const char *path, uint64_t at)
-{
-    uint8_t byte;
-    FILE *file = fopen(path, "r+b");
-    assert_non_null(file);
-    fseek(file, (long)at, SEEK_SET);
-    assert_int_equal(fread(&byte, 1, 1, file), 1);
-    byte ^= 0x10;
-    fseek(file, (long)at, SEEK_SET);
-    assert_int_equal(fwrite(&byte, 1, 1, file), 1);
-    fclose(file);
-}
-
 /* ---- as it should be ---- */
 
 static void every_row_once_and_rightly(void **state)
@@ -81,11 +60,11 @@ static void every_row_once_and_rightly(void **state)
     assert_int_equal(live_check_codes(c->live), ROWS);
     for (uint32_t column = 0; column < MN_COLUMN_COUNT; column++) {
         char path[MN_PATH_MAX];
-        bytes += length_of(mn_store_column_path(&c->live->store, path, c->segment, mn_column_info[column].name));
+        bytes += file_length(mn_store_column_path(&c->live->store, path, c->segment, mn_column_info[column].name));
     }
     char path[MN_PATH_MAX];
-    bytes += length_of(mn_store_column_path(&c->live->store, path, c->segment, "parity"));
-    assert_int_equal(manifest.segments[0].bytes, bytes + length_of(c->path));
+    bytes += file_length(mn_store_column_path(&c->live->store, path, c->segment, "parity"));
+    assert_int_equal(manifest.segments[0].bytes, bytes + file_length(c->path));
     mn_manifest_free(&manifest);
     live_check(c->live);
     live_store_restart(c->live);
@@ -96,8 +75,8 @@ static void one_mapping_for_all_users(void **state)
 {
     struct coded *c = *state;
     struct mn_ivf_file *a, *b;
-    live_ok(mn_ivf_open(&a, &c->live->store, c->segment, c->codebook));
-    live_ok(mn_ivf_open(&b, &c->live->store, c->segment, c->codebook));
+    ok(mn_ivf_open(&a, &c->live->store, c->segment, c->codebook));
+    ok(mn_ivf_open(&b, &c->live->store, c->segment, c->codebook));
     assert_ptr_equal(a, b);
     assert_false(mn_ivf_damaged(a));
     mn_ivf_close(a);
@@ -116,9 +95,9 @@ struct opened {
 static struct opened open_part(const struct coded *c)
 {
     struct opened o;
-    live_ok(mn_columns_open(&o.columns, &c->live->store, c->segment, MN_COLUMNS_CHECK));
+    ok(mn_columns_open(&o.columns, &c->live->store, c->segment, MN_COLUMNS_CHECK));
     mn_columns_part(o.columns, &o.part);
-    live_ok(mn_codebook_open(&o.codebook, &c->live->store, c->codebook));
+    ok(mn_codebook_open(&o.codebook, &c->live->store, c->codebook));
     return o;
 }
 
@@ -136,14 +115,14 @@ static void known_clusters_are_kept(void **state)
     struct mn_ivf_file *file;
     uint64_t bytes;
     float energy, nearest;
-    live_ok(mn_ivf_write(&c->live->store, c->segment, &o.part, o.codebook, NULL, NULL, NULL, &bytes, &nearest));
+    ok(mn_ivf_write(&c->live->store, c->segment, &o.part, o.codebook, NULL, NULL, NULL, &bytes, &nearest));
     live_store_stop(c->live); /* nobody shares the older mapping */
     for (uint32_t row = 0; row < ROWS; row++)
         assigned[row] = row % 7 == 0 ? MN_NONE : row % o.codebook->clusters;
-    live_ok(mn_ivf_write(&c->live->store, c->segment, &o.part, o.codebook, assigned, NULL, NULL, &bytes, &energy));
+    ok(mn_ivf_write(&c->live->store, c->segment, &o.part, o.codebook, assigned, NULL, NULL, &bytes, &energy));
     assert_true(energy > nearest);
-    assert_int_equal(bytes, length_of(c->path));
-    live_ok(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook));
+    assert_int_equal(bytes, file_length(c->path));
+    ok(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook));
     memset(again, 0xff, ROWS * sizeof *again);
     mn_ivf_clusters(mn_ivf_of(file), again);
     for (uint32_t row = 0; row < ROWS; row++)
@@ -162,12 +141,12 @@ static void rows_that_cannot_be_read_are_far(void **state)
     float energy;
     live_store_stop(c->live);
     mn_store_column_path(&c->live->store, path, c->segment, "embeddings");
-    flip(path, sizeof(struct mn_column_header) + 10); /* the first of two blocks */
+    file_flip(path, sizeof(struct mn_column_header) + 10, 0x10); /* the first of two blocks */
     struct opened o = open_part(c);
     uint32_t far = 0;
-    live_ok(mn_ivf_write(&c->live->store, c->segment, &o.part, o.codebook, NULL, NULL, NULL, &bytes, &energy));
+    ok(mn_ivf_write(&c->live->store, c->segment, &o.part, o.codebook, NULL, NULL, NULL, &bytes, &energy));
     struct mn_ivf_file *file;
-    live_ok(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook));
+    ok(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook));
     const struct mn_ivf *ivf = mn_ivf_of(file);
     for (uint32_t n = 0; n < ivf->clusters; n++) {
         for (uint32_t slot = ivf->first_slot[n]; slot < ivf->first_slot[n + 1]; slot++) {
@@ -233,7 +212,7 @@ static void a_failing_disk(void **state)
         struct mn_ivf_file *file;
         live_store_restart(c->live);
         assert_int_equal(live_check_codes(c->live), ROWS);
-        live_ok(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook));
+        ok(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook));
         mn_ivf_close(file);
     }
     assert_true(failures >= 5);
@@ -274,7 +253,7 @@ static void check_refused(struct coded *c)
     assert_true(status == MN_CORRUPT || status == MN_NOT_FOUND);
     assert_null(file);
     live_store_start(c->live);
-    live_ok(mn_reader_pin(c->live->reader, 0, &snapshot));
+    ok(mn_reader_pin(c->live->reader, 0, &snapshot));
     assert_int_equal(snapshot.uncoded, 1);
     assert_int_equal(snapshot.missing, 0);
     mn_reader_unpin(c->live->reader);
@@ -285,7 +264,7 @@ static void check_refused(struct coded *c)
 static void damage_before_the_8_bit_codes_refuses_the_file(void **state)
 {
     struct coded *c = *state;
-    uint64_t length = length_of(c->path);
+    uint64_t length = file_length(c->path);
     struct mn_ivf_body body;
     struct mn_ivf_file *file;
     live_store_stop(c->live);
@@ -295,28 +274,28 @@ static void damage_before_the_8_bit_codes_refuses_the_file(void **state)
     assert_int_equal(fread(&body, sizeof body, 1, raw), 1);
     fclose(raw);
     for (uint64_t at = 0; at < sizeof(struct mn_column_header); at++) { /* each byte of the header */
-        flip(c->path, at);
+        file_flip(c->path, at, 0x10);
         assert_int_equal(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook), MN_CORRUPT);
-        flip(c->path, at);
+        file_flip(c->path, at, 0x10);
     }
     for (uint64_t at = sizeof(struct mn_column_header); at < body.codes8_at; at += at < 600 ? 1 : 977) {
-        flip(c->path, at);
+        file_flip(c->path, at, 0x10);
         assert_int_equal(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook), MN_CORRUPT);
-        flip(c->path, at);
+        file_flip(c->path, at, 0x10);
     }
-    flip(c->path, length - 1); /* the table of checksums */
+    file_flip(c->path, length - 1, 0x10); /* the table of checksums */
     check_refused(c);
-    flip(c->path, length - 1);
-    live_ok(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook));
+    file_flip(c->path, length - 1, 0x10);
+    ok(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook));
     mn_ivf_close(file);
-    flip(c->path, body.first_slot_at + sizeof(struct mn_column_header));
+    file_flip(c->path, body.first_slot_at + sizeof(struct mn_column_header), 0x10);
     check_refused(c);
 }
 
 static void a_file_that_is_cut_or_gone(void **state)
 {
     struct coded *c = *state;
-    uint64_t length = length_of(c->path);
+    uint64_t length = file_length(c->path);
     const uint64_t cuts[] = {length - 1, length - 70000, 300, 100, 0};
     live_store_stop(c->live);
     for (size_t i = 0; i < MN_ARRAY_LEN(cuts); i++) {
@@ -344,7 +323,7 @@ static void a_file_of_another_segment_or_codebook(void **state)
     live_store_stop(c->live);
     mn_ivf_path(&c->live->store, path, c->segment, c->codebook + 1);
     uint64_t bytes;
-    live_ok(mn_io_posix.copy(c->path, path, &bytes));
+    ok(mn_io_posix.copy(c->path, path, &bytes));
     assert_int_equal(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook + 1), MN_CORRUPT);
 }
 
@@ -356,11 +335,11 @@ static void damage_of_8_bit_codes_shows_at_first_touch(void **state)
     uint32_t bad = 0;
     live_store_stop(c->live);
     struct mn_column_file raw;
-    live_ok(mn_column_file_map(&raw, &c->live->store, c->segment, MN_COLUMN_IVF, c->path));
+    ok(mn_column_file_map(&raw, &c->live->store, c->segment, MN_COLUMN_IVF, c->path));
     uint64_t at = ((const struct mn_ivf_body *)(const void *)raw.data)->codes8_at;
     mn_column_file_unmap(&raw);
-    flip(c->path, sizeof(struct mn_column_header) + at + 5);
-    live_ok(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook));
+    file_flip(c->path, sizeof(struct mn_column_header) + at + 5, 0x10);
+    ok(mn_ivf_open(&file, &c->live->store, c->segment, c->codebook));
     const struct mn_ivf *ivf = mn_ivf_of(file);
     assert_true(mn_ivf_intact(ivf, ROWS - 1));
     assert_false(mn_ivf_damaged(file));
@@ -368,8 +347,8 @@ static void damage_of_8_bit_codes_shows_at_first_touch(void **state)
         bad += !mn_ivf_intact(ivf, slot);
     assert_int_equal(bad, MN_COLUMN_BLOCK / ivf->codebook->width);
     assert_true(mn_ivf_damaged(file));
-    flip(c->path, sizeof(struct mn_column_header) + at + 5);
-    live_ok(mn_ivf_open(&other, &c->live->store, c->segment, c->codebook));
+    file_flip(c->path, sizeof(struct mn_column_header) + at + 5, 0x10);
+    ok(mn_ivf_open(&other, &c->live->store, c->segment, c->codebook));
     assert_ptr_not_equal(other, file);
     assert_true(mn_ivf_intact(mn_ivf_of(other), 0));
     mn_ivf_close(file);
@@ -385,27 +364,27 @@ static void a_reader_mends_itself(void **state)
     uint64_t bytes;
     float energy;
     struct mn_column_file raw;
-    live_ok(mn_column_file_map(&raw, &c->live->store, c->segment, MN_COLUMN_IVF, c->path));
+    ok(mn_column_file_map(&raw, &c->live->store, c->segment, MN_COLUMN_IVF, c->path));
     uint64_t at = ((const struct mn_ivf_body *)(const void *)raw.data)->codes8_at;
     mn_column_file_unmap(&raw);
-    flip(c->path, sizeof(struct mn_column_header) + at + 5);
+    file_flip(c->path, sizeof(struct mn_column_header) + at + 5, 0x10);
     for (int round = 0; round < 2; round++) { /* found, and found again in what it was opened anew */
-        live_ok(mn_reader_pin(c->live->reader, 0, &snapshot));
+        ok(mn_reader_pin(c->live->reader, 0, &snapshot));
         assert_int_equal(snapshot.uncoded, 0);
         assert_false(mn_ivf_intact(snapshot.parts[0].ivf, 0));
         mn_reader_unpin(c->live->reader);
     }
-    live_ok(mn_reader_pin(c->live->reader, 0, &snapshot));
+    ok(mn_reader_pin(c->live->reader, 0, &snapshot));
     assert_int_equal(snapshot.uncoded, 1);
     assert_null(snapshot.parts[0].ivf);
     mn_reader_unpin(c->live->reader);
-    live_ok(mn_ivf_write(&c->live->store, c->segment, &o.part, o.codebook, NULL, NULL, NULL, &bytes, &energy));
+    ok(mn_ivf_write(&c->live->store, c->segment, &o.part, o.codebook, NULL, NULL, NULL, &bytes, &energy));
     close_part(&o);
     live_remember(c->live, 1, 0, 10);
     live_seal(c->live); /* a new view */
     live_remember(c->live, 1, 10, 10);
     assert_int_equal(live_check_codes(c->live), ROWS);
-    live_ok(mn_reader_pin(c->live->reader, 0, &snapshot));
+    ok(mn_reader_pin(c->live->reader, 0, &snapshot));
     assert_int_equal(snapshot.uncoded, 0);
     mn_reader_unpin(c->live->reader);
     live_check(c->live);

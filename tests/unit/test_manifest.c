@@ -3,28 +3,19 @@
  * of its two copies is enough.
  */
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "engine/manifest.h"
+#include "tests/unit/expect.h"
 #include "tests/unit/fail_once.h"
 
 struct fixture {
     struct mn_store store;
     char dir[128], path[MN_PATH_MAX], copy[MN_PATH_MAX];
 };
-
-#define assert_ok(call)                                                                                                \
-    do {                                                                                                               \
-        if ((call) != MN_OK)                                                                                           \
-            fail_msg("%s: %s", #call, mn_error_trail());                                                               \
-    } while (0)
 
 /* The kernel's files without waiting for the disk: what is tried here is bytes. */
 static struct mn_io quick;
@@ -103,7 +94,7 @@ static void expect_state(const struct mn_manifest *m, uint64_t edit, uint32_t se
 static void expect_read(struct fixture *f, struct mn_manifest_report *report, uint64_t edit, uint32_t segments)
 {
     struct mn_manifest m;
-    assert_ok(mn_manifest_read(&m, &f->store, report));
+    ok(mn_manifest_read(&m, &f->store, report));
     expect_state(&m, edit, segments);
     mn_manifest_free(&m);
 }
@@ -114,7 +105,7 @@ static void append_state(struct fixture *f, uint64_t edit, uint32_t segments)
     struct mn_manifest m;
     make_state(&m, edit + 1, segments);
     m.edit = edit;
-    assert_ok(mn_manifest_append(&m, &f->store));
+    ok(mn_manifest_append(&m, &f->store));
     assert_int_equal(m.edit, edit + 1);
     mn_manifest_free(&m);
 }
@@ -130,7 +121,7 @@ static void fresh(struct fixture *f, uint64_t edits, uint32_t segments)
 static size_t slurp(struct fixture *f, uint8_t **data)
 {
     size_t bytes;
-    assert_ok(mn_io_slurp(&mn_io_posix, f->path, 1u << 30, (void **)data, &bytes));
+    ok(mn_io_slurp(&mn_io_posix, f->path, 1u << 30, (void **)data, &bytes));
     return bytes;
 }
 
@@ -169,7 +160,7 @@ static void empty_at_first(void **state)
     struct mn_manifest_report report = {{{1, 1, 1, true, true, true}}};
     unlink(f->path);
     unlink(f->copy);
-    assert_ok(mn_manifest_read(&m, &f->store, &report));
+    ok(mn_manifest_read(&m, &f->store, &report));
     assert_int_equal(m.edit, 0);
     assert_int_equal(m.segment_count, 0);
     expect_report(&report, 0, 0);
@@ -233,7 +224,7 @@ static void any_flip_is_survived(void **state)
         data[bit / 8] ^= (uint8_t)(1 << bit % 8);
         put(f, data, bytes);
         data[bit / 8] ^= (uint8_t)(1 << bit % 8);
-        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        ok(mn_manifest_read(&m, &f->store, &report));
         expect_state(&m, 3, 2);
         if (sound(&report.copies[0]) || sound(&report.copies[1]))
             fail_msg("flipped bit %zu is not reported", bit);
@@ -266,7 +257,7 @@ static void torn_append(void **state)
         struct mn_manifest_report report;
         put_file(f->path, data, cut);
         put_file(f->copy, data, before);
-        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        ok(mn_manifest_read(&m, &f->store, &report));
         expect_state(&m, cut >= single ? 3 : 2, cut >= single ? 5 : 3);
         expect_torn(&report, cut == bytes ? 0 : cut >= single ? cut - single : cut - before, cut >= single);
         uint64_t edit = m.edit;
@@ -298,7 +289,7 @@ static void torn_with_zero_sectors(void **state)
         put_file(f->path, torn, bytes);
         put_file(f->copy, data, before);
         free(torn);
-        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        ok(mn_manifest_read(&m, &f->store, &report));
         bool whole = begin >= before + (bytes - before) / 2;
         expect_state(&m, whole ? 3 : 2, 60);
         assert_true(report.copies[0].torn_bytes > 0);
@@ -321,7 +312,7 @@ static void an_end_that_no_append_leaves(void **state)
     for (size_t i = 0; i < MN_ARRAY_LEN(first); i++) {
         put(f, data, bytes);
         put_file(f->path, data, first[i]); /* the second copy has what is cut off here */
-        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        ok(mn_manifest_read(&m, &f->store, &report));
         mn_manifest_free(&m);
         assert_true(report.copies[0].damaged_edits > 0);
     }
@@ -330,7 +321,7 @@ static void an_end_that_no_append_leaves(void **state)
         data[bit / 8] ^= (uint8_t)(1 << bit % 8);
         put_file(f->copy, data, bytes);
         data[bit / 8] ^= (uint8_t)(1 << bit % 8);
-        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        ok(mn_manifest_read(&m, &f->store, &report));
         mn_manifest_free(&m);
         assert_true(report.copies[1].damaged_edits > 0);
     }
@@ -338,7 +329,7 @@ static void an_end_that_no_append_leaves(void **state)
     memcpy(longer, data, bytes);
     put(f, data, bytes);
     put_file(f->copy, longer, bytes + 1);
-    assert_ok(mn_manifest_read(&m, &f->store, &report));
+    ok(mn_manifest_read(&m, &f->store, &report));
     mn_manifest_free(&m);
     assert_true(report.copies[1].damaged_edits > 0);
     free(longer);
@@ -498,11 +489,11 @@ static void a_copy_that_cannot_be_made_is_made_later(void **state)
         struct mn_manifest m;
         const char *path = harm < HARM_COUNT ? f->path : f->copy;
         put(f, data, bytes);
-        assert_ok(mn_manifest_read(&m, &f->store, NULL));
+        ok(mn_manifest_read(&m, &f->store, NULL));
         assert_false(m.alone);
         mn_manifest_free(&m);
         harm_file(path, harm % HARM_COUNT, data, bytes);
-        assert_ok(mn_manifest_read(&m, &f->store, NULL));
+        ok(mn_manifest_read(&m, &f->store, NULL));
         assert_true(m.alone);
         snprintf(in_the_way, sizeof in_the_way, "%s.tmp", path);
         assert_int_equal(mkdir(in_the_way, 0700), 0);
@@ -512,10 +503,10 @@ static void a_copy_that_cannot_be_made_is_made_later(void **state)
         assert_int_equal(status == MN_OK, path == f->copy); /* the first one is what counts */
         assert_true(m.alone);
         assert_int_equal(rmdir(in_the_way), 0);
-        assert_ok(mn_manifest_rejoin(&m, &f->store));
+        ok(mn_manifest_rejoin(&m, &f->store));
         assert_false(m.alone);
         mn_manifest_free(&m);
-        assert_ok(mn_manifest_read(&m, &f->store, &report));
+        ok(mn_manifest_read(&m, &f->store, &report));
         assert_int_equal(m.edit, path == f->copy ? 6 : 5);
         assert_false(m.alone);
         expect_report(&report, 0, 0);
@@ -548,7 +539,7 @@ static void failing_disk(void **state)
             assert_true(status == MN_OK || status == MN_SYSTEM);
             assert_int_equal(m.edit, status == MN_OK ? edits + 1 : edits);
             mn_manifest_free(&m);
-            assert_ok(mn_manifest_read(&m, &f->store, NULL));
+            ok(mn_manifest_read(&m, &f->store, NULL));
             uint64_t edit = m.edit;
             assert_true(edit == edits + 1 || (status != MN_OK && edit == edits));
             if (edit > 0)
@@ -625,12 +616,12 @@ static void an_edit_whose_sync_failed_is_none(void **state)
         m.edit = 2;
         assert_int_equal(mn_manifest_append(&m, &store), MN_SYSTEM);
         mn_manifest_free(&m);
-        assert_ok(mn_manifest_read(&m, &store, NULL));
+        ok(mn_manifest_read(&m, &store, NULL));
         expect_state(&m, 2, segments);
         mn_manifest_free(&m);
         make_state(&m, 3, 4);
         m.edit = 2;
-        assert_ok(mn_manifest_append(&m, &store)); /* the file is replaced, so its sync does not fail */
+        ok(mn_manifest_append(&m, &store)); /* the file is replaced, so its sync does not fail */
         mn_manifest_free(&m);
         expect_read(f, &report, 3, 4);
         expect_report(&report, 0, 0);
@@ -664,8 +655,8 @@ static void encode_and_decode(void **state)
     void *data;
     size_t bytes;
     make_state(&m, 9, 33);
-    assert_ok(mn_manifest_encode(&m, &data, &bytes));
-    assert_ok(mn_manifest_decode(&back, data, bytes));
+    ok(mn_manifest_encode(&m, &data, &bytes));
+    ok(mn_manifest_decode(&back, data, bytes));
     expect_state(&back, 9, 33);
     mn_manifest_free(&back);
     for (size_t cut = 0; cut < bytes; cut += 7)
@@ -675,7 +666,7 @@ static void encode_and_decode(void **state)
         assert_int_equal(mn_manifest_decode(&back, data, bytes), MN_CORRUPT);
         ((uint8_t *)data)[at] ^= 0x10;
     }
-    assert_ok(mn_manifest_copy(&back, &m));
+    ok(mn_manifest_copy(&back, &m));
     expect_state(&back, 9, 33);
     mn_manifest_free(&back);
     mn_manifest_free(&m);

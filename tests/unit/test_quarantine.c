@@ -140,13 +140,6 @@ static void a_note_has_its_name_for_good(void **state)
     fixture_free(f);
 }
 
-static void count_damage(void *context, const char *path, const char *what)
-{
-    (void)path;
-    (void)what;
-    ++*(uint32_t *)context;
-}
-
 static uint32_t troubles(const struct fixture *f)
 {
     uint32_t count = 0;

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "engine/verify.h"
 #include "engine/wal.h"
@@ -63,11 +62,6 @@ static uint32_t there(struct fixture *f)
         count += holds;
     }
     return count;
-}
-
-static void count_damage(void *context, const char *path, const char *what)
-{
-    ++*(uint32_t *)context;
 }
 
 /* Starts, with all but `missing` there, and lives on; the next start finds the same, and nothing more to tell. */

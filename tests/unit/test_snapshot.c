@@ -1,7 +1,6 @@
 /*
  * test_snapshot.c - a copy of a running store is a store; a damaged one is not restored.
  */
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -32,17 +31,11 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fixture *f = *state;
-    live_ok(mn_io_remove_tree(&mn_io_posix, f->copy));
-    live_ok(mn_io_remove_tree(&mn_io_posix, f->restored));
+    ok(mn_io_remove_tree(&mn_io_posix, f->copy));
+    ok(mn_io_remove_tree(&mn_io_posix, f->restored));
     live_store_free(f->live);
     free(f);
     return 0;
-}
-
-static bool exists(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0;
 }
 
 /* Columns with later liveness, sealed log, active log, and every state a memory can be in. */
@@ -91,7 +84,7 @@ static void a_copy_is_a_store(void **state)
     struct mn_copy_result result;
     fill(f->live);
     uint64_t seq = atomic_load(&f->live->instance.control->visible_seq);
-    live_ok(mn_snapshot_make(&f->live->store, &f->live->instance, f->copy, NULL, NULL, &result));
+    ok(mn_snapshot_make(&f->live->store, &f->live->instance, f->copy, NULL, NULL, &result));
     assert_int_equal(result.seq, seq);
     assert_true(result.files > 30);
     assert_true(result.bytes > 2u << 20);
@@ -103,10 +96,10 @@ static void a_store_without_columns(void **state)
 {
     struct fixture *f = *state;
     struct mn_copy_result result;
-    live_ok(mn_snapshot_make(&f->live->store, &f->live->instance, f->copy, NULL, NULL, &result));
+    ok(mn_snapshot_make(&f->live->store, &f->live->instance, f->copy, NULL, NULL, &result));
     expect_store(f->copy, f->live->model, 0);
     live_remember(f->live, 0, 0, 5);
-    live_ok(mn_snapshot_make(&f->live->store, &f->live->instance, f->copy, NULL, NULL, &result));
+    ok(mn_snapshot_make(&f->live->store, &f->live->instance, f->copy, NULL, NULL, &result));
     expect_store(f->copy, f->live->model, f->live->next_version);
 }
 
@@ -141,7 +134,7 @@ static void writes_go_on(void **state)
     static struct live_memory model[LIVE_SPACES][LIVE_IDS];
     fill(s);
     memcpy(model, s->model, sizeof model);
-    live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, write_meanwhile, &busy, &result));
+    ok(mn_snapshot_make(&s->store, &s->instance, f->copy, write_meanwhile, &busy, &result));
     assert_true(busy.calls > 30);
     assert_int_equal(busy.done, busy.total);
     assert_int_equal(result.bytes, busy.done);
@@ -161,8 +154,8 @@ static void paths_that_are_taken(void **state)
     /* What a process that died left is no obstacle. */
     snprintf(half, sizeof half, "%s.mneme-copy", f->copy);
     assert_int_equal(mkdir(half, 0700), 0);
-    live_ok(mn_snapshot_make(&f->live->store, &f->live->instance, f->copy, NULL, NULL, &result));
-    assert_false(exists(half));
+    ok(mn_snapshot_make(&f->live->store, &f->live->instance, f->copy, NULL, NULL, &result));
+    assert_false(file_exists(half));
     assert_int_equal(mn_snapshot_make(&f->live->store, &f->live->instance, f->copy, NULL, NULL, &result), MN_EXISTS);
     assert_int_equal(
         mn_snapshot_make(&f->live->store, &f->live->instance, "/tmp/mn-no-such-folder/copy", NULL, NULL, &result),
@@ -176,21 +169,19 @@ static void restoring(void **state)
     struct mn_copy_result made, result;
     char half[160], file[160];
     fill(s);
-    live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &made));
+    ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &made));
     assert_int_equal(made.damaged, 0);
-    live_ok(mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored},
-                                &result));
+    ok(mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored}, &result));
     assert_int_equal(result.seq, made.seq);
     assert_int_equal(result.files, made.files + 1); /* wal/MARK is written, not copied, by the first */
     assert_int_equal(
         mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored}, &result),
         MN_EXISTS);
-    live_ok(mn_io_remove_tree(&mn_io_posix, f->restored));
+    ok(mn_io_remove_tree(&mn_io_posix, f->restored));
     assert_int_equal(mkdir(f->restored, 0700), 0); /* an empty folder will do */
-    live_ok(mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored},
-                                &result));
+    ok(mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored}, &result));
     snprintf(half, sizeof half, "%s.mneme-copy", f->restored);
-    assert_false(exists(half));
+    assert_false(file_exists(half));
     expect_store(f->restored, s->model, s->next_version);
     assert_int_equal(mkdir(f->restored, 0700), 0);
     snprintf(file, sizeof file, "%s/mine", f->restored);
@@ -198,23 +189,12 @@ static void restoring(void **state)
     assert_int_equal(
         mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored}, &result),
         MN_EXISTS);
-    assert_true(exists(file));
+    assert_true(file_exists(file));
     assert_int_equal(
         mn_snapshot_restore(
             &(struct mn_restore){.io = &mn_io_posix, .snapshot = "/tmp/mn-no-such-folder", .dir = f->restored},
             &result),
         MN_NOT_FOUND);
-}
-
-static void damage(const char *path, off_t at)
-{
-    uint8_t byte;
-    int fd = open(path, O_RDWR);
-    assert_true(fd >= 0);
-    assert_int_equal(pread(fd, &byte, 1, at), 1);
-    byte ^= 1;
-    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
-    close(fd);
 }
 
 static void damaged_snapshots_are_refused(void **state)
@@ -223,11 +203,11 @@ static void damaged_snapshots_are_refused(void **state)
     struct live_store *s = f->live;
     struct mn_copy_result result;
     fill(s);
-    live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
+    ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
     struct mn_store copy;
-    live_ok(mn_store_open(&copy, &mn_io_posix, f->copy));
+    ok(mn_store_open(&copy, &mn_io_posix, f->copy));
     struct mn_manifest m;
-    live_ok(mn_manifest_read(&m, &copy, NULL));
+    ok(mn_manifest_read(&m, &copy, NULL));
     char path[MN_PATH_MAX], half[160];
     uint64_t first = m.wal_first, segment = m.segments[0].id;
     mn_manifest_free(&m);
@@ -240,17 +220,16 @@ static void damaged_snapshots_are_refused(void **state)
             mn_store_column_path(&copy, path, segment, "embeddings");
         else
             mn_store_path(&copy, path, "wal/MARK"), at = 600;
-        damage(path, at);
+        file_flip(path, at, 1);
         assert_int_equal(
             mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored},
                                 &result),
             MN_CORRUPT);
         assert_non_null(strstr(mn_error_text(), strrchr(path, '/') + 1));
-        assert_false(exists(f->restored) || exists(half));
-        damage(path, at);
+        assert_false(file_exists(f->restored) || file_exists(half));
+        file_flip(path, at, 1);
     }
-    live_ok(mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored},
-                                &result));
+    ok(mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored}, &result));
 }
 
 /* Of what is kept twice one copy will do; the restored store has both. */
@@ -262,15 +241,15 @@ static void one_copy_of_the_small_files_is_enough(void **state)
     struct mn_copy_result result;
     char path[160];
     fill(s);
-    live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
+    ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
     for (int kind = 0; kind < 2; kind++) {
         for (int c = 0; c < 2; c++) {
             snprintf(path, sizeof path, "%s/%s", f->copy, names[kind][c]);
             assert_int_equal(truncate(path, 30), 0);
             if (c == 1) /* the other one is gone already */
                 break;
-            live_ok(mn_snapshot_restore(
-                &(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored}, &result));
+            ok(mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored},
+                                   &result));
             expect_store(f->restored, s->model, s->next_version);
         }
         assert_int_equal(
@@ -278,8 +257,8 @@ static void one_copy_of_the_small_files_is_enough(void **state)
                                 &result),
             MN_CORRUPT);
         assert_non_null(strstr(mn_error_text(), names[kind][0]));
-        live_ok(mn_io_remove_tree(&mn_io_posix, f->copy));
-        live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
+        ok(mn_io_remove_tree(&mn_io_posix, f->copy));
+        ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
     }
 }
 
@@ -292,22 +271,22 @@ static void damaged_stores_have_damaged_snapshots(void **state)
     struct mn_manifest m;
     char path[MN_PATH_MAX];
     fill(s);
-    live_ok(mn_manifest_read(&m, &s->store, NULL));
+    ok(mn_manifest_read(&m, &s->store, NULL));
     mn_store_column_path(&s->store, path, m.segments[0].id, "embeddings");
     mn_manifest_free(&m);
-    damage(path, 400);
-    live_ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
+    file_flip(path, 400, 1);
+    ok(mn_snapshot_make(&s->store, &s->instance, f->copy, NULL, NULL, &result));
     assert_int_equal(result.damaged, 1);
     assert_non_null(strstr(result.damage, "embeddings.col"));
     assert_int_equal(
         mn_snapshot_restore(&(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored}, &result),
         MN_CORRUPT);
-    assert_false(exists(f->restored));
-    live_ok(mn_snapshot_restore(
+    assert_false(file_exists(f->restored));
+    ok(mn_snapshot_restore(
         &(struct mn_restore){.io = &mn_io_posix, .snapshot = f->copy, .dir = f->restored, .damaged_too = true},
         &result));
     assert_int_equal(result.damaged, 1);
-    assert_true(exists(f->restored));
+    assert_true(file_exists(f->restored));
 }
 
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

@@ -43,7 +43,7 @@ static struct found verify(struct live_store *s, uint64_t durable_seq)
 {
     struct found found = {0};
     struct mn_verify_result result;
-    live_ok(mn_verify(&s->store, durable_seq, note, watch, &found, &result));
+    ok(mn_verify(&s->store, durable_seq, note, watch, &found, &result));
     assert_int_equal(result.damaged, found.count);
     assert_int_equal(found.done, found.total);
     return found;
@@ -90,20 +90,9 @@ static void a_whole_store(void **state)
     found = verify(s, UINT64_MAX);
     if (found.count > 0)
         fail_msg("%s: %s", found.path, found.what);
-    live_ok(mn_verify(&s->store, UINT64_MAX, note, NULL, &found, &result));
+    ok(mn_verify(&s->store, UINT64_MAX, note, NULL, &found, &result));
     assert_true(result.files > 30);
     assert_true(result.bytes > 1u << 20);
-}
-
-static void flip(const char *path, off_t at, uint8_t mask)
-{
-    uint8_t byte;
-    int fd = open(path, O_RDWR);
-    assert_true(fd >= 0);
-    assert_int_equal(pread(fd, &byte, 1, at), 1);
-    byte ^= mask;
-    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
-    close(fd);
 }
 
 /* Flips a bit at up to `most` places of a file; each must be found. */
@@ -117,9 +106,9 @@ static void flip_file(struct live_store *s, const char *path, uint32_t most)
         if (st.st_size > (off_t)most)
             at = place < most / 2 ? (off_t)live_random(s, (uint32_t)st.st_size) : st.st_size * place / most;
         uint8_t mask = (uint8_t)(1u << live_random(s, 8));
-        flip(path, at, mask);
+        file_flip(path, at, mask);
         struct found found = verify(s, UINT64_MAX);
-        flip(path, at, mask);
+        file_flip(path, at, mask);
         if (found.count == 0)
             fail_msg("bit %02x of byte %ld of %s is flipped and not found", mask, (long)at, path);
     }
@@ -152,7 +141,7 @@ static void await_retired(struct live_store *s)
     for (int i = 0; i < 5000 && oldest < m.wal_first; i++) {
         live_tend(s);
         free(numbers);
-        live_ok(mn_wal_list(&s->store, &numbers, &count));
+        ok(mn_wal_list(&s->store, &numbers, &count));
         oldest = count ? numbers[0] : UINT64_MAX;
         usleep(1000);
     }
@@ -278,7 +267,7 @@ static void retired_files_are_passed_over(void **state)
 {
     struct live_store *s = *state;
     struct mn_snapshot snapshot;
-    live_ok(mn_reader_pin(s->reader, 0, &snapshot)); /* keeps the old files there */
+    ok(mn_reader_pin(s->reader, 0, &snapshot)); /* keeps the old files there */
     struct mn_manifest before = live_manifest(s);
     live_seal(s);
     s->policy.fanout = 2;
@@ -291,7 +280,7 @@ static void retired_files_are_passed_over(void **state)
             named |= now.segments[j].id == before.segments[i].id;
         char path[MN_PATH_MAX];
         if (!named) {
-            flip(mn_store_column_path(&s->store, path, before.segments[i].id, "ids"), 300, 1);
+            file_flip(mn_store_column_path(&s->store, path, before.segments[i].id, "ids"), 300, 1);
             damaged++;
         }
     }

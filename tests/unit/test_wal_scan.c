@@ -198,12 +198,6 @@ static struct seen scan(struct log *log, struct mn_wal_extent *extent)
     return seen;
 }
 
-static void count_damage(void *context, const char *path, const char *what)
-{
-    assert_true(path[0] == '/');
-    ++*(uint32_t *)context;
-}
-
 static uint32_t verify(struct log *log, uint64_t durable_seq)
 {
     uint32_t damaged = 0;
