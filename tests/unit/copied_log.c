@@ -12,8 +12,8 @@
 
 #define PATIENCE_MS 20000
 
-volatile enum copied_log_state copied_log_disk;
-volatile enum copied_log_call copied_log_hanging;
+_Atomic enum copied_log_state copied_log_disk;
+_Atomic enum copied_log_call copied_log_hanging;
 char copied_log_dir[80];
 static _Atomic bool in_copy[1024]; /* by file descriptor */
 

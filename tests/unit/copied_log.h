@@ -9,7 +9,7 @@
 
 #include "engine/wal_copy.h"
 
-extern volatile enum copied_log_state {
+extern _Atomic enum copied_log_state {
     COPY_WELL,
     COPY_NO_OPEN,
     COPY_NO_WRITE,
@@ -18,7 +18,7 @@ extern volatile enum copied_log_state {
     COPY_HANGS
 } copied_log_disk;
 /* Which calls hang, then. */
-extern volatile enum copied_log_call {
+extern _Atomic enum copied_log_call {
     COPY_ALL_CALLS,
     COPY_OPENS,
     COPY_RESERVES,
