@@ -206,7 +206,7 @@ enum mn_status mn_guarded(enum mn_status (*work)(void *context), void *context, 
         *fault = NULL;
     if (sigsetjmp(guard.at, SAVES_MASK) != 0) {
         if (fault)
-            *fault = guard.address;
+            *fault = guard.address; // cppcheck-suppress uninitStructMember ; the handler has filled it
         return tell(&guard);
     }
     innermost = &guard;

@@ -97,7 +97,8 @@ static void lose(struct mneme *client, struct mn_pending *p, uint64_t now)
 static void lose_lane(struct mneme *client, unsigned lane, uint64_t now)
 {
     if (client->recall_count > 1 && lane >= MN_CLIENT_FIRST_RECALL) {
-        client->recall_next += lane == lane_of(client, MNEME_RECALL);
+        if (lane == lane_of(client, MNEME_RECALL))
+            client->recall_next++;
         mn_lane_close(&client->lanes[lane]);
     }
     for (unsigned i = 0; i < MNEME_IN_FLIGHT_MAX; i++)
