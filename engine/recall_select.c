@@ -54,6 +54,9 @@ static enum mn_status select_rows(const struct mn_recall *r, struct mn_recall_so
         MN_TRY(mn_selector_select(&s->selector, &s->matcher, &s->selection));
     if (s->selection.kind == MN_SELECTION_NONE)
         s->selection.first = s->selection.end = s->selection.count = 0;
+    /* What leaves nothing out is no filter: the search goes as it was calibrated. */
+    s->whole = s->selection.kind == MN_SELECTION_ALL && s->selection.first == s->ivf->first &&
+               s->selection.end == s->ivf->rows;
     return MN_OK;
 }
 

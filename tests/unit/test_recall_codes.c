@@ -357,6 +357,36 @@ static void a_scope_that_holds_everything_opens_as_many_clusters(void **state)
     cloud_free(c);
 }
 
+/* Where that is known beforehand the search is the same to the last step: as it was calibrated. */
+static void a_scope_that_leaves_nothing_out_is_no_filter(void **state)
+{
+    const struct mn_tune_rule some = {.stop = 3.5f, .epsilon = 3, .nearness = 2};
+    const struct mn_str space = fake_str("default");
+    struct cloud *c = cloud_new(MN_METRIC_L2, 24, 3000);
+    float embedding[24];
+    for (uint32_t i = 0; i < c->rows; i++)
+        c->memories[i].space = "default";
+    fake_parts_columns(c->parts, c->list, c->rows);
+    c->codebook = fake_parts_codebook(c->parts, 1, 100);
+    fake_parts_code(c->parts, 0, c->rows, c->codebook, false);
+    struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
+    c->codes.rule = &some;
+    for (uint32_t turn = 0; turn < 50; turn++) {
+        uint64_t scanned[2];
+        struct mn_query query = query_near(c, embedding, 10);
+        for (int scoped = 0; scoped < 2; scoped++) {
+            query.scope.all_spaces = !scoped;
+            query.scope.spaces = &space;
+            query.scope.space_count = 1;
+            assert_int_equal(mn_recall_search(&c->codes, &snapshot, &query), MN_OK);
+            assert_false(c->codes.exact);
+            scanned[scoped] = c->codes.scanned;
+        }
+        assert_int_equal(scanned[0], scanned[1]);
+    }
+    cloud_free(c);
+}
+
 static void few_rows_are_compared_exactly(void **state)
 {
     struct cloud *c = cloud_new(MN_METRIC_L2, 16, 1500);
@@ -622,6 +652,7 @@ int main(void)
         cmocka_unit_test(flat_codes_begin_where_those_by_cluster_end),
         cmocka_unit_test(leaving_the_memory_itself_out_opens_no_more_clusters),
         cmocka_unit_test(a_scope_that_holds_everything_opens_as_many_clusters),
+        cmocka_unit_test(a_scope_that_leaves_nothing_out_is_no_filter),
         cmocka_unit_test(few_rows_are_compared_exactly),
         cmocka_unit_test(filters_of_any_selectivity),
         cmocka_unit_test(rank_prunes_nothing_that_belongs_in),
