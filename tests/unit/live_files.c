@@ -4,12 +4,6 @@
 #include "tests/unit/live_files.h"
 
 #include <dirent.h>
-#include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 
 uint32_t live_entries(const char *path, const char *prefix)
 {
@@ -26,15 +20,4 @@ uint32_t live_folders(const struct live_store *s)
 {
     char path[MN_PATH_MAX];
     return live_entries(mn_store_path(&s->store, path, "columns"), "");
-}
-
-void live_damage(const char *path, off_t at)
-{
-    uint8_t byte;
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    assert_true(fd >= 0);
-    assert_int_equal(pread(fd, &byte, 1, at), 1);
-    byte ^= 1;
-    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
-    close(fd);
 }

@@ -39,7 +39,7 @@ static void damaged_segments_stay(void **state)
     live_compact(s, true);
     struct mn_manifest m = live_manifest(s);
     char path[MN_PATH_MAX];
-    live_damage(mn_store_column_path(&s->store, path, m.segments[0].id, "content"), 300);
+    file_flip(mn_store_column_path(&s->store, path, m.segments[0].id, "content"), 300, 1);
     uint64_t bad = m.segments[0].id;
     mn_manifest_free(&m);
     live_forget(s, 0, 1, MN_FORGET_DELETE);
@@ -85,8 +85,8 @@ static uint64_t lose_a_segment(struct live_store *s, char path[MN_PATH_MAX])
     assert_int_equal(m.segment_count, 2);
     uint64_t bad = m.segments[0].id < m.segments[1].id ? m.segments[0].id : m.segments[1].id;
     mn_manifest_free(&m);
-    live_damage(mn_store_column_path(&s->store, path, bad, "parity"), 300);
-    live_damage(mn_store_column_path(&s->store, path, bad, "ids"), 300);
+    file_flip(mn_store_column_path(&s->store, path, bad, "parity"), 300, 1);
+    file_flip(mn_store_column_path(&s->store, path, bad, "ids"), 300, 1);
     s->damaged = true;
     live_store_restart(s);
     return bad;
@@ -128,7 +128,7 @@ static void what_cannot_be_opened_is_marked(void **state)
     assert_int_not_equal(mn_writer_purge_unsearched(s->writer), 0);
     fold(s, 200);
     assert_true(live_grep(s->dir, purged, length)); /* it cannot be got at */
-    live_damage(path, 300);
+    file_flip(path, 300, 1);
     memcpy(s->model[0], still, sizeof still);
     live_store_restart(s);
     live_check(s);
@@ -157,7 +157,7 @@ static void filters_see_no_lost_segment(void **state)
     struct mn_scope scope = {.spaces = &space, .space_count = 1, .after = INT64_MIN};
     lose_a_segment(s, path);
     assert_int_equal(mn_selection_start(s->writer, &scope, MN_FORGET_DELETE, &selection), MN_CORRUPT);
-    live_damage(path, 300);
+    file_flip(path, 300, 1);
     live_store_restart(s);
     ok(mn_selection_start(s->writer, &scope, MN_FORGET_DELETE, &selection));
     mn_selection_free(selection);
@@ -174,8 +174,8 @@ static void a_lost_log_segment_goes_with_the_others(void **state)
     live_remember(s, 1, 0, 100);
     live_store_stop(s);
     mn_store_wal_path(&s->store, path, 1);
-    live_damage(path, 20);
-    live_damage(path, (off_t)s->settings.wal_segment_bytes - 4096 + 20);
+    file_flip(path, 20, 1);
+    file_flip(path, (off_t)s->settings.wal_segment_bytes - 4096 + 20, 1);
     s->damaged = true;
     live_store_start(s);
     for (uint32_t id = 0; id < 200; id++)
@@ -217,7 +217,7 @@ static void lost_segments_hold_nothing_up(void **state)
     ok(mn_snapshot_make(&s->store, &s->instance, copy, NULL, NULL, &result));
     ok(mn_io_remove_tree(&mn_io_posix, copy));
     /* Mended, it is there again. */
-    live_damage(path, 300);
+    file_flip(path, 300, 1);
     live_store_restart(s);
     for (uint32_t id = 0; id < 200; id++)
         s->model[0][id].state = LIVE_VISIBLE;
@@ -239,14 +239,14 @@ static void damaged_log_is_not_laundered(void **state)
     assert_non_null(at);
     off_t offset = at - (char *)log + 5;
     free(log);
-    live_damage(path, offset);
+    file_flip(path, offset, 1);
     struct mn_compact_plan plan;
     struct mn_compact_proposal proposal;
     ok(mn_compact_plan_make(s->compactor, &s->policy, true, &plan));
     assert_int_equal(mn_compact_build(s->compactor, &plan, &s->policy, NULL, NULL, &proposal), MN_CORRUPT);
     mn_compact_plan_free(&plan);
     assert_int_equal(live_folders(s), 0);
-    live_damage(path, offset);
+    file_flip(path, offset, 1);
     assert_true(live_compact(s, true));
     live_check(s);
 }
@@ -264,9 +264,9 @@ static void broken_proposals_are_refused(void **state)
     snprintf(path, sizeof path, "%s/proposal", s->instance.path);
     assert_int_equal(stat(path, &st), 0);
     for (off_t at = 128; at < st.st_size; at += at % 5 + 1) {
-        live_damage(path, at);
+        file_flip(path, at, 1);
         assert_int_equal(mn_compact_proposal_read(&received, &s->instance, "proposal"), MN_CORRUPT);
-        live_damage(path, at);
+        file_flip(path, at, 1);
     }
     ok(mn_compact_proposal_read(&received, &s->instance, "proposal"));
     assert_int_equal(received.map_count, proposal.map_count);
