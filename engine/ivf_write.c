@@ -15,6 +15,7 @@
 
 #define ASSIGN_ROWS 128u /* assigned between two pauses: 1 to 3 ms */
 #define ENCODE_ROWS 256u /* and coded */
+#define AHEAD_ROWS  64u  /* embeddings that the disk is asked for together, where memory does not hold them all */
 
 struct writing {
     const struct mn_store *store;
@@ -82,6 +83,23 @@ static void release(struct writing *w)
 
 /* ---- clusters ---- */
 
+static inline bool is_assigned(const struct writing *w, const uint32_t *assigned, uint32_t row)
+{
+    return assigned && assigned[row] < w->codebook->clusters;
+}
+
+/* Of the rows from `row` on, those that are to be assigned. */
+static void ask_ahead(const struct writing *w, const uint32_t *assigned, uint32_t row)
+{
+    uint32_t rows[AHEAD_ROWS], count = 0;
+    if (row % AHEAD_ROWS != 0)
+        return;
+    for (uint32_t r = row; r < row + AHEAD_ROWS && r < w->part->rows; r++)
+        if (!is_assigned(w, assigned, r))
+            rows[count++] = r;
+    mn_part_ahead(w->part, rows, count);
+}
+
 /* Assigns the rows of a batch, whose numbers stand in rows[count]. */
 static void assign_batch(struct writing *w, const uint32_t *rows, uint32_t count)
 {
@@ -96,7 +114,8 @@ static enum mn_status assign_rows(struct writing *w, const uint32_t *assigned)
 {
     uint32_t rows[ASSIGN_ROWS], count = 0;
     for (uint32_t row = 0; row < w->part->rows; row++) {
-        if (assigned && assigned[row] < w->codebook->clusters) {
+        ask_ahead(w, assigned, row);
+        if (is_assigned(w, assigned, row)) {
             w->clusters[row] = assigned[row];
             continue;
         }
@@ -168,6 +187,16 @@ static enum mn_status arrange(struct writing *w)
 
 /* ---- codes ---- */
 
+/* Rows that are together in a cluster are far apart in the file: while those of one run of slots are coded, the next
+ * come from the disk. */
+static void ask_for_slots(const struct writing *w, uint32_t slot)
+{
+    uint32_t begin = slot == 0 ? 0 : slot + AHEAD_ROWS, end = slot + 2 * AHEAD_ROWS, rows = w->part->rows;
+    if (slot % AHEAD_ROWS != 0 || begin >= rows)
+        return;
+    mn_part_ahead(w->part, w->order + begin, (end < rows ? end : rows) - begin);
+}
+
 static void encode_row(struct writing *w, uint32_t slot, uint32_t cluster, uint8_t *block, uint32_t lane)
 {
     uint32_t row = w->order[slot], width = w->codebook->width;
@@ -194,6 +223,7 @@ static enum mn_status encode_cluster(struct writing *w, uint32_t cluster)
         uint32_t lane = slot < whole ? (slot - begin) % MN_IVF_LANES : (rest + (slot - whole)) % MN_IVF_LANES;
         if (slot < whole && lane == 0)
             mn_ivf_clear_block(w->block, width);
+        ask_for_slots(w, slot);
         encode_row(w, slot, cluster, slot < whole ? w->block : w->shared + (size_t)(rest / MN_IVF_LANES) * block_bytes,
                    lane);
         MN_TRY(mn_column_sink_append(&w->branch, w->codes8, width));

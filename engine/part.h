@@ -94,7 +94,8 @@ static inline const float *mn_part_vector(const struct mn_part *p, uint32_t row)
     return at + (uint64_t)p->dim * sizeof(float) <= p->wal_bytes ? (const float *)(const void *)(p->wal + at) : NULL;
 }
 
-/* Says which embeddings will be wanted: worth it only when they do not all stay in memory. rows: in rising order. */
+/* Says which embeddings will be wanted: worth it only when they do not all stay in memory. rows: in rising order, or
+ * in several runs of such. */
 void mn_columns_ahead(const struct mn_columns *columns, const uint32_t *rows, uint32_t count);
 static inline void mn_part_ahead(const struct mn_part *p, const uint32_t *rows, uint32_t count)
 {
