@@ -61,7 +61,8 @@ enum mn_status mn_cli_need_dir(const struct mn_cli *cli)
 
 enum mn_status mn_cli_open(const struct mn_cli *cli, const char *dir, int wait_ms, struct mneme **client)
 {
-    struct mneme_options options = {.timeout_ms = cli->timeout_ms, .wait_ms = wait_ms};
+    struct mneme_options options = {
+        .timeout_ms = cli->timeout_ms, .slow_timeout_ms = cli->timeout_ms, .wait_ms = wait_ms};
     enum mneme_code code = mneme_open(client, dir, &options);
     return code == MNEME_OK ? MN_OK : mn_cli_status(code, mneme_open_error());
 }

@@ -18,7 +18,8 @@
 static const struct mn_cli_option global_options[] = {
     {"dir", 'd', "DIR", "the store's folder (default: $MNEME_DIR)"},
     {"json", 'j', NULL, "print one JSON document, for programs"},
-    {"timeout", 0, "DURATION", "how long to wait for an answer (default: 10s)"},
+    {"timeout", 0, "DURATION",
+     "how long to wait for an answer (default: 10s; an hour for what copies or reads the whole store)"},
     {"help", 'h', NULL, "show this help, or with a command the help of that command"},
     {"version", 0, NULL, "show the version"},
     {0},

@@ -129,10 +129,22 @@ static bool print_words(const struct data *data, int count)
     return true;
 }
 
+static int usage(FILE *out, int status)
+{
+    fprintf(
+        out,
+        "usage: mneme-words [--data FOLDER] [--count 1..%d]\n"
+        "prints English words as memories for `mneme import -`: GloVe embeddings of %d numbers, the commonest first\n",
+        WORDS_MAX, DIM);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"data", required_argument, NULL, 'd'}, {"count", required_argument, NULL, 'c'}, {0}};
+    static const struct option options[] = {{"data", required_argument, NULL, 'd'},
+                                            {"count", required_argument, NULL, 'c'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     static struct data data;
     const char *folder = MN_WORDS_FOLDER;
     int count = WORDS_MAX, option;
@@ -142,12 +154,10 @@ int main(int argc, char **argv)
         else if (option == 'c')
             count = atoi(optarg);
         else
-            count = 0;
+            return option == 'h' ? usage(stdout, 0) : usage(stderr, 2);
     }
-    if (count < 1 || count > WORDS_MAX || optind != argc) {
-        fprintf(stderr, "usage: mneme-words [--data FOLDER] [--count 1..%d]\n", WORDS_MAX);
-        return 2;
-    }
+    if (count < 1 || count > WORDS_MAX || optind != argc)
+        return usage(stderr, 2);
     open_data(&data, folder);
     if (!print_words(&data, count)) {
         fprintf(stderr, "mneme-words: the files in %s are not the shipped data: see README.md there\n", folder);
