@@ -22,7 +22,7 @@ void mn_ledger_marks_free(struct mn_ledger_marks *marks)
 
 static enum mn_status reserve(struct mn_ledger_marks *marks, uint64_t more)
 {
-    if (marks->max - marks->bytes >= more)
+    if (marks->data && marks->max - marks->bytes >= more)
         return MN_OK;
     uint64_t max = 2 * marks->max + more + 4096;
     uint8_t *grown = realloc(marks->data, max);

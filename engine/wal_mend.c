@@ -60,6 +60,7 @@ bool mn_wal_mend_bits(const struct mn_wal_segment *segment, const struct mn_wal_
     *bits = 0;
     if (!d->header && !d->footer)
         return false;
+    // cppcheck-suppress nullPointerArithmeticRedundantCheck ; without a header there is a footer
     uint64_t footer_at = d->header ? d->header->footer_at : (uint64_t)((const uint8_t *)d->footer - base);
     uint64_t room = d->header ? d->header->footer_bytes : d->bytes - footer_at;
     memcpy(copy, base, d->bytes);

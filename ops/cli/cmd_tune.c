@@ -112,24 +112,24 @@ static enum mn_status look_around(struct tune *t)
 
 /* ---- measuring ---- */
 
-/* The n-th of the rows of all parts. */
-static bool place_of(const struct tune *t, uint64_t n, uint32_t *part, uint32_t *row)
+/* The n-th of the rows of all parts: its embedding, NULL where it is not to be seen or lost. */
+static const float *place_of(const struct tune *t, uint64_t n, uint32_t *part, uint32_t *row)
 {
     for (*part = 0; *part < t->snapshot.part_count; (*part)++) {
         const struct mn_part *p = &t->snapshot.parts[*part];
         *row = (uint32_t)n;
         if (n < p->rows)
-            return mn_part_visible(p, *row, t->snapshot.seq, t->snapshot.now) && mn_part_vector(p, *row);
+            return mn_part_visible(p, *row, t->snapshot.seq, t->snapshot.now) ? mn_part_vector(p, *row) : NULL;
         n -= p->rows;
     }
-    return false;
+    return NULL;
 }
 
-static struct mn_query query_for(const struct tune *t, uint32_t part, uint32_t row)
+static struct mn_query query_for(const struct tune *t, uint32_t part, uint32_t row, const float *vector)
 {
     const struct mn_part *p = &t->snapshot.parts[part];
     return (struct mn_query){.scope = {.all_spaces = true, .after = INT64_MIN},
-                             .embedding = mn_part_vector(p, row),
+                             .embedding = vector,
                              .k = (uint32_t)t->k,
                              .has_exclude = true,
                              .exclude = *mn_part_id(p, row),
@@ -177,8 +177,9 @@ static enum mn_status ask_all(struct tune *t, float *embedding)
         at = fmod(at + 0.6180339887498949, 1.0);
         MN_TRY(pin(t));
         enum mn_status status = MN_OK;
-        if (place_of(t, (uint64_t)(at * (double)rows), &part, &row)) {
-            struct mn_query query = query_for(t, part, row);
+        const float *vector = place_of(t, (uint64_t)(at * (double)rows), &part, &row);
+        if (vector) {
+            struct mn_query query = query_for(t, part, row, vector);
             status = ask(t, &query, embedding);
         }
         mn_reader_unpin(t->reader);
