@@ -5,6 +5,8 @@
 
 #include <stdlib.h>
 
+#define REST_TIMES 100u /* the disk is a hundredth of the time with shadows, at most */
+
 static bool counts(const struct mn_recall_request *asked)
 {
     return !asked->batch && !asked->query.exact && !asked->moment.has_as_of && asked->query.k <= MN_SHADOW_K_MAX;
@@ -38,6 +40,11 @@ struct mn_shadow_answer *mn_recall_shadow_take(struct mn_recall_shadow *shadow)
     struct mn_shadow_answer *due = shadow->due;
     shadow->due = NULL;
     return due;
+}
+
+uint64_t mn_recall_shadow_rest(uint64_t took_ns, bool scattered)
+{
+    return scattered ? took_ns * REST_TIMES : 0;
 }
 
 uint32_t mn_recall_shadow_found(const struct mn_shadow_answer *answer, const struct mn_snapshot *snapshot,

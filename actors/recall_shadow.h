@@ -40,6 +40,10 @@ void mn_recall_shadow_note(struct mn_recall_shadow *shadow, const struct mn_reca
 /* The answer that is due, the caller's to free; NULL when there is none. */
 struct mn_shadow_answer *mn_recall_shadow_take(struct mn_recall_shadow *shadow);
 
+/* How long no other answer is checked after a check that took took_ns. Where embeddings are more than memory holds
+ * (`scattered`, see mn_columns_scattered) each reads most of them, and pushes out what recalls need. */
+uint64_t mn_recall_shadow_rest(uint64_t took_ns, bool scattered);
+
 /* How many of the hits of an exact search the answer holds. The snapshot is pinned. */
 uint32_t mn_recall_shadow_found(const struct mn_shadow_answer *answer, const struct mn_snapshot *snapshot,
                                 const struct mn_search *search);

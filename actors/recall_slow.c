@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include "actors/recall_peek.h"
+#include "engine/columns.h"
+#include "shm/process.h"
 
 struct mn_recall_thread {
     pthread_t thread;
@@ -78,12 +80,22 @@ static void finish_shadow(struct mn_recall_slow *slow, struct mn_recall_job *job
     atomic_fetch_sub(&slow->under_way, 1);
 }
 
-static void work(struct mn_recall_lane *lane, struct mn_recall_job *job)
+static void check(struct mn_recall_thread *self, const struct mn_request *request,
+                  const struct mn_shadow_answer *answer)
 {
+    uint64_t begin = mn_clock_ns();
+    mn_recall_lane_check(&self->lane, request, answer);
+    uint64_t end = mn_clock_ns();
+    atomic_store(&self->slow->shadows_rest_ns, end + mn_recall_shadow_rest(end - begin, mn_columns_scattered()));
+}
+
+static void work(struct mn_recall_thread *self, struct mn_recall_job *job)
+{
+    struct mn_recall_lane *lane = &self->lane;
     struct mn_recall_peek peek;
     enum mn_status status = mn_recall_peek(&peek, zmq_msg_data(&job->held.body), zmq_msg_size(&job->held.body));
     if (status == MN_OK && job->shadow)
-        mn_recall_lane_check(lane, &peek.request, job->shadow);
+        check(self, &peek.request, job->shadow);
     if (job->shadow)
         return;
     if (status == MN_OK)
@@ -98,7 +110,7 @@ static void *run(void *context)
     struct mn_recall_thread *self = context;
     struct mn_recall_job *job;
     while ((job = next_job(self->slow)) != NULL) {
-        work(&self->lane, job);
+        work(self, job);
         if (job->shadow)
             finish_shadow(self->slow, job);
         else
@@ -198,7 +210,8 @@ enum mn_status mn_recall_slow_put(struct mn_recall_slow *slow, struct mn_held *h
 
 bool mn_recall_slow_shadow(struct mn_recall_slow *slow, struct mn_held *held, struct mn_shadow_answer *answer)
 {
-    if (slow->thread_count == 0 || atomic_load(&slow->under_way) > 0)
+    if (slow->thread_count == 0 || atomic_load(&slow->under_way) > 0 ||
+        mn_clock_ns() < atomic_load(&slow->shadows_rest_ns))
         return false;
     pthread_mutex_lock(&slow->mutex);
     bool taken = put(slow, held, answer);

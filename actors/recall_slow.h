@@ -38,6 +38,7 @@ struct mn_recall_slow {
     /* Changed under the mutex, read by the main thread without it: in todo; in todo, with a thread or in done; in done.
      * A stale look costs a turn. */
     _Atomic uint32_t waiting, under_way, answered;
+    _Atomic uint64_t shadows_rest_ns; /* until then no answer is checked */
     int event_fd;
     uint32_t thread_count;
     struct mn_recall_thread *threads;
@@ -50,7 +51,8 @@ void mn_recall_slow_close(struct mn_recall_slow *slow);
 
 /* Takes the frame over (`held` is empty then). MN_BUSY when too many wait. */
 enum mn_status mn_recall_slow_put(struct mn_recall_slow *slow, struct mn_held *held) MN_MUST_USE;
-/* Takes the frame and the answer over and returns true, unless there is anything to do for the lane. */
+/* Takes the frame and the answer over and returns true, unless there is anything to do for the lane, or the last such
+ * check has cost too much for another (mn_recall_shadow_rest). */
 bool mn_recall_slow_shadow(struct mn_recall_slow *slow, struct mn_held *held, struct mn_shadow_answer *answer);
 /* The next answered request, or NULL; the caller frees it with mn_recall_job_free. */
 struct mn_recall_job *mn_recall_slow_take(struct mn_recall_slow *slow);

@@ -9,6 +9,8 @@
 
 #include "engine/compact_inside.h"
 
+#define AHEAD_ROWS 64u /* embeddings that the disk is asked for together */
+
 /* The strings of the output in the making. */
 struct dictionary {
     struct mn_str *strings; /* they lie in the input parts */
@@ -228,6 +230,19 @@ static enum mn_status read_row(struct output *o, struct mn_compact_input *input,
     return mn_part_content(part, row, &out->content, &out->content_bin);
 }
 
+/* Of the next rows, those of the same input as the first: the disk is asked for them where memory does not hold all. */
+static void ask_ahead(const struct output *o, uint64_t k)
+{
+    const struct mn_compact_key *keys = o->build->keys;
+    uint32_t rows[AHEAD_ROWS], count = 0;
+    if ((k - o->begin) % AHEAD_ROWS != 0)
+        return;
+    for (uint64_t at = k; at < k + AHEAD_ROWS && at < o->end; at++)
+        if (keys[at].input == keys[k].input)
+            rows[count++] = keys[at].row;
+    mn_part_ahead(o->build->inputs[keys[k].input].part, rows, count);
+}
+
 static enum mn_status write_rows(struct output *o, uint32_t number)
 {
     struct mn_compact_build *b = o->build;
@@ -235,6 +250,7 @@ static enum mn_status write_rows(struct output *o, uint32_t number)
         const struct mn_compact_key *key = &b->keys[k];
         struct mn_columns_row row;
         uint32_t tags[MN_TAGS_MAX];
+        ask_ahead(o, k);
         MN_TRY(mn_compact_breathe(b));
         MN_TRY(read_row(o, &b->inputs[key->input], key->row, &row, tags));
         MN_TRY(mn_columns_append(o->writer, &row));

@@ -148,6 +148,14 @@ static void an_empty_answer(void **state)
     free(answer);
 }
 
+static void checks_rest_where_they_cost(void **state)
+{
+    (void)state;
+    assert_int_equal(mn_recall_shadow_rest(1000, false), 0);
+    assert_true(mn_recall_shadow_rest(1000, true) >= 10 * 1000);
+    assert_int_equal(mn_recall_shadow_rest(0, true), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -157,6 +165,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(answers_are_compared_by_id_and_space, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_empty_answer, set_up, tear_down),
+        cmocka_unit_test(checks_rest_where_they_cost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
