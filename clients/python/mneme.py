@@ -496,9 +496,13 @@ class Client:
             f"{op}: nobody answered at {', '.join(self._endpoints.get(OPERATIONS[op], ()))} in time{self._advice()}")
 
     def _advice(self) -> str:
-        """Over TCP a key that is not welcome gets no answer at all."""
-        if not self._endpoints["control"][0].startswith("tcp://"):
-            return ""
+        """On this host the socket's file may be missing; over TCP a key that is not welcome gets no answer at all."""
+        transport, _, place = self._endpoints["control"][0].partition("://")
+        if transport == "ipc":
+            if os.path.exists(place):
+                return ""
+            folder = place[:-len("/run/control")] if place.endswith("/run/control") else "DIR"
+            return f"; no store is served there: start one with `mnemed --dir {folder}`"
         if self._curve is None:
             return "; over TCP a store wants keys: curve=(server key, own public key, own secret key)"
         return "; is the server's key right, and is this one on the store's list of clients (`mneme keys NAME --add`)?"

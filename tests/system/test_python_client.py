@@ -326,7 +326,7 @@ class Patience(unittest.TestCase):
         self.assertEqual(len({r["rid"] for r in self.server.seen}), 3)
 
     def test_nobody_there(self):
-        with self.assertRaises(mneme.Unavailable):
+        with self.assertRaisesRegex(mneme.Unavailable, "start one with `mnemed --dir /tmp/no-such-store`"):
             mneme.open("/tmp/no-such-store", timeout_s=0.4)
 
     def test_a_code_of_the_future_is_still_an_error(self):
