@@ -280,7 +280,7 @@ static enum mn_status run_turns(struct mn_actor *actor, void *state)
 
 /* ---- becoming a role ---- */
 
-static enum mn_status take_signals(struct mn_actor *actor)
+enum mn_status mn_actor_take_signals(int *fd)
 {
     sigset_t set;
     sigemptyset(&set);
@@ -291,9 +291,13 @@ static enum mn_status take_signals(struct mn_actor *actor)
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of the write */
     if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
         return MN_FAIL_ERRNO("sigprocmask");
-    actor->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (actor->signal_fd < 0)
-        return MN_FAIL_ERRNO("signalfd");
+    *fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return *fd >= 0 ? MN_OK : MN_FAIL_ERRNO("signalfd");
+}
+
+static enum mn_status take_signals(struct mn_actor *actor)
+{
+    MN_TRY(mn_actor_take_signals(&actor->signal_fd));
     /* The pipe tells of the supervisor's end as well, but only to a loop that polls. */
     return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 ? MN_OK : MN_FAIL_ERRNO("prctl(PR_SET_PDEATHSIG)");
 }

@@ -78,6 +78,10 @@ struct mn_actor_arguments {
     int pipe_fd; /* read end of the supervisor's pipe */
 };
 
+/* For a process of the cluster: SIGTERM, SIGINT and SIGHUP come through *fd (a signalfd) from now on, in this thread
+ * and those that it starts; a broken pipe and a file that may not grow are errors of the call. */
+enum mn_status mn_actor_take_signals(int *fd) MN_MUST_USE;
+
 /* Runs a role to its end in this process; returns the exit status (0 clean). Arguments come from the supervisor's
  * command line. */
 int mn_actor_run(const struct mn_role_ops *ops, const struct mn_actor_arguments *arguments);

@@ -330,26 +330,11 @@ static enum mn_status supervise(struct mn_supervisor *s)
 
 /* ---- the whole ---- */
 
-static enum mn_status take_signals(struct mn_supervisor *s)
-{
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of the write */
-    signal(SIGTTOU, SIG_IGN); /* children log to a terminal from process groups of their own */
-    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
-        return MN_FAIL_ERRNO("sigprocmask");
-    s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    return s->signal_fd >= 0 ? MN_OK : MN_FAIL_ERRNO("signalfd");
-}
-
 static enum mn_status start(struct mn_supervisor *s)
 {
     MN_TRY(mn_supervisor_settings(s->options, &s->settings));
-    MN_TRY(take_signals(s));
+    signal(SIGTTOU, SIG_IGN); /* children log to a terminal from process groups of their own */
+    MN_TRY(mn_actor_take_signals(&s->signal_fd));
     MN_TRY(mn_supervisor_open(s));
     s->zmq = zmq_ctx_new();
     if (!s->zmq)

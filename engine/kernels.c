@@ -1,11 +1,12 @@
 /*
- * kernels.c - which implementation of the kernels this CPU runs.
+ * kernels.c - which implementation of the kernels this CPU runs, and what they can be given.
  *
  * __builtin_cpu_supports looks at CPUID and at XCR0: a CPU with AVX-512 under a kernel that does not save its registers
  * counts as one without. AVX-512 here means what servers have had since Cascade Lake and Zen 4; older ones run AVX2.
  */
 #include "engine/kernels.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* From best to last resort. */
@@ -61,4 +62,13 @@ const struct mn_kernels *mn_kernels_best(void)
         atomic_store_explicit(&best, kernels, memory_order_relaxed);
     }
     return kernels;
+}
+
+enum mn_status mn_kernel_check_norm(enum mn_metric metric, double norm2)
+{
+    return norm2 <= MN_KERNEL_NORM2_MAX
+               ? MN_OK
+               : MN_FAIL(MN_BAD_VALUE,
+                         "the embedding's norm is %g; %g is the most under %s, so that no score is beyond a float",
+                         sqrt(norm2), sqrt(MN_KERNEL_NORM2_MAX), mn_metric_word(metric));
 }

@@ -20,6 +20,8 @@
 /* The longest embedding of a store and of a query under ip and l2, its norm squared: no score of two such is beyond a
  * float. */
 #define MN_KERNEL_NORM2_MAX 0x1p125
+/* MN_BAD_VALUE for a longer one; what metric it is, is for the sentence. */
+enum mn_status mn_kernel_check_norm(enum mn_metric metric, double norm2) MN_MUST_USE;
 
 /* By what share at most a sum of `width` squares in lanes is off; of products: share of the product of their norms. */
 static inline float mn_kernel_rounding(uint32_t width)

@@ -55,12 +55,7 @@ static enum mn_status take_embedding(struct mn_recall *r)
     memcpy(search->embedding, r->query->embedding, bytes);
     r->query_scale = 1;
     if (search->metric != MN_METRIC_COSINE)
-        return norm2 <= MN_KERNEL_NORM2_MAX
-                   ? MN_OK
-                   : MN_FAIL(MN_BAD_VALUE,
-                             "the embedding's norm is %g; %g is the most under %s, so that no score is"
-                             " beyond a float",
-                             sqrt(norm2), sqrt(MN_KERNEL_NORM2_MAX), mn_metric_word(search->metric));
+        return mn_kernel_check_norm(search->metric, norm2);
     if (!(norm2 > 0))
         return MN_FAIL(MN_BAD_VALUE, "the embedding is zero; cosine needs a direction");
     int exponent;

@@ -59,12 +59,7 @@ static enum mn_status check_embedding(const struct mn_writer *w, const void *emb
         return MN_FAIL(MN_BAD_VALUE, "the embedding holds NaN or Inf");
     *scale = 1.0f;
     if (w->store.metric != MN_METRIC_COSINE)
-        return norm2 <= MN_KERNEL_NORM2_MAX
-                   ? MN_OK
-                   : MN_FAIL(MN_BAD_VALUE,
-                             "the embedding's norm is %g; %g is the most under %s, so that no score is"
-                             " beyond a float",
-                             sqrt(norm2), sqrt(MN_KERNEL_NORM2_MAX), mn_metric_word(w->store.metric));
+        return mn_kernel_check_norm(w->store.metric, norm2);
     *scale = (float)(1.0 / sqrt(norm2));
     if (!(norm2 > 0))
         return MN_FAIL(MN_BAD_VALUE, "the embedding is zero, which has no direction under cosine");
