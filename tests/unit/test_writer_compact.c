@@ -247,22 +247,20 @@ static void a_proposal_that_would_lose_rows_is_refused(void **state)
 
 /* ---- a disk that fails at the manifest ---- */
 
-static enum { HEALTHY, NO_SPACE, NO_SYNC } disk;
-static int manifest_fd = -1;
+static _Atomic enum { HEALTHY, NO_SPACE, NO_SYNC } disk;
+static _Atomic bool of_manifest[1024]; /* by file descriptor */
 
 static enum mn_status open_seen(const char *path, int flags, int *fd)
 {
     enum mn_status status = mn_io_posix.open(path, flags, fd);
-    if (status == MN_OK && strstr(path, "/MANIFEST") && (flags & MN_IO_WRITE))
-        manifest_fd = *fd;
-    else if (status == MN_OK && manifest_fd == *fd)
-        manifest_fd = -1;
+    if (status == MN_OK)
+        of_manifest[*fd] = strstr(path, "/MANIFEST") && (flags & MN_IO_WRITE);
     return status;
 }
 
 static enum mn_status write_manifest(int fd, const void *data, size_t bytes, uint64_t offset)
 {
-    if (disk != NO_SPACE || fd != manifest_fd)
+    if (disk != NO_SPACE || !of_manifest[fd])
         return mn_io_posix.write(fd, data, bytes, offset);
     enum mn_status ignored = mn_io_posix.write(fd, data, bytes / 4, offset); /* a piece of it lands */
     (void)ignored;
@@ -271,7 +269,7 @@ static enum mn_status write_manifest(int fd, const void *data, size_t bytes, uin
 
 static enum mn_status sync_manifest(int fd)
 {
-    return disk == NO_SYNC && fd == manifest_fd ? MN_FAIL(MN_SYSTEM, "io error") : mn_io_posix.datasync(fd);
+    return disk == NO_SYNC && of_manifest[fd] ? MN_FAIL(MN_SYSTEM, "io error") : mn_io_posix.datasync(fd);
 }
 
 static void a_manifest_that_cannot_be_written_stops_nothing(void **state)
