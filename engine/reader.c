@@ -282,7 +282,7 @@ static void look_for_trouble(struct mn_reader *r)
 }
 
 /* Lets go of inverted files in which damage was found since the last pin: what lies there now may be whole. */
-static void mend_codes(struct mn_reader *r)
+static void reopen_damaged_ivfs(struct mn_reader *r)
 {
     r->uncoded = 0;
     for (uint32_t i = 0; i < r->count; i++) {
@@ -375,6 +375,14 @@ static void look_at_chunk(struct mapped *m, struct mn_part *part)
 
 /* ---- pinning ---- */
 
+/* The pin of a slot that was lost went with it: what is there now is another's. */
+static void unpin(struct mn_reader *r)
+{
+    if (mn_epoch_owned(&r->instance->epoch, r->slot, r->owner))
+        mn_epoch_unpin(&r->instance->epoch, r->slot);
+    r->pinned = false;
+}
+
 /* Still ours? An attached program that was stopped too long has lost its slot: it claims a new one. */
 static enum mn_status keep_slot(struct mn_reader *r)
 {
@@ -419,7 +427,7 @@ static enum mn_status pin_once(struct mn_reader *r, uint64_t as_of, struct mn_sn
         return MN_OK;
     MN_TRY(status);
     follow_hot(r);
-    mend_codes(r);
+    reopen_damaged_ivfs(r);
     follow_codes(r);
     for (uint32_t i = 0; i < r->count; i++)
         if (r->parts[i].tail)
@@ -440,7 +448,7 @@ enum mn_status mn_reader_pin(struct mn_reader *reader, uint64_t as_of, struct mn
     while (status == MN_OK && again)
         status = pin_once(reader, as_of, snapshot, &again);
     if (status != MN_OK) {
-        mn_epoch_unpin(&reader->instance->epoch, reader->slot);
+        unpin(reader);
         return status;
     }
     snapshot->now = mn_wall_ns();
@@ -451,16 +459,14 @@ enum mn_status mn_reader_pin(struct mn_reader *reader, uint64_t as_of, struct mn
 void mn_reader_unpin(struct mn_reader *reader)
 {
     if (reader->pinned)
-        mn_epoch_unpin(&reader->instance->epoch, reader->slot);
-    reader->pinned = false;
+        unpin(reader);
 }
 
 /* Whatever the call had reached of its pin. */
 void mn_reader_blame(struct mn_reader *reader, const void *fault)
 {
     uintptr_t at = (uintptr_t)fault;
-    reader->pinned = false;
-    mn_epoch_unpin(&reader->instance->epoch, reader->slot);
+    unpin(reader);
     for (uint32_t i = 0; i < reader->count; i++) {
         struct mapped *m = &reader->mapped[i];
         if (m->ivf && mn_ivf_covers(m->ivf, fault))

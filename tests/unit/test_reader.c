@@ -148,6 +148,36 @@ static void an_evicted_reader_claims_again(void **state)
     fixture_free(f);
 }
 
+/* Whatever it still believes to hold: its old slot is another's by now, and so is the pin in it. */
+static void an_evicted_reader_leaves_the_next_one_alone(void **state)
+{
+    struct fixture *f = fixture_new();
+    struct mn_reader *evicted, *others[16];
+    struct mn_snapshot snapshot;
+    fixture_put(f, "s", 1, 1, "x");
+    fixture_commit(f);
+    for (int pinned = 0; pinned < 2; pinned++) {
+        ok(mn_reader_open(&evicted, &f->store, &f->instance));
+        if (pinned)
+            ok(mn_reader_pin(evicted, 0, &snapshot));
+        assert_int_equal(mn_epoch_reap(&f->instance.epoch, (uint32_t)getpid()), 1);
+        for (int i = 0; i < 16; i++) {
+            ok(mn_reader_open(&others[i], &f->store, &f->instance));
+            if (i == 0)
+                ok(mn_reader_pin(others[0], 0, &snapshot));
+        }
+        if (pinned)
+            mn_reader_unpin(evicted);
+        else
+            fails(MN_BUSY, mn_reader_pin(evicted, 0, &snapshot));
+        mn_reader_close(evicted);
+        assert_true(mn_epoch_oldest(&f->instance.epoch, mn_clock_ns(), 0) == snapshot.gen);
+        for (int i = 0; i < 16; i++)
+            mn_reader_close(others[i]);
+    }
+    fixture_free(f);
+}
+
 /* A view that names files which are not there: the pin fails, what was mapped before stays whole, the next view is
  * taken. */
 static void a_view_that_cannot_be_mapped_leaves_the_reader_whole(void **state)
@@ -309,6 +339,7 @@ int main(void)
         cmocka_unit_test(a_reader_looks_back),
         cmocka_unit_test(expired_ones_are_not_visible),
         cmocka_unit_test(an_evicted_reader_claims_again),
+        cmocka_unit_test(an_evicted_reader_leaves_the_next_one_alone),
         cmocka_unit_test(a_view_that_cannot_be_mapped_leaves_the_reader_whole),
         cmocka_unit_test(readers_see_whole_changes_while_everything_moves),
     };
