@@ -1,20 +1,10 @@
 /*
  * test_compact.c - compaction with a real writer: nothing is lost or changed by it, and what must go is gone.
  */
-#include <fcntl.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "engine/columns.h"
-#include "engine/snapshot.h"
 #include "shm/process.h"
 #include "tests/unit/live_files.h"
 #include "tests/unit/live_store.h"
@@ -34,8 +24,7 @@ static int teardown(void **state)
 static bool exists(const struct live_store *s, const char *name)
 {
     char path[MN_PATH_MAX];
-    struct stat st;
-    return stat(mn_store_path(&s->store, path, name), &st) == 0;
+    return file_exists(mn_store_path(&s->store, path, name));
 }
 
 static void nothing_to_do(void **state)
@@ -494,84 +483,10 @@ static void ledger_outlives_the_log(void **state)
     assert_int_equal(again.ids[0].lo, id + 1);
 }
 
-/* ---- killed between any two steps ---- */
-
-#ifdef MN_FAULTS
-/* Another process compacts the store in `dir`, and is killed at `point` (its n-th pass, as "name:n"). */
-static void compact_and_die(const char *program, const char *dir, const char *point)
-{
-    int status;
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        setenv("MNEME_FAULT", point, 1);
-        execl(program, program, "--compact", dir, (char *)NULL);
-        _exit(127);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-        fail_msg("%s: the process ended with status %x, and not by being killed there", point, (unsigned)status);
-}
-
-static void killed_at_any_step(void **state)
-{
-    static const char *const points[] = {"columns_written",     "columns_synced",         "columns_renamed",
-                                         "columns_renamed:2",   "manifest_before_append", "manifest_after_append",
-                                         "manifest_after_sync", "publish_before_view",    "publish_after_view",
-                                         "limbo_before_unlink", "limbo_before_unlink:3"};
-    struct live_store *s = *state;
-    s->policy.segment_rows_max = 400; /* two outputs, now and then */
-    live_remember(s, 0, 0, 600);
-    live_seal(s);
-    live_compact(s, true);
-    for (uint32_t p = 0; p < MN_ARRAY_LEN(points); p++) {
-        for (uint32_t id = p; id < 600; id += 17)
-            live_forget(s, 0, id, id % 2 ? MN_FORGET_DELETE : MN_FORGET_SUPPRESS);
-        live_remember(s, 1, p * 50, 300);
-        live_remember(s, 0, p * 30, 40);
-        live_store_stop(s);
-        compact_and_die("/proc/self/exe", s->dir, points[p]);
-        mn_instance_sweep(s->store.uuid);
-        live_store_start(s);
-        live_check(s);
-        live_store_restart(s);
-        live_check(s);
-    }
-    live_seal(s);
-    live_tend(s);
-    live_compact(s, true);
-    live_check(s);
-    struct mn_manifest m = live_manifest(s);
-    ok(mn_compactor_sweep(s->compactor));
-    live_tend(s);
-    assert_int_equal(live_folders(s), m.segment_count);
-    mn_manifest_free(&m);
-}
-
-/* The other process. */
-static int compact_store(const char *dir)
-{
-    struct live_store *s = live_store_open(dir);
-    s->policy.segment_rows_max = 400;
-    live_seal(s);
-    live_tend(s);
-    live_compact(s, true);
-    usleep(300000); /* the thread that unlinks */
-    live_tend(s);
-    return 0;
-}
-#endif
-
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(int argc, char **argv)
+int main(void)
 {
-#ifdef MN_FAULTS
-    if (argc == 3 && strcmp(argv[1], "--compact") == 0)
-        return compact_store(argv[2]);
-#endif
-    (void)argc;
-    (void)argv;
     const struct CMUnitTest tests[] = {
         test(nothing_to_do),
         test(log_becomes_columns),
@@ -590,9 +505,6 @@ int main(int argc, char **argv)
         test(a_build_can_be_stopped),
         test(stale_plans_and_proposals),
         test(ledger_outlives_the_log),
-#ifdef MN_FAULTS
-        test(killed_at_any_step),
-#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
