@@ -3,6 +3,7 @@
  * on average right, and never further off than the bound. Distances are taken in double.
  */
 #include "engine/ivf.h"
+#include "tests/unit/random_bits.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -29,16 +30,8 @@ struct scene {
 };
 static struct scene scene, other;
 
-static uint64_t random_state = 1;
-
-static uint32_t random_bits(void)
-{
-    random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(random_state >> 32);
-}
-
 /* Nearly normal, of variance 1. */
-static float random_float(void)
+static float normal_float(void)
 {
     float sum = 0;
     for (unsigned i = 0; i < 12; i++)
@@ -53,19 +46,19 @@ static float residual(enum kind kind, uint32_t i, unsigned lane)
 {
     switch (kind) {
     case TIGHT:
-        return random_float() * 1e-4f;
+        return normal_float() * 1e-4f;
     case WIDE:
-        return random_float() * 100;
+        return normal_float() * 100;
     case HUGE_ONES:
-        return random_float() * 1e12f;
+        return normal_float() * 1e12f;
     case SMALL:
-        return random_float() * 1e-13f;
+        return normal_float() * 1e-13f;
     case SPIKES:
-        return i % 64 == lane ? 5.0f : random_float() * 1e-3f;
+        return i % 64 == lane ? 5.0f : normal_float() * 1e-3f;
     case STEPS:
         return (i / 7 + lane) % 3 == 0 ? 0.25f : -0.125f;
     default:
-        return random_float();
+        return normal_float();
     }
 }
 
@@ -73,8 +66,8 @@ static void make_scene(struct scene *s, uint32_t width, enum kind kind, bool cen
 {
     float scale = kind == HUGE_ONES ? 1e12f : kind == SMALL ? 1e-13f : 1.0f;
     for (uint32_t i = 0; i < width; i++) {
-        s->center[i] = centered ? random_float() * scale * 2 : 0;
-        s->query[i] = s->center[i] + random_float() * scale;
+        s->center[i] = centered ? normal_float() * scale * 2 : 0;
+        s->query[i] = s->center[i] + normal_float() * scale;
         for (unsigned lane = 0; lane < 32; lane++)
             s->rows[lane][i] = s->center[i] + residual(kind, i, lane);
     }
@@ -208,7 +201,7 @@ static void the_norms_of_a_code_are_rounded_up(void **state)
         /* Random residuals, and such as an 8-bit code gives back but for rounding. */
         for (unsigned j = 0; j < 384; j++) {
             for (unsigned lane = 0; lane < 32; lane++) {
-                float r = i % 4 < 2 ? random_float() : (lane * 384 + j) % 5 == 0 ? -1.0f : 1.0f;
+                float r = i % 4 < 2 ? normal_float() : (lane * 384 + j) % 5 == 0 ? -1.0f : 1.0f;
                 scene.rows[lane][j] = scene.center[j] + r * sizes[i / 4];
             }
         }
@@ -372,11 +365,11 @@ static void a_residual_that_vanishes_in_its_squares_stays_in_the_bound(void **st
             for (unsigned j = 0; j < 384; j++) {
                 scene.center[j] = i % 2 ? 0 : sizes[i];
                 for (unsigned lane = 0; lane < 32; lane++)
-                    scene.rows[lane][j] = scene.center[j] + random_float() * sizes[i];
+                    scene.rows[lane][j] = scene.center[j] + normal_float() * sizes[i];
             }
             assert_bounds(metrics[m], 384, TIGHT);
             for (unsigned j = 0; j < 384; j++)
-                scene.query[j] = random_float() * sizes[i];
+                scene.query[j] = normal_float() * sizes[i];
             assert_bounds(metrics[m], 384, TIGHT);
         }
     }

@@ -3,6 +3,7 @@
  * close to what double says.
  */
 #include "engine/kernels.h"
+#include "tests/unit/random_bits.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -17,19 +18,6 @@
 static const char *const names[] = {"avx512", "avx2", "portable"};
 static const uint32_t dims[] = {1,  2,  3,  7,  15,  16,  17,  31,  32,  33,   47,   48,   49,   63,
                                 64, 65, 95, 97, 100, 127, 384, 768, 769, 1000, 1536, 2047, 4095, 4096};
-
-static uint64_t random_state = 1;
-
-static uint32_t random_bits(void)
-{
-    random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(random_state >> 32);
-}
-
-static float random_float(void)
-{
-    return (float)(int32_t)random_bits() * 0x1p-31f;
-}
 
 /* Any finite float, denormals and signed zeros among them; exponents small enough that sums do not overflow. */
 static float wild_float(void)

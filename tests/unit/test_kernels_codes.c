@@ -3,6 +3,7 @@
  * as double can tell, and every other implementation gives the same bits.
  */
 #include "engine/kernels.h"
+#include "tests/unit/random_bits.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -30,19 +31,6 @@ struct room {
     uint32_t signs[4 * WIDTH_MAX / 32];
 };
 static struct room room;
-
-static uint64_t random_state = 1;
-
-static uint32_t random_bits(void)
-{
-    random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(random_state >> 32);
-}
-
-static float random_float(void)
-{
-    return (float)(int32_t)random_bits() * 0x1p-31f;
-}
 
 static float value(enum kind kind, uint32_t i)
 {
