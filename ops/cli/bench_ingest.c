@@ -2,6 +2,7 @@
  * bench_ingest.c - `mneme bench ingest`: how many memories a second become durable, and how long each waits for that.
  */
 #include "ops/cli/bench.h"
+#include "ops/cli/bench_write.h"
 
 #include "ops/cli/cli_time.h"
 
@@ -65,7 +66,7 @@ static enum mn_status measure(struct mn_bench_cluster *cluster, struct mn_bench_
     struct mn_bench_writer writer = {
         .cluster = cluster, .batch = o->batch, .in_flight = o->in_flight, .content = o->content};
     for (uint64_t i = 0; i < o->clients; i++)
-        MN_TRY(mn_bench_load_fork(load, mn_bench_load_write, &writer));
+        MN_TRY(mn_bench_load_fork(load, mn_bench_write, &writer));
     MN_TRY(mn_bench_load_wait_ready(load));
     MN_TRY(mn_bench_load_run(load, MN_BENCH_WARM, o->warmup));
     MN_TRY(mn_bench_counters_read(cluster, &before));

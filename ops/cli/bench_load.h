@@ -48,25 +48,9 @@ struct mn_bench_load {
     size_t count;
 };
 
-/* What writers do. */
-struct mn_bench_writer {
-    const struct mn_bench_cluster *cluster;
-    uint64_t batch, in_flight, content;
-    double rate; /* memories/s of this client; 0: as many as go through */
-    const float
-        *rows; /* [row_count][dim]: what is written, from the beginning again, a little changed; NULL: anything */
-    uint64_t row_count;
-    bool ring; /* tell a prober */
-    bool hash; /* sum up what was acknowledged */
-};
-
 /* The body of a client: runs in its own process until the phase is STOP and its requests are answered. */
 typedef enum mn_status mn_bench_body(struct mn_bench_shared *shared, struct mn_bench_client *me, size_t index,
                                      const void *work);
-
-/* A mn_bench_body; `work` is a struct mn_bench_writer. */
-enum mn_status mn_bench_load_write(struct mn_bench_shared *shared, struct mn_bench_client *me, size_t index,
-                                   const void *work);
 
 MN_MUST_USE enum mn_status mn_bench_load_init(struct mn_bench_load *load);
 /* Forks a client that runs `body`. The caller holds no ZeroMQ context. */
@@ -84,6 +68,8 @@ MN_MUST_USE enum mn_status mn_bench_load_check(struct mn_bench_load *load);
 
 /* Sums over clients [from, to) into one histogram (heap: free it); NULL when out of memory. */
 struct mn_cli_hist *mn_bench_load_latency(const struct mn_bench_load *load, size_t from, size_t to, bool worker);
+
+void mn_bench_load_pause(long us);
 
 /* A hash of one memory; sums of it do not depend on the order. */
 uint64_t mn_bench_load_hash(uint64_t id, const void *embedding, size_t embedding_size, const void *content,

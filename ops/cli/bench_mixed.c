@@ -4,6 +4,7 @@
  * process.
  */
 #include "ops/cli/bench.h"
+#include "ops/cli/bench_write.h"
 #include "ops/cli/cli_time.h"
 
 #include <inttypes.h>
@@ -164,7 +165,7 @@ static enum mn_status start(struct mn_bench_load *load, const struct mn_bench_op
                             const struct prober *prober)
 {
     for (size_t i = 0; i < o->clients; i++)
-        MN_TRY(mn_bench_load_fork(load, mn_bench_load_write, writer));
+        MN_TRY(mn_bench_load_fork(load, mn_bench_write, writer));
     for (size_t i = 0; i < o->recall_clients; i++)
         MN_TRY(mn_bench_load_fork(load, mn_bench_ask, asker));
     if (o->probe)

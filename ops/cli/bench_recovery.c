@@ -5,6 +5,7 @@
  * are listed and hashed alike. The sums are equal exactly when nothing is missing, changed or added.
  */
 #include "ops/cli/bench.h"
+#include "ops/cli/bench_write.h"
 #include "ops/cli/cli_time.h"
 
 #include <dirent.h>
@@ -34,7 +35,7 @@ static enum mn_status fill(const struct mn_bench_cluster *cluster, const struct 
     uint64_t wanted = (uint64_t)(o->gib * 1073741824.0);
     MN_TRY(mn_bench_load_init(&load));
     for (uint64_t i = 0; i < o->clients; i++)
-        MN_TRY_OUT(mn_bench_load_fork(&load, mn_bench_load_write, &writer));
+        MN_TRY_OUT(mn_bench_load_fork(&load, mn_bench_write, &writer));
     MN_TRY_OUT(mn_bench_load_wait_ready(&load));
     MN_TRY_OUT(mn_bench_counters_read(cluster, &before));
     do {
