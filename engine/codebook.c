@@ -101,6 +101,7 @@ static enum mn_status use_file(struct entry *entry, const struct mn_store *store
     entry->codebook.dim = store->dim;
     if (!children_fit(&entry->codebook))
         return MN_FAIL(MN_CORRUPT, "%s has centroids that belong to no super-centroid", path);
+    mn_column_file_let_go(file, body.super_at, body.blocks_at); /* recalls go by the codes of centroids, mostly */
     return MN_OK;
 }
 

@@ -12,6 +12,8 @@
 #include "engine/crc.h"
 #include "engine/guard.h"
 
+#define PAGE UINT64_C(4096)
+
 #define X(name, number, file, element, whole) {number, file, element, whole},
 const struct mn_column_info mn_column_info[MN_COLUMN_KINDS] = {MN_COLUMN_TABLE(X) MN_COLUMN_DERIVED_TABLE(X)};
 #undef X
@@ -297,7 +299,7 @@ void mn_column_file_unmap(struct mn_column_file *file)
 /* madvise wants whole pages; what it cannot do is no failure, only slower. */
 static void advise(const struct mn_column_file *file, uint64_t at, uint64_t bytes, int advice)
 {
-    uintptr_t begin = (uintptr_t)(file->data + at) & ~(uintptr_t)4095, end = (uintptr_t)(file->data + at + bytes);
+    uintptr_t begin = (uintptr_t)(file->data + at) / PAGE * PAGE, end = (uintptr_t)(file->data + at + bytes);
     madvise((void *)begin, end - begin, advice); // NOLINT(performance-no-int-to-ptr): a page's address
 }
 
@@ -313,6 +315,16 @@ void mn_column_file_ahead(const struct mn_column_file *file, uint64_t at, uint64
 {
     if (atomic_load_explicit(&file->scattered, memory_order_relaxed) && at < file->data_bytes)
         advise(file, at, bytes < file->data_bytes - at ? bytes : file->data_bytes - at, MADV_WILLNEED);
+}
+
+void mn_column_file_let_go(const struct mn_column_file *file, uint64_t at, uint64_t end)
+{
+    if (!file->base || file->image || !file->io->let_go)
+        return;
+    uint64_t before = (uint64_t)(file->data - file->base);
+    uint64_t first = mn_round_up(before + at, PAGE), last = (before + end) / PAGE * PAGE;
+    if (first < last)
+        file->io->let_go(file->base + first, last - first);
 }
 
 struct block_check {

@@ -170,6 +170,9 @@ bool mn_column_file_intact(const struct mn_column_file *file, uint64_t block);
  * the disk and does not wait (and does nothing for other files). */
 void mn_column_file_scatter(struct mn_column_file *file, uint64_t from);
 void mn_column_file_ahead(const struct mn_column_file *file, uint64_t at, uint64_t bytes);
+/* What was checked and will hardly be read again need not stay in this process's memory: whole pages of the data from
+ * `at` to `end`. */
+void mn_column_file_let_go(const struct mn_column_file *file, uint64_t at, uint64_t end);
 /* MN_CORRUPT when any block is not intact. */
 enum mn_status mn_column_file_check(const struct mn_column_file *file, const char *path) MN_MUST_USE;
 

@@ -148,6 +148,11 @@ static void posix_unmap(const void *base, uint64_t bytes)
     munmap((void *)(uintptr_t)base, bytes);
 }
 
+static void posix_let_go(const void *base, uint64_t bytes)
+{
+    madvise((void *)(uintptr_t)base, bytes, MADV_DONTNEED); /* mappings are shared and read-only: nothing is lost */
+}
+
 static enum mn_status posix_rename(const char *from, const char *to)
 {
     return rename(from, to) == 0 ? MN_OK : MN_FAIL_ERRNO("cannot rename %s to %s", from, to);
@@ -286,6 +291,7 @@ const struct mn_io mn_io_posix = {
     .reserve = posix_reserve,
     .map = posix_map,
     .unmap = posix_unmap,
+    .let_go = posix_let_go,
     .rename = posix_rename,
     .link = posix_link,
     .unlink = posix_unlink,

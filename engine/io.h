@@ -40,6 +40,9 @@ struct mn_io {
     enum mn_status (*reserve)(int fd, uint64_t bytes); /* fallocate from 0 */
     enum mn_status (*map)(int fd, uint64_t bytes, const void **base); /* shared, read-only */
     void (*unmap)(const void *base, uint64_t bytes);
+    /* Whole pages of a mapping that will hardly be read again: this process need not keep them, and gets them anew when
+     * it reads them all the same. A wish, no more; may be NULL. */
+    void (*let_go)(const void *base, uint64_t bytes);
     enum mn_status (*rename)(const char *from, const char *to);
     /* A second name `to` of the file `from`, in the same file system. MN_OK too when it is that already, MN_EXISTS when
      * it is another file. May be NULL. */
