@@ -197,6 +197,9 @@ void mn_ivf_clear_block(uint8_t *block, uint32_t width);
 /* Checksums of 8-bit codes that are checked at first touch (of the file; a copy in shared memory was checked when it
  * was made). False: the block of the file that holds this slot is damaged. */
 bool mn_ivf_check_slot(const struct mn_ivf *ivf, uint32_t slot);
+/* Says that the 8-bit codes of so many slots from `slot` on will be wanted: asks the disk for them where they are not
+ * all to stay in memory. */
+void mn_ivf_ahead(const struct mn_ivf *ivf, uint32_t slot, uint32_t count);
 static inline bool mn_ivf_intact(const struct mn_ivf *ivf, uint32_t slot)
 {
     return !ivf->check || mn_ivf_check_slot(ivf, slot);

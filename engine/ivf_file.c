@@ -93,6 +93,13 @@ bool mn_ivf_check_slot(const struct mn_ivf *ivf, uint32_t slot)
     return intact;
 }
 
+void mn_ivf_ahead(const struct mn_ivf *ivf, uint32_t slot, uint32_t count)
+{
+    uint64_t width = ivf->codebook->width;
+    if (ivf->check && count > 0)
+        mn_column_file_ahead(ivf->check->file, ivf->check->codes8_at + slot * width, count * width);
+}
+
 bool mn_ivf_damaged(const struct mn_ivf_file *file)
 {
     return atomic_load_explicit(&file->any_damaged, memory_order_relaxed);

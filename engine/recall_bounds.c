@@ -202,6 +202,10 @@ static void walk_cluster(struct mn_recall_bounds *b, const struct mn_bounds_sour
         walk.next = ivf->first_slot[next->cluster];
         walk.next_end = ivf->first_slot[next->cluster + 1];
     }
+    if (s->whole) {
+        mn_ivf_ahead(ivf, walk.first, walk.end - walk.first);
+        mn_ivf_ahead(ivf, walk.next, walk.next_end - walk.next);
+    }
     for (uint32_t slot = walk.first; slot < walk.end; slot += MN_IVF_LANES)
         walk_slots(b, &walk, slot);
     compare_all(b, s);
