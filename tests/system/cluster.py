@@ -268,7 +268,7 @@ class Cluster:
         assert status == 0, f"mnemed exited with {status}{told}"
         poll_until("no process of the cluster left", lambda: not self.processes(), STOP_S)
         assert not self.shared_memory(), f"left in /dev/shm: {self.shared_memory()}"
-        for complaint in ("AddressSanitizer", "LeakSanitizer", "runtime error:"):
+        for complaint in ("AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "runtime error:"):
             assert complaint not in self.log.read_text(errors="replace"), f"{complaint} in the log{told}"
 
     def assert_no_restarts(self):
