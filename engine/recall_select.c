@@ -13,11 +13,16 @@
 
 /* Of few rows that match each is followed, wherever it lies. Of some more their slots are marked, and the clusters with
  * marks in them are looked into, the nearest first, as long as the rule says: a mark costs a thirtieth of following.
- * Where they are many a block is asked for them when its cluster is due. (bench_recall_filters shows what it is worth.)
- */
-#define FOLLOW_MAX   96u
-#define MARK_MAX     MN_SELECTION_LIST_MAX /* lists are marked: nothing else tells of a slot */
-#define MARK_FAR_MAX 65536u
+ * Where they are many a block is asked for them when its cluster is due, unless they lie so far from the query that it
+ * would be in vain too often. (bench_recall_filters shows what it is worth.) */
+#define FOLLOW_MAX 96u
+#define MARK_MAX   MN_SELECTION_LIST_MAX /* lists are marked: nothing else tells of a slot */
+
+/* On a Zen 4, over 100,000 rows of 768 in 1,280 clusters. */
+#define NEAR        8u     /* clusters looked at */
+#define LOOKED_INTO 400.0f /* clusters with matches, by a search for those that lie far from the query */
+#define MARK_NS     1.5f   /* a row */
+#define PASSED_NS   130.0f /* a cluster that is put in order, taken, and has no match */
 
 #define SAMPLE 32u /* selected rows looked at to find out how close together they are */
 
@@ -147,10 +152,38 @@ static enum mn_status forget_seen(struct mn_recall_source *s)
     return MN_OK;
 }
 
+static inline void mark_slot(uint64_t *words, uint32_t slot)
+{
+    words[slot / 64] |= UINT64_C(1) << slot % 64;
+}
+
+/* Word by word: there may be tens of thousands of rows. */
+static void mark_bits(const struct mn_recall_source *s)
+{
+    const uint64_t *bits = s->selection.bits;
+    const uint32_t *slots = s->ivf->slots;
+    uint64_t *words = s->words;
+    uint32_t end = (uint32_t)mn_rowset_words(s->selection.end);
+    for (uint32_t w = s->selection.first / 64; w < end; w++) {
+        for (uint64_t left = bits[w]; left; left &= left - 1) {
+            uint32_t row = 64 * w + (uint32_t)__builtin_ctzll(left);
+            mark_slot(words, slots ? slots[row] : row);
+        }
+    }
+}
+
+static void mark_walked(const struct mn_recall_source *s)
+{
+    struct walk walk = walk_of(s);
+    uint32_t rows[64], count;
+    while ((count = next_selected(&walk, rows, MN_ARRAY_LEN(rows))) > 0)
+        for (uint32_t i = 0; i < count; i++)
+            mark_slot(s->words, mn_ivf_slot(s->ivf, rows[i]));
+}
+
 static enum mn_status mark(struct mn_recall_source *s)
 {
     uint64_t words = mn_rowset_words(s->ivf->rows) + 1;
-    uint32_t rows[64], count;
     if (words > s->words_max) {
         free(s->words);
         s->words = malloc(words * sizeof *s->words);
@@ -159,13 +192,10 @@ static enum mn_status mark(struct mn_recall_source *s)
             return MN_FAIL(MN_INTERNAL, "out of memory for a selection of %u rows", s->ivf->rows);
     }
     memset(s->words, 0, words * sizeof *s->words);
-    struct walk walk = walk_of(s);
-    while ((count = next_selected(&walk, rows, MN_ARRAY_LEN(rows))) > 0) {
-        for (uint32_t i = 0; i < count; i++) {
-            uint32_t slot = mn_ivf_slot(s->ivf, rows[i]);
-            s->words[slot / 64] |= UINT64_C(1) << slot % 64;
-        }
-    }
+    if (s->selection.kind == MN_SELECTION_BITS)
+        mark_bits(s);
+    else
+        mark_walked(s);
     s->marks = s->words;
     return MN_OK;
 }
@@ -189,16 +219,8 @@ static float rows_together(const struct mn_recall_source *s)
     return 1 + (float)others / (float)(asked ? asked : 1) * (float)rows / (float)s->ivf->clusters;
 }
 
-/* Rows that are in few clusters, which would be hard to find one by one. */
-static bool worth_marks(const struct mn_recall_source *s)
-{
-    float even = 1 + (float)s->selection.count / (float)s->ivf->clusters;
-    return !s->marks && s->selection.count <= MARK_FAR_MAX && s->together > 3 * even;
-}
-
 static enum mn_status choose_way(struct mn_recall_source *s)
 {
-    bool exact = s->selection.kind != MN_SELECTION_TEST;
     s->marks = NULL;
     s->together = 0;
     s->way = mn_ivf_flat(s->ivf) ? MN_RECALL_BY_FLAT : MN_RECALL_BY_CLUSTERS;
@@ -209,28 +231,116 @@ static enum mn_status choose_way(struct mn_recall_source *s)
         s->way = MN_RECALL_BY_LIST;
     if (s->way == MN_RECALL_BY_LIST)
         return MN_OK;
-    if (exact && s->selection.count <= MARK_MAX)
+    if (s->selection.kind != MN_SELECTION_TEST && s->selection.count <= MARK_MAX)
         MN_TRY(mark(s));
     if (s->way == MN_RECALL_BY_CLUSTERS)
         s->together = rows_together(s);
-    return exact && worth_marks(s) ? mark(s) : MN_OK;
+    return MN_OK;
 }
 
-/* Clusters without a mark are left out, if every source on the codebook has marks. */
-static void want_marked(const struct mn_recall_codes *c, struct mn_probe *probe)
+/* ---- clusters ---- */
+
+static bool goes_by(const struct mn_recall_source *s, const struct mn_probe *probe)
+{
+    return s->probe == probe && s->way == MN_RECALL_BY_CLUSTERS;
+}
+
+/* Of every fourth cluster of a sorted probe those that look nearest; returns how many. */
+static uint32_t look_near(const struct mn_probe *probe, uint32_t nearest[NEAR])
+{
+    const float *estimates = probe->estimates;
+    float last = INFINITY; /* of NEAR */
+    uint32_t n = 0;
+    for (uint32_t cluster = 0; cluster < probe->codebook->clusters; cluster += 4) {
+        float estimate = estimates[cluster];
+        if (!(estimate < last))
+            continue;
+        uint32_t at = n < NEAR ? n++ : n - 1;
+        for (; at > 0 && estimates[nearest[at - 1]] > estimate; at--)
+            nearest[at] = nearest[at - 1];
+        nearest[at] = cluster;
+        last = n < NEAR ? INFINITY : estimates[nearest[n - 1]];
+    }
+    return n;
+}
+
+static bool has_selected(const struct mn_recall_source *s, uint32_t cluster)
+{
+    uint32_t end = s->ivf->first_slot[cluster + 1];
+    for (uint32_t slot = s->ivf->first_slot[cluster]; slot < end; slot += MN_IVF_LANES)
+        if (mn_recall_select_slots(s, slot, end - slot < MN_IVF_LANES ? end - slot : MN_IVF_LANES) != 0)
+            return true;
+    return false;
+}
+
+/* Whether marking the rows of a source costs less than the clusters without any that a search would else pass on its
+ * way to those with some. How many that are, the nearest tell: none where matches lie about the query or everywhere,
+ * most where they lie elsewhere; there are no more than `together` leaves. */
+static bool worth_marks(const struct mn_recall_source *s, const uint32_t *nearest, uint32_t count)
+{
+    uint32_t empty = 0;
+    for (uint32_t i = 0; i < count; i++)
+        empty += !has_selected(s, nearest[i]);
+    float clusters = (float)s->ivf->clusters, even = 1 + (float)s->selection.count / clusters;
+    float most = clusters * (1 - even / s->together), passed = LOOKED_INTO * (float)empty / (float)(count - empty + 1);
+    return (float)s->selection.count * MARK_NS < fminf(passed, most) * PASSED_NS;
+}
+
+/* Whether marks would tell of every source on the codebook: each has them, or a set of rows to make them from. */
+static bool can_mark(const struct mn_recall_codes *c, const struct mn_probe *probe)
+{
+    for (uint32_t i = 0; i < c->source_count; i++) {
+        const struct mn_recall_source *s = &c->sources[i];
+        if (goes_by(s, probe) && !s->marks && s->selection.kind != MN_SELECTION_BITS)
+            return false;
+    }
+    return true;
+}
+
+/* Marks the sources on a codebook that have no marks yet, if that is worth it for each. */
+static enum mn_status mark_far(struct mn_recall_codes *c, const struct mn_probe *probe)
+{
+    uint32_t nearest[NEAR], count = look_near(probe, nearest);
+    for (uint32_t i = 0; i < c->source_count; i++) {
+        const struct mn_recall_source *s = &c->sources[i];
+        if (goes_by(s, probe) && !s->marks && !worth_marks(s, nearest, count))
+            return MN_OK;
+    }
+    for (uint32_t i = 0; i < c->source_count; i++)
+        if (goes_by(&c->sources[i], probe) && !c->sources[i].marks)
+            MN_TRY(mark(&c->sources[i]));
+    return MN_OK;
+}
+
+/* Leaves out clusters without a mark; false when some source on the codebook has no marks. */
+static bool want_marked(const struct mn_recall_codes *c, struct mn_probe *probe)
 {
     for (uint32_t i = 0; i < c->source_count; i++)
-        if (c->sources[i].probe == probe && c->sources[i].way == MN_RECALL_BY_CLUSTERS && !c->sources[i].marks)
-            return;
+        if (goes_by(&c->sources[i], probe) && !c->sources[i].marks)
+            return false;
     mn_probe_want_some(probe);
     for (uint32_t i = 0; i < c->source_count; i++) {
         const struct mn_recall_source *s = &c->sources[i];
-        if (s->probe != probe || s->way != MN_RECALL_BY_CLUSTERS)
+        if (!goes_by(s, probe))
             continue;
         for (uint32_t cluster = 0; cluster < s->ivf->clusters; cluster++)
             if (mn_rowset_any(s->marks, s->ivf->first_slot[cluster], s->ivf->first_slot[cluster + 1]))
                 probe->wanted[cluster / 64] |= UINT64_C(1) << cluster % 64;
     }
+    return true;
+}
+
+/* Where the nearest clusters have the say which are wanted, they are sorted twice. */
+static enum mn_status sort_clusters(struct mn_recall_codes *c, struct mn_probe *probe)
+{
+    bool some = want_marked(c, probe);
+    mn_probe_sort(probe);
+    if (some || !can_mark(c, probe))
+        return MN_OK;
+    MN_TRY(mark_far(c, probe));
+    if (want_marked(c, probe))
+        mn_probe_sort(probe);
+    return MN_OK;
 }
 
 enum mn_status mn_recall_select_ways(struct mn_recall_codes *c)
@@ -239,10 +349,8 @@ enum mn_status mn_recall_select_ways(struct mn_recall_codes *c)
         MN_TRY(choose_way(&c->sources[i]));
     for (uint32_t i = 0; i < c->source_count; i++) {
         const struct mn_recall_source *s = &c->sources[i];
-        if (s->selection.kind == MN_SELECTION_NONE || mn_ivf_flat(s->ivf) || s->probe->sorted)
-            continue;
-        want_marked(c, s->probe);
-        mn_probe_sort(s->probe);
+        if (s->selection.kind != MN_SELECTION_NONE && !mn_ivf_flat(s->ivf) && !s->probe->sorted)
+            MN_TRY(sort_clusters(c, s->probe));
     }
     return MN_OK;
 }

@@ -3,7 +3,7 @@
  * the unfiltered search, by kind of condition, selectivity, and how the rows that match lie to the query.
  *
  *     bench_recall_filters STORE BASE.f32 QUERIES.f32 DIM [rows=N] [queries=N] [parts=N] [rounds=5] [truth=200]
- *                          [target=0.95] [only=WORD] [tune=1]
+ *                          [target=0.95] [only=WORD] [share=ONE_IN] [tune=1]
  *
  * BASE and QUERIES are raw floats, row by row; STORE is a folder that keeps the built store from run to run (made when
  * it is missing). Conditions are of six kinds, or of several at once; or they are tied to what the rows say: of N rows
@@ -34,7 +34,7 @@ static const char *const topic_keys[SHARES] = {"topic.2", "topic.10", "topic.100
 
 struct options {
     const char *store, *base, *queries, *only;
-    uint32_t dim, rows, query_count, parts, rounds, truth;
+    uint32_t dim, rows, query_count, parts, rounds, truth, share;
     double target;
     bool tune;
 };
@@ -47,6 +47,7 @@ struct bench {
     uint64_t random;
     struct mn_store store;
     struct mn_part parts[PARTS_MAX];
+    _Atomic uint64_t dead; /* none */
     _Atomic uint32_t tuning[MN_TUNING_WORDS];
     struct mn_search search;
 };
@@ -63,12 +64,17 @@ enum kind { NOTHING, TIME, TAG, SPACE, CONFIDENCE, META, COMBINED, NEAR, OTHER, 
 static const char *const kind_names[KINDS] = {"none", "time",     "tag",  "space", "confidence",
                                               "meta", "combined", "near", "other", "far"};
 
+/* A search: all of it, and its steps: rows are selected and clusters sorted, looked through, the best compared. */
+struct timing {
+    double us, select, scan, compare;
+};
+
 struct line {
     enum kind kind;
     uint32_t share;
-    double *us;
+    struct timing *least; /* of each query, of all rounds */
     uint32_t good, wanted, missing;
-    double matches, scanned;
+    double matches, scanned, steps; /* a query */
 };
 
 static void must(bool ok, const char *what)
@@ -291,6 +297,7 @@ static void open_store(struct bench *b)
         uint64_t *died = need(part->rows * sizeof *died);
         memset(died, 0xff, part->rows * sizeof *died);
         part->died = (const _Atomic uint64_t *)died;
+        part->dead = &b->dead;
         must(mn_ivf_open(&file, &b->store, i + 1, 1) == MN_OK, "codes");
         part->ivf = mn_ivf_of(file);
         for (uint32_t row = 0; row < part->rows; row++)
@@ -411,6 +418,7 @@ static void judge(struct bench *b, struct line *line, uint32_t i, const struct a
     uint32_t count = b->search.hit_count, good = 0;
     memcpy(hits, b->search.hits, count * sizeof *hits);
     line->scanned += (double)b->search.scanned / b->o.truth;
+    line->steps += (double)b->search.steps / b->o.truth;
     ask(b, i, a, true);
     for (uint32_t x = 0; x < b->search.hit_count; x++) {
         for (uint32_t y = 0; y < count; y++)
@@ -427,31 +435,46 @@ static void ask_line(struct bench *b, struct line *line, uint32_t i, uint32_t ro
     struct asked a;
     b->random = 77 + i; /* the same filter in each round */
     make_filter(b, line, b->queries + (size_t)i * b->o.dim, &a);
-    double us = ask(b, i, &a, false);
-    line->us[i] = round == 0 || us < line->us[i] ? us : line->us[i];
+    struct timing t = {.us = ask(b, i, &a, false)};
+    t.select = (double)b->search.coarse_ns * 1e-3;
+    t.scan = (double)b->search.scan_ns * 1e-3;
+    t.compare = (double)b->search.rerank_ns * 1e-3;
+    if (round == 0 || t.us < line->least[i].us)
+        line->least[i] = t;
     if (round == 0 && i < b->o.truth)
         judge(b, line, i, &a);
 }
 
-static int compare_doubles(const void *a, const void *b)
+static int compare_timings(const void *a, const void *b)
 {
-    double x = *(const double *)a, y = *(const double *)b;
+    double x = ((const struct timing *)a)->us, y = ((const struct timing *)b)->us;
     return (x > y) - (x < y);
+}
+
+static void show_line(const struct line *line, uint32_t n, double unfiltered)
+{
+    struct timing mean = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        mean.select += line->least[i].select / n;
+        mean.scan += line->least[i].scan / n;
+        mean.compare += line->least[i].compare / n;
+    }
+    printf("| %s | %g %% | %.0f | %.4f | %u | %.0f | %.0f | %.1f | %.1f | %.2f | %.1f + %.1f + %.1f |\n",
+           kind_names[line->kind], line->kind == NOTHING ? 100 : 100.0 / one_in[line->share], line->matches,
+           line->wanted ? (double)line->good / line->wanted : 1, line->missing, line->scanned, line->steps,
+           line->least[n / 2].us, line->least[n * 99 / 100].us, line->least[n * 99 / 100].us / unfiltered, mean.select,
+           mean.scan, mean.compare);
 }
 
 static void show(const struct bench *b, struct line *lines, uint32_t count)
 {
     uint32_t n = b->o.query_count;
-    for (uint32_t l = 0; l < count; l++)
-        qsort(lines[l].us, n, sizeof *lines[l].us, compare_doubles);
-    printf("| filter | share | matches | recall@10 | short | rows scanned | p50 us | p99 us | p99 / unfiltered |\n");
-    printf("|---|---|---|---|---|---|---|---|---|\n");
+    printf("| filter | share | matches | recall@10 | short | rows scanned | steps | p50 us | p99 us | p99 / unfiltered "
+           "| mean: select + scan + compare |\n");
+    printf("|---|---|---|---|---|---|---|---|---|---|---|\n");
     for (uint32_t l = 0; l < count; l++) {
-        struct line *line = &lines[l];
-        printf("| %s | %g %% | %.0f | %.4f | %u | %.0f | %.1f | %.1f | %.2f |\n", kind_names[line->kind],
-               line->kind == NOTHING ? 100 : 100.0 / one_in[line->share], line->matches,
-               line->wanted ? (double)line->good / line->wanted : 1, line->missing, line->scanned, line->us[n / 2],
-               line->us[n * 99 / 100], line->us[n * 99 / 100] / lines[0].us[n * 99 / 100]);
+        qsort(lines[l].least, n, sizeof *lines[l].least, compare_timings);
+        show_line(&lines[l], n, lines[0].least[n * 99 / 100].us);
     }
 }
 
@@ -464,12 +487,13 @@ static void measure(struct bench *b)
         for (uint32_t s = 0; s < SHARES; s++) {
             bool topic = kind == NEAR || kind == OTHER || kind == FAR;
             bool wanted = !b->o.only || strcmp(b->o.only, kind_names[kind]) == 0;
+            wanted = wanted && (b->o.share == 0 || b->o.share == one_in[s]);
             if (wanted && !(topic && s + 1 == SHARES))
                 lines[count++] = (struct line){.kind = (enum kind)kind, .share = s};
         }
     }
     for (uint32_t l = 0; l < count; l++)
-        lines[l].us = need(b->o.query_count * sizeof(double));
+        lines[l].least = need(b->o.query_count * sizeof *lines[l].least);
     for (uint32_t round = 0; round < b->o.rounds; round++) {
         for (uint32_t l = 0; l < count; l++) {
             for (uint32_t i = 0; i < b->o.query_count; i++)
@@ -515,6 +539,8 @@ static void parse(struct options *o, int argc, char **argv)
             o->target = strtod(v, NULL);
         else if (option(argv[i], "only", &v))
             o->only = v;
+        else if (option(argv[i], "share", &v))
+            o->share = (uint32_t)strtoul(v, NULL, 10);
         else if (option(argv[i], "tune", &v))
             o->tune = *v == '1';
         else

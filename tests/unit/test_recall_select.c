@@ -3,6 +3,7 @@
  *
  * A rule is calibrated without one; under it the hits of the exact search must still be found.
  */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,8 +20,11 @@
 #define CLUSTERS 200
 #define QUERIES  250
 #define K        10
+#define SIDE     (-0.4f) /* rows that lie there are too many for a list, */
+#define FAR      (-1.2f) /* and far from here */
 
-/* Rows around centers, one in ten of them tagged, by chance. */
+/* Rows around centers: one in ten of them is tagged "tenth", by chance, and all around some centers "side", which lie
+ * to one side of the others. */
 struct crowd {
     uint64_t random;
     float centers[CENTERS][DIM], vectors[ROWS][DIM];
@@ -45,11 +49,13 @@ static float normal(struct crowd *c)
     return sum - 6;
 }
 
-static void fill_near(struct crowd *c, float x[DIM])
+/* Returns where the center lies, from side to side. */
+static float fill_near(struct crowd *c, float x[DIM])
 {
     const float *center = c->centers[next_random(c) % CENTERS];
     for (uint32_t i = 0; i < DIM; i++)
         x[i] = center[i] + 0.7f * normal(c);
+    return center[0];
 }
 
 static struct crowd *crowd_new(void)
@@ -62,7 +68,7 @@ static struct crowd *crowd_new(void)
             c->centers[i][j] = normal(c);
     for (uint32_t i = 0; i < ROWS; i++) {
         struct fake_memory *memory = &c->memories[i];
-        fill_near(c, c->vectors[i]);
+        float side = fill_near(c, c->vectors[i]);
         *memory = (struct fake_memory){.space = "default",
                                        .id = fake_id(i + 1),
                                        .born = 1,
@@ -72,6 +78,8 @@ static struct crowd *crowd_new(void)
                                        .vector = c->vectors[i]};
         if (next_random(c) % 10 == 0)
             memory->tags[memory->tag_count++] = "tenth";
+        if (side > SIDE)
+            memory->tags[memory->tag_count++] = "side";
         c->list[i] = memory;
     }
     c->parts = fake_parts_new(DIM, MN_METRIC_COSINE);
@@ -88,8 +96,9 @@ static void crowd_free(struct crowd *c)
     free(c);
 }
 
-/* The share of the exact search's hits that a search by the rule finds among the rows with a tag, or NULL: all. */
-static double recall_of(struct crowd *c, const struct mn_tune_rule *rule, const char *tag)
+/* The share of the exact search's hits that a search by the rule finds among the rows with a tag, or NULL: all. Queries
+ * lie around centers up to `most`. */
+static double recall_of(struct crowd *c, const struct mn_tune_rule *rule, const char *tag, float most)
 {
     struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
     struct mn_str wanted = tag ? fake_str(tag) : (struct mn_str){NULL, 0};
@@ -98,7 +107,8 @@ static double recall_of(struct crowd *c, const struct mn_tune_rule *rule, const 
     for (uint32_t i = 0; i < QUERIES; i++) {
         float embedding[DIM];
         double least;
-        fill_near(c, embedding);
+        while (fill_near(c, embedding) > most)
+            continue;
         struct mn_query query = {
             .scope = {.all_spaces = true, .after = INT64_MIN}, .embedding = embedding, .k = K, .exact = true};
         query.scope.filter.tags_all = &wanted;
@@ -125,7 +135,7 @@ static void matches_are_found_where_they_are_thin_too(void **state)
 {
     static const struct mn_tune_rule some = {.stop = 2.4f, .epsilon = 3, .nearness = 1, .thin = 0.66f};
     struct crowd *c = crowd_new();
-    double all = recall_of(c, &some, NULL), tenth = recall_of(c, &some, "tenth");
+    double all = recall_of(c, &some, NULL, INFINITY), tenth = recall_of(c, &some, "tenth", INFINITY);
     if (all < 0.9 || all > 0.97 || tenth < 0.77)
         fail_msg("recall is %.3f, of a tenth %.3f", all, tenth);
     crowd_free(c);
@@ -139,9 +149,20 @@ static void a_calibrated_target_is_kept_where_matches_are_thin(void **state)
     struct mn_tuning tuning;
     assert_int_equal(mn_tune_calibrate(&snapshot, MN_METRIC_COSINE, DIM, 400, 1, NULL, NULL, &tuning, NULL), MN_OK);
     struct mn_tune_rule rule = mn_tune_rule_for(&tuning, 0.9);
-    double all = recall_of(c, &rule, NULL), tenth = recall_of(c, &rule, "tenth");
+    double all = recall_of(c, &rule, NULL, INFINITY), tenth = recall_of(c, &rule, "tenth", INFINITY);
     if (all < 0.88 || tenth < 0.88)
         fail_msg("recall is %.3f, of a tenth %.3f; thin %.3f", all, tenth, (double)rule.thin);
+    crowd_free(c);
+}
+
+/* Where clusters near the query hold no match, the search goes to those that do. */
+static void matches_are_found_far_from_the_query(void **state)
+{
+    static const struct mn_tune_rule some = {.stop = 3.5f, .epsilon = 3, .nearness = 1, .thin = 0.66f};
+    struct crowd *c = crowd_new();
+    double far = recall_of(c, &some, "side", FAR);
+    if (far < 0.88)
+        fail_msg("recall is %.3f", far);
     crowd_free(c);
 }
 
@@ -150,6 +171,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_are_found_where_they_are_thin_too),
         cmocka_unit_test(a_calibrated_target_is_kept_where_matches_are_thin),
+        cmocka_unit_test(matches_are_found_far_from_the_query),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
