@@ -97,7 +97,7 @@ class Story:
     def resume(self):
         """Writes are taken again, and what could not be written is made up for, by themselves."""
         self.await_serving()
-        poll_until("writes are taken again", self.patient(self.probe), 3 * PATIENCE_S, 0.05)
+        poll_until("writes are taken again", self.patient(self.probe), pause_s=0.05)
         self.await_serving()
         self.cluster.ok("forget", space="probe", mode="delete", ids=[1])
         self.struck = False
@@ -127,7 +127,7 @@ class Story:
 
     def check(self):
         self.load.check()
-        damaged = self.cluster.ok("verify", timeout_s=60)["damaged"]
+        damaged = self.cluster.ok("verify", timeout_s=60 * PATIENCE)["damaged"]
         assert damaged == [], f"verify: {damaged}"
 
     def end(self):
@@ -148,7 +148,7 @@ class Story:
 
 def reclaims(story):
     """Compaction is let work until all that it can drop is dropped."""
-    story.cluster.ok("consolidate", wait=True, timeout_s=60)
+    story.cluster.ok("consolidate", wait=True, timeout_s=60 * PATIENCE)
 
 
 def full_by_an_outside_file(story):  # 30
@@ -184,7 +184,7 @@ def full_in_compaction(story):  # 31
     story.begin()
     story.work(8)
     story.disk.fill(leave=300 << 10)
-    reply = story.cluster.call("consolidate", wait=True, timeout_s=60)
+    reply = story.cluster.call("consolidate", wait=True, timeout_s=60 * PATIENCE)
     assert not reply["ok"] and reply["code"] in ("read_only", "busy", "internal", "unavailable"), reply
     story.recall()
     story.disk.empty()
@@ -206,7 +206,7 @@ def full_again_and_again(story):  # 31, 32: at whatever stage log, compaction, l
 def full_in_quarantine(story):  # 33: damage that loses nothing, and no room to copy it aside
     story.begin()
     cluster = story.cluster
-    cluster.ok("consolidate", wait=True, timeout_s=60)
+    cluster.ok("consolidate", wait=True, timeout_s=60 * PATIENCE)
     story.work(2)
     story.load.settle()
     kill_with_a_spare(cluster)
@@ -216,7 +216,7 @@ def full_in_quarantine(story):  # 33: damage that loses nothing, and no room to 
     cluster.await_state("degraded")
     story.recall()
     story.disk.empty()
-    poll_until("room", lambda: cluster.call("consolidate", wait=True, timeout_s=60)["ok"], PATIENCE_S, 0.1)
+    poll_until("room", lambda: cluster.call("consolidate", wait=True, timeout_s=60 * PATIENCE)["ok"], pause_s=0.1)
     for note in (cluster.dir / "quarantine").iterdir():
         note.unlink()
     cluster.restart()
@@ -230,7 +230,7 @@ def kill_with_a_spare(cluster):
         return any(not any(path.read_bytes()) for path in (cluster.dir / "wal").glob("*.wal"))
 
     while True:
-        poll_until("a prepared segment", lambda: cluster.ok("stats")["stats"]["wal_prepared"] > 0, PATIENCE_S, 0.05)
+        poll_until("a prepared segment", lambda: cluster.ok("stats")["stats"]["wal_prepared"] > 0, pause_s=0.05)
         cluster.kill_everything()
         if left():
             return

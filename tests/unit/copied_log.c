@@ -10,7 +10,7 @@
 #include "engine/verify.h"
 #include "engine/wal.h"
 
-#define PATIENCE_MS 20000
+#define PATIENCE_MS 120000
 
 _Atomic enum copied_log_state copied_log_disk;
 _Atomic enum copied_log_call copied_log_hanging;

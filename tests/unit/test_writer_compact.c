@@ -310,7 +310,7 @@ static void a_manifest_that_cannot_be_written_stops_nothing(void **state)
 /* Tends until the store says what it should of the manifest's copy, or it takes too long. */
 static bool tend_until_alone(struct fixture *f, bool alone)
 {
-    for (int i = 0; i < 500; i++) {
+    for (int i = 0; i < 6000; i++) {
         usleep(20000);
         mn_writer_tend(f->writer, mn_wall_ns());
         if (((atomic_load(&f->instance.control->reasons) & MN_DEGRADED_MANIFEST) != 0) == alone)
