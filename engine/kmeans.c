@@ -221,6 +221,7 @@ static bool unbalanced(uint32_t small, uint32_t large, uint32_t mean)
 enum mn_status mn_kmeans_reseed(struct mn_kmeans *km, const float *rows, const uint32_t *nearest, uint32_t n,
                                 struct mn_kmeans_round *round)
 {
+    MN_ASSERT(round->k > 0);
     enum mn_status status = MN_OK;
     uint64_t all = 0;
     for (uint32_t j = 0; j < round->k; j++)
