@@ -86,6 +86,16 @@ static bool children_fit(const struct mn_codebook *codebook)
     return fit;
 }
 
+/* How well the codes of centroids do. */
+static void measure_codes(struct mn_codebook *codebook)
+{
+    for (uint32_t c = 0; c < codebook->clusters; c++) {
+        double error = (double)codebook->fine[c].error, span = (double)codebook->fine[c].span;
+        codebook->error2 += error * error / codebook->clusters;
+        codebook->span2 += span * span / codebook->clusters;
+    }
+}
+
 static enum mn_status use_file(struct entry *entry, const struct mn_store *store, uint64_t gen, const char *path)
 {
     const struct mn_column_file *file = &entry->file;
@@ -102,6 +112,7 @@ static enum mn_status use_file(struct entry *entry, const struct mn_store *store
     if (!children_fit(&entry->codebook))
         return MN_FAIL(MN_CORRUPT, "%s has centroids that belong to no super-centroid", path);
     mn_column_file_let_go(file, body.super_at, body.blocks_at); /* recalls go by the codes of centroids, mostly */
+    measure_codes(&entry->codebook);
     return MN_OK;
 }
 

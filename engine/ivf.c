@@ -9,6 +9,8 @@
 #include <float.h>
 #include <math.h>
 
+#define SHORT_TIMES 0x1p70f
+
 _Static_assert(sizeof(struct mn_ivf_lanes) == 384, "kernels->scan_block reads add, slope and error behind the nibbles");
 
 /* Where lane l (of its half) stands in a table: byte 2l for the lower eight, between them the upper eight. */
@@ -66,6 +68,31 @@ static bool too_long(const struct mn_code_sums *s, const struct mn_ivf_lanes *la
     return !(s->norm2 < FLT_MAX / 16) || !isfinite(lanes->add[lane]) || !isfinite(fine->add) || !isfinite(s->lost2);
 }
 
+/* Squares vanish, or nearly. Distances of such rows do, too, but products with a query need not. */
+static bool too_short(const struct mn_code_sums *s, bool distances)
+{
+    return !distances && s->norm1 > 0 && !(s->norm2 > FLT_MIN * 0x1p40f);
+}
+
+/* Codes what is so small as if it were larger, by a power of two; factors of products are as much larger then. */
+static void encode_short(const struct mn_kernels *kernels, uint32_t width, const float *x, const float *centroid,
+                         uint8_t *codes8, uint8_t *bits, struct mn_code_sums *sums)
+{
+    _Alignas(64) float larger[MN_DIM_MAX];
+    for (uint32_t i = 0; i < width; i++)
+        larger[i] = (centroid ? x[i] - centroid[i] : x[i]) * SHORT_TIMES;
+    kernels->encode(larger, NULL, width, codes8, bits, sums);
+}
+
+static void scale_factors(struct mn_ivf_lanes *lanes, uint32_t lane, struct mn_ivf_fine *fine, float scale)
+{
+    lanes->slope[lane] *= scale;
+    lanes->error[lane] *= scale;
+    fine->slope *= scale;
+    fine->error *= scale;
+    fine->span *= scale;
+}
+
 void mn_ivf_encode(const struct mn_kernels *kernels, enum mn_metric metric, uint32_t width, const float *x,
                    const float *centroid, uint8_t *block, uint32_t lane, uint8_t *codes8, struct mn_ivf_fine *fine)
 {
@@ -74,6 +101,9 @@ void mn_ivf_encode(const struct mn_kernels *kernels, enum mn_metric metric, uint
     struct mn_code_sums sums;
     bool distances = metric != MN_METRIC_IP;
     kernels->encode(x, centroid, width, codes8, bits, &sums);
+    bool is_short = too_short(&sums, distances);
+    if (is_short)
+        encode_short(kernels, width, x, centroid, codes8, bits, &sums);
     put_nibbles(block, width, lane, bits);
     if (sums.norm2 > 0) {
         make_lane(lanes, lane, width, &sums, distances);
@@ -83,6 +113,8 @@ void mn_ivf_encode(const struct mn_kernels *kernels, enum mn_metric metric, uint
         sums.lost2 = 0;
     }
     make_fine(fine, width, &sums, distances);
+    if (is_short)
+        scale_factors(lanes, lane, fine, 1 / SHORT_TIMES);
     if (too_long(&sums, lanes, lane, fine)) {
         lanes->add[lane] = fine->add = MN_IVF_NEAR;
         lanes->slope[lane] = lanes->error[lane] = fine->slope = fine->error = 0;

@@ -14,6 +14,17 @@
 #define STRIDE   8  /* every so many estimates one is looked at to find out how far to refine, */
 #define HALVINGS 12 /* in so many steps */
 
+/* Standard deviations of its estimate that a gap must have to be taken for it; under inner product, where a gap is no
+ * distance, those that the products of a cluster's rows must differ by. Else the centroid itself is compared. In
+ * embeddings of text a gap has a thousand. */
+#define SURE_GAP  100.0
+#define SURE_ROWS 20.0
+
+/* The query's table is rounded, too. What that costs an estimate is as if the query were farther by the root of so many
+ * squares of a step for each coordinate: (0.29 / 2 * slope / error of a lane)^2, with the 1-bit codes of rows at
+ * random. It counts where a query lies very close to a cluster. */
+#define BLUR 0.23f
+
 void mn_probe_free(struct mn_probe *probe)
 {
     free(probe->heap);
@@ -70,6 +81,15 @@ enum mn_status mn_probe_reserve(struct mn_probe *probe, const struct mn_codebook
 
 /* ---- the query ---- */
 
+/* How well codes tell gaps. */
+static double doubt_of(const struct mn_probe *probe)
+{
+    const struct mn_codebook *codebook = probe->codebook;
+    double norm2 = (double)probe->norm * (double)probe->norm, lost = (double)probe->fine.lost;
+    double square = codebook->error2 * norm2 + codebook->span2 * lost * lost;
+    return (codebook->metric == MN_METRIC_IP ? 1 : 4) * square / codebook->width;
+}
+
 void mn_probe_begin(struct mn_probe *probe, const struct mn_kernels *kernels, const float *embedding, float scale)
 {
     const struct mn_codebook *codebook = probe->codebook;
@@ -83,6 +103,8 @@ void mn_probe_begin(struct mn_probe *probe, const struct mn_kernels *kernels, co
     probe->norm = sqrtf(norm2);
     probe->base = product ? -kernels->dot(codebook->mean, embedding, codebook->dim) * scale : 0;
     probe->origin = product ? probe->base : norm2;
+    probe->doubt = doubt_of(probe);
+    probe->blur = BLUR * probe->scan.step * probe->scan.step * (float)width;
     probe->taken = probe->refined = probe->heap_count = probe->goal = 0;
     probe->sorted = false;
     probe->all = true;
@@ -99,7 +121,7 @@ float mn_probe_reach(const struct mn_probe *probe, float gap)
 {
     if (probe->codebook->metric == MN_METRIC_IP)
         return probe->norm;
-    return gap > 0 ? sqrtf(gap) : 0;
+    return sqrtf((gap > 0 ? gap : 0) + probe->blur);
 }
 
 /* ---- the order of clusters ---- */
@@ -153,15 +175,39 @@ void mn_probe_sort(struct mn_probe *probe)
     probe->sorted = true;
 }
 
-float mn_probe_gap(struct mn_probe *probe, uint32_t cluster)
+static float estimate_gap(const struct mn_probe *probe, uint32_t cluster)
 {
     const struct mn_codebook *codebook = probe->codebook;
+    int32_t dot =
+        probe->kernels->dot8(codebook->codes8 + (size_t)cluster * codebook->width, probe->codes, codebook->width);
+    return mn_ivf_estimate8(&codebook->fine[cluster], &probe->fine, dot, probe->origin);
+}
+
+static float measure_gap(const struct mn_probe *probe, uint32_t cluster)
+{
+    const struct mn_codebook *codebook = probe->codebook;
+    const float *centroid = codebook->centroids + (size_t)cluster * codebook->width;
+    return codebook->metric == MN_METRIC_IP
+               ? probe->base - probe->kernels->dot(centroid, probe->rotated, codebook->width)
+               : probe->kernels->l2(centroid, probe->rotated, codebook->width);
+}
+
+double mn_probe_doubt(const struct mn_probe *probe, float gap)
+{
+    double norm = (double)probe->norm, sure = gap > 0 ? (double)gap / SURE_GAP : 0;
+    if (probe->codebook->metric == MN_METRIC_IP)
+        return probe->doubt * SURE_ROWS * SURE_ROWS > norm * norm * (double)probe->codebook->energy ? 0 : probe->doubt;
+    return probe->doubt > sure * sure ? 0 : probe->doubt;
+}
+
+float mn_probe_gap(struct mn_probe *probe, uint32_t cluster)
+{
     float gap = probe->gaps[cluster];
     if (gap == gap)
         return gap;
-    int32_t dot =
-        probe->kernels->dot8(codebook->codes8 + (size_t)cluster * codebook->width, probe->codes, codebook->width);
-    gap = mn_ivf_estimate8(&codebook->fine[cluster], &probe->fine, dot, probe->origin);
+    gap = estimate_gap(probe, cluster);
+    if (mn_probe_doubt(probe, gap) == 0)
+        gap = measure_gap(probe, cluster);
     probe->gaps[cluster] = gap;
     return gap;
 }

@@ -4,7 +4,8 @@
  *
  * Clusters are taken in the order of |q - c|^2 + energy / 2 (energy: mean |x - c|^2 of the cluster; a wide cluster
  * reaches nearer than its centroid says), then of their numbers. The 1-bit codes of the centroids sort all clusters
- * roughly; 8-bit codes refine those that may come next, some at a time.
+ * roughly; 8-bit codes refine those that may come next, some at a time. Where those cannot tell well how far a cluster
+ * is, because the query lies close to it, the centroid itself does.
  */
 #ifndef MN_ENGINE_PROBE_H
 #define MN_ENGINE_PROBE_H
@@ -26,6 +27,8 @@ struct mn_probe {
     float origin; /* gap of the origin: of a flat inverted file */
     float base;   /* what the gap of any cluster has in it: 0, or -<mean, q> under inner product */
     float norm;   /* |q| in the rotated space: reach under inner product */
+    double doubt; /* variance of a gap that is an estimate */
+    float blur;   /* what that makes of a reach's square */
     uint32_t taken;
     bool sorted;      /* mn_probe_sort was called */
     uint64_t *wanted; /* mn_rowset_words(clusters): those that are taken, when not `all` are */
@@ -68,12 +71,14 @@ static inline uint32_t mn_probe_next(const struct mn_probe *probe)
 }
 /* The gap of any cluster, taken or not; whether it was worked out already. */
 float mn_probe_gap(struct mn_probe *probe, uint32_t cluster);
+/* The variance of a gap that mn_probe_gap gave; 0: it was measured. */
+double mn_probe_doubt(const struct mn_probe *probe, float gap);
 static inline bool mn_probe_knows(const struct mn_probe *probe, uint32_t cluster)
 {
     return probe->gaps[cluster] == probe->gaps[cluster];
 }
 
-/* reach of engine/ivf.h for a gap. */
+/* reach of engine/ivf.h for a gap, and a little for the rounding of the query's table. */
 float mn_probe_reach(const struct mn_probe *probe, float gap);
 
 /* The number that rule->stop is compared with before a cluster that is the rank-th (from 0; what is above their number

@@ -4,8 +4,9 @@
  *
  * Every part with an inverted file is a source; what has none is scanned exactly, first, so that the limit is good
  * early. Each source is gone through in the way that should cost least, and leaves candidates: the k best by 8-bit
- * codes, and a few behind them. The comparison of their embeddings decides. Rows that codes cannot tell of are compared
- * as well, and where few rows match, each is. So min(k, matches) rows always come back.
+ * codes, and those behind them that codes cannot well tell from them. The comparison of their embeddings decides. Rows
+ * that codes cannot tell of are compared as well, and where few rows match, each is. So min(k, matches) rows always
+ * come back.
  */
 #include <stdlib.h>
 
@@ -15,12 +16,6 @@
 #define EXACT_ROWS 256u /* so few matching rows are compared at once */
 #define ROWS_AHEAD 16u
 #define QUERY_MAX  1e15f /* length of a query that can be estimated in floats */
-
-/* How much farther than the last of the best, by 8-bit codes, a spare candidate may be and still be compared, under
- * cosine, times sqrt(width). It stands for the error of an estimate, and was chosen with room: rounding leaves, so
- * scaled, a standard deviation of 0.02 to 0.03 where row and query are at distance 1 from the centroid. It is no bound,
- * as mn_ivf_doubt8 is: a spare row dropped wrongly is one that the answer lacks. */
-#define DOUBT 0.12f
 
 void mn_recall_codes_free(struct mn_recall_codes *c)
 {
@@ -36,7 +31,7 @@ void mn_recall_codes_free(struct mn_recall_codes *c)
         mn_probe_free(&c->probes[i]);
     free(c->sources);
     free(c->best.heap);
-    free(c->spare.heap);
+    free(c->close.heap);
     free(c);
 }
 
@@ -170,20 +165,6 @@ static void compare_candidates(struct mn_recall_codes *c, const struct mn_recall
     }
 }
 
-/* Of the candidates behind the best, those remain that 8-bit codes cannot well tell from the last of the best. */
-static void drop_far(struct mn_recall_codes *c)
-{
-    uint32_t kept = 0;
-    if (c->recall->query->rank.on || c->recall->search->metric != MN_METRIC_COSINE)
-        return;
-    float worst = c->best.count > 0 ? c->best.heap[0].key : 0;
-    float doubt = DOUBT / sqrtf((float)c->probes[0].codebook->width);
-    for (uint32_t i = 0; i < c->spare.count; i++)
-        if (c->spare.heap[i].key <= worst + doubt)
-            c->spare.heap[kept++] = c->spare.heap[i];
-    c->spare.count = kept;
-}
-
 /* ---- the search ---- */
 
 /* So few rows that each is compared: the answer is exact. */
@@ -195,20 +176,25 @@ static void compare_few(struct mn_recall_codes *c, uint64_t begin)
     c->recall->search->scan_ns = mn_clock_ns() - begin;
 }
 
-static enum mn_status search_codes(struct mn_recall_codes *c, uint64_t begin)
+static enum mn_status search_codes(struct mn_recall_codes *c, uint64_t begin, bool *done)
 {
     struct mn_search *search = c->recall->search;
     MN_TRY(mn_recall_select_ways(c));
     MN_TRY(mn_recall_weigh_reserve(c, c->recall->query->k));
     scan_uncoded(c);
-    search->exact = false;
     mn_recall_weigh_begin(c);
     uint64_t sorted = mn_clock_ns();
     look_through(c);
     uint64_t scanned = mn_clock_ns();
-    drop_far(c);
+    mn_recall_weigh_drop_far(c);
+    *done = !c->alike;
+    if (c->alike) {
+        search->hit_count = 0;
+        return MN_OK;
+    }
+    search->exact = false;
     compare_candidates(c, &c->best);
-    compare_candidates(c, &c->spare);
+    compare_candidates(c, &c->close);
     search->coarse_ns = sorted - begin;
     search->scan_ns = scanned - sorted;
     search->rerank_ns = mn_clock_ns() - scanned;
@@ -252,5 +238,5 @@ enum mn_status mn_recall_through_codes(struct mn_recall *r, bool *done)
     *done = few || begin_probes(c);
     if (few)
         compare_few(c, begin);
-    return few || !*done ? MN_OK : search_codes(c, begin);
+    return few || !*done ? MN_OK : search_codes(c, begin, done);
 }

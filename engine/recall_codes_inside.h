@@ -45,13 +45,13 @@ struct mn_recall_source {
 };
 
 /* A row that was weighed. key: its distance; under rank the distance at which a row of its score would lie if its
- * factors were 1. */
+ * factors were 1. least: what the key may well be, by the error of codes. */
 struct mn_recall_candidate {
-    float key;
+    float key, least;
     uint32_t source, row;
 };
 
-/* A heap, worst on top. */
+/* The k best: a heap, worst on top. Those behind that may well belong among them: in no order. */
 struct mn_recall_candidates {
     struct mn_recall_candidate *heap;
     uint32_t count, max; /* max: of the current search */
@@ -70,7 +70,8 @@ struct mn_recall_codes {
     struct mn_recall_source *sources;
     uint32_t source_count, source_max;
     struct mn_probe probes[MN_RECALL_PROBES];
-    struct mn_recall_candidates best, spare;
+    struct mn_recall_candidates best, close;
+    bool alike; /* there are too many close ones: codes are no help to this query */
     struct mn_recall_waiting waiting[MN_RECALL_WAITING];
     uint32_t waiting_first, waiting_end;
     uint32_t scans;                  /* blocks scanned */
@@ -115,7 +116,7 @@ void mn_recall_blocks_scan_flat(struct mn_recall_codes *c, uint32_t source);
 
 /* ---- recall_weigh.c ---- */
 
-/* Makes room for the k best and for the spare ones behind them, and forgets those of the last search. */
+/* Makes room for the k best, and forgets those of the last search and the close ones behind them. */
 enum mn_status mn_recall_weigh_reserve(struct mn_recall_codes *c, uint32_t k) MN_MUST_USE;
 /* Sets the limit to what min_score and the rows compared so far leave to find; before anything is weighed. */
 void mn_recall_weigh_begin(struct mn_recall_codes *c);
@@ -128,6 +129,8 @@ void mn_recall_weigh_seed(struct mn_recall_codes *c);
 void mn_recall_weigh_seeds(struct mn_recall_codes *c);
 /* Weighs all that wait; while nothing keeps rows out, those with the lowest bounds first. */
 void mn_recall_weigh_rest(struct mn_recall_codes *c);
+/* Of the close ones, drops those that what was found since keeps out. */
+void mn_recall_weigh_drop_far(struct mn_recall_codes *c);
 /* Of these selected rows, compares those that may come back by their embeddings, at once. rows: is overwritten. */
 void mn_recall_weigh_now(struct mn_recall_codes *c, const struct mn_recall_source *s, uint32_t *rows, uint32_t count);
 /* Asks memory for what a comparison of the candidate's embedding will read. */

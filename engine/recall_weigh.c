@@ -2,9 +2,11 @@
  * recall_weigh.c - the search through codes, third: which of the rows that passed become candidates.
  *
  * A row waits while its 8-bit codes come from memory, is weighed by them, and enters the candidates if it is visible
- * and matches: the k best, and a few spare ones behind them, because the last word has the comparison of embeddings.
- * The k-th best sets the limit that keeps further rows out, here and in the scans. Rows whose codes cannot be used
- * (damaged, or too large for floats) are compared at once.
+ * and matches: the k best, and those that lie so close behind them that codes cannot well tell, because the last word
+ * has the comparison of embeddings. In most stores these are a few; where rows are much alike, or one another's twins,
+ * they may be hundreds; where codes tell nothing apart the exact search decides. The k-th best sets the limit that
+ * keeps further rows out, here and in the scans. Rows whose codes cannot be used (damaged, or too large for floats) are
+ * compared at once.
  *
  * Distances are those of engine/ivf.h, made comparable between codebooks.
  */
@@ -12,7 +14,13 @@
 
 #include "engine/recall_codes_inside.h"
 
-#define SPARE_MIN 4u
+#define CLOSE_MIN 64u
+#define CLOSE_MAX 4096u /* close rows that are kept; where there are more the exact search has the word */
+
+/* Standard deviations of an estimate that count as its error. No bound, as mn_ivf_doubt8 is: a row dropped wrongly is
+ * one that the answer lacks, and one kept in vain is compared, which costs as much as weighing ten. */
+#define DEVIATIONS 3.0
+#define ROUNDING   0x1p-22 /* of rotated floats and their sums: share of the query's length */
 
 /* ---- what can still enter ---- */
 
@@ -67,8 +75,9 @@ static enum mn_status reserve(struct mn_recall_candidates *of, uint32_t wanted)
 
 enum mn_status mn_recall_weigh_reserve(struct mn_recall_codes *c, uint32_t k)
 {
-    MN_TRY(reserve(&c->best, k));
-    return reserve(&c->spare, k / 8 > SPARE_MIN ? k / 8 : SPARE_MIN);
+    c->close.count = 0;
+    c->alike = false;
+    return reserve(&c->best, k);
 }
 
 static bool behind(const struct mn_recall_codes *c, const struct mn_recall_candidate *a,
@@ -114,31 +123,50 @@ static void rise(const struct mn_recall_codes *c, struct mn_recall_candidates *o
     of->heap[i] = candidate;
 }
 
-static bool has_room(const struct mn_recall_codes *c, const struct mn_recall_candidates *of,
-                     const struct mn_recall_candidate *candidate)
+void mn_recall_weigh_drop_far(struct mn_recall_codes *c)
 {
-    return of->count < of->max || (of->max > 0 && behind(c, &of->heap[0], candidate));
+    struct mn_recall_candidates *close = &c->close;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < close->count; i++)
+        if (close->heap[i].least < c->limit)
+            close->heap[kept++] = close->heap[i];
+    close->count = kept;
 }
 
-static void keep_spare(struct mn_recall_codes *c, struct mn_recall_candidate candidate)
+static bool has_close_room(struct mn_recall_codes *c)
 {
-    if (c->spare.count < c->spare.max)
-        rise(c, &c->spare, candidate);
-    else if (has_room(c, &c->spare, &candidate))
-        sink(c, &c->spare, candidate);
+    struct mn_recall_candidates *close = &c->close;
+    if (close->count == close->room)
+        mn_recall_weigh_drop_far(c);
+    if (close->count <= close->room / 2 && close->room > 0)
+        return true;
+    uint32_t room = close->room > 0 ? 2 * close->room : CLOSE_MIN;
+    struct mn_recall_candidate *heap = room <= CLOSE_MAX ? realloc(close->heap, room * sizeof *heap) : NULL;
+    if (!heap)
+        return false;
+    close->heap = heap;
+    close->room = room;
+    return true;
+}
+
+static void keep_close(struct mn_recall_codes *c, struct mn_recall_candidate candidate)
+{
+    if (!(candidate.least < c->limit))
+        return;
+    c->alike = c->alike || (c->close.count == c->close.room && !has_close_room(c));
+    if (!c->alike)
+        c->close.heap[c->close.count++] = candidate;
 }
 
 static void keep(struct mn_recall_codes *c, struct mn_recall_candidate candidate)
 {
-    if (c->best.count == c->best.max) {
-        if (!behind(c, &c->best.heap[0], &candidate)) {
-            keep_spare(c, candidate);
-            return;
-        }
-        keep_spare(c, c->best.heap[0]);
+    if (c->best.count < c->best.max) {
+        rise(c, &c->best, candidate);
+    } else if (behind(c, &c->best.heap[0], &candidate)) {
+        keep_close(c, c->best.heap[0]);
         sink(c, &c->best, candidate);
     } else {
-        rise(c, &c->best, candidate);
+        keep_close(c, candidate);
     }
     if (c->best.count == c->best.max && c->best.heap[0].key < c->bound)
         c->limit = just_above(c->best.heap[0].key);
@@ -210,6 +238,21 @@ static float key_of(const struct mn_recall_codes *c, const struct mn_recall_sour
     return (float)(2 - 2 * score);
 }
 
+/* By how much an estimate may well be off: by the codes of the row, of the query, and of the centroid that the gap was
+ * estimated from, each as often up as down, and by the rounding of all sums. Under rank no factor makes it more. */
+static float error_of(const struct mn_recall_source *s, const struct mn_ivf_fine *fine, float gap)
+{
+    const struct mn_codebook *codebook = s->ivf->codebook;
+    bool product = codebook->metric == MN_METRIC_IP;
+    double norm = (double)s->probe->norm, lost = (double)s->probe->fine.lost, error = (double)fine->error;
+    double near2 = product ? norm * norm : fabs((double)gap), lost2 = lost * lost,
+           span2 = (double)fine->span * fine->span;
+    double twice = product ? 1 : 2, square = twice * twice * (error * error * near2 + span2 * lost2) / codebook->width;
+    double sums = product ? (double)gap * gap + norm * norm * span2 : norm * norm * (near2 + span2);
+    square += (mn_ivf_flat(s->ivf) ? 0 : mn_probe_doubt(s->probe, gap)) + ROUNDING * ROUNDING * sums;
+    return (float)(DEVIATIONS * sqrt(square));
+}
+
 static void weigh(struct mn_recall_codes *c, const struct mn_recall_waiting *w)
 {
     const struct mn_recall_source *s = &c->sources[w->source];
@@ -232,10 +275,9 @@ static void weigh(struct mn_recall_codes *c, const struct mn_recall_waiting *w)
         compare_now(c, s, row);
         return;
     }
-    struct mn_recall_candidate candidate = {key_of(c, s, row, distance), w->source, row};
-    bool useful = candidate.key < c->bound && (has_room(c, &c->best, &candidate) || has_room(c, &c->spare, &candidate));
-    if (useful && (early || admitted(c, s, row)))
-        keep(c, candidate);
+    float key = key_of(c, s, row, distance), least = key - error_of(s, fine, w->gap);
+    if (key < c->bound && least < c->limit && (early || admitted(c, s, row)))
+        keep(c, (struct mn_recall_candidate){key, least, w->source, row});
 }
 
 void mn_recall_weigh_until(struct mn_recall_codes *c, uint32_t end)

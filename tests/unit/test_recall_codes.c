@@ -258,6 +258,51 @@ static void equal_rows_come_latest_first(void **state)
     cloud_free(c);
 }
 
+/* Codes of rows this close together say the same of them but for their error: of twenty crowds one is told apart by its
+ * embeddings, and where all rows are one crowd no code is of use. */
+static void rows_much_alike_are_told_apart(void **state)
+{
+    for (int round = 0; round < 4; round++) {
+        uint32_t crowds = round % 2 ? 1 : 20;
+        struct cloud *c = cloud_new(round & 2 ? MN_METRIC_COSINE : MN_METRIC_L2, 64, 5000);
+        struct tally tally = {0, 0, 0};
+        for (uint32_t i = 0; i < c->rows * c->dim; i++)
+            c->vectors[i] = c->centers[i / c->dim % crowds * c->dim + i % c->dim] + 1e-3f * normal(&c->random);
+        fake_parts_tail(c->parts, c->list, c->rows);
+        c->codebook = fake_parts_codebook(c->parts, 0, 0);
+        fake_parts_code(c->parts, 0, c->rows, c->codebook, true);
+        struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
+        c->codes.rule = &everywhere;
+        for (uint32_t row = 0; row < c->rows; row += 250) {
+            struct mn_query query = {
+                .scope = {.all_spaces = true, .after = INT64_MIN}, .embedding = c->memories[row].vector, .k = 10};
+            ask_both(&c->codes, &c->exact, &snapshot, &query, &tally);
+            assert_int_equal(c->codes.exact, crowds == 1);
+        }
+        assert_tally(&tally, 0.99);
+        cloud_free(c);
+    }
+}
+
+/* Of rows this short the squares vanish in floats, their products with a query do not. */
+static void short_rows_have_products(void **state)
+{
+    struct cloud *c = cloud_new(MN_METRIC_IP, 64, 1500);
+    struct tally tally = {0, 0, 0};
+    float embedding[64];
+    for (uint32_t i = 0; i < c->rows * c->dim; i++)
+        c->vectors[i] *= 1e-25f;
+    make_parts(c);
+    struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
+    c->codes.rule = &everywhere;
+    for (uint32_t turn = 0; turn < 20; turn++) {
+        struct mn_query query = query_near(c, embedding, 10);
+        ask_both(&c->codes, &c->exact, &snapshot, &query, &tally);
+    }
+    assert_tally(&tally, 0.9);
+    cloud_free(c);
+}
+
 /* A tail chunk whose codes by cluster end somewhere in it: flat ones follow, and then rows without any. Each row is the
  * nearest to itself, and none comes twice. */
 static void flat_codes_begin_where_those_by_cluster_end(void **state)
@@ -649,6 +694,8 @@ int main(void)
         cmocka_unit_test(every_metric_and_dimension),
         cmocka_unit_test(any_number_of_hits),
         cmocka_unit_test(equal_rows_come_latest_first),
+        cmocka_unit_test(rows_much_alike_are_told_apart),
+        cmocka_unit_test(short_rows_have_products),
         cmocka_unit_test(flat_codes_begin_where_those_by_cluster_end),
         cmocka_unit_test(leaving_the_memory_itself_out_opens_no_more_clusters),
         cmocka_unit_test(a_scope_that_holds_everything_opens_as_many_clusters),
