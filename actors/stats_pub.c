@@ -51,19 +51,20 @@ void mn_stats_pub_close(struct mn_stats_pub *pub)
     pub->socket = NULL;
 }
 
-/* A first byte of 1 is a new prefix, of 0 one that nobody asks for any more. */
+/* A first byte of 1 is a new prefix, of 0 one that nobody asks for any more. The first that is too many ends the
+ * counting: they may come as fast as they are counted. */
 static void count_subscriptions(struct mn_stats_pub *pub)
 {
     uint8_t prefix[PREFIX_MAX];
     int bytes;
     while ((bytes = zmq_recv(pub->socket, prefix, sizeof prefix, ZMQ_DONTWAIT)) >= 0) {
-        if (bytes > 0 && prefix[0] == 1)
-            pub->subscriptions++;
-        else if (bytes > 0 && prefix[0] == 0 && pub->subscriptions > 0)
+        if (bytes > 0 && prefix[0] == 0 && pub->subscriptions > 0)
             pub->subscriptions--;
+        if (bytes > 0 && prefix[0] == 1 && ++pub->subscriptions > pub->most) {
+            mn_gate_drop_all(pub->gate, NAME);
+            return;
+        }
     }
-    if (pub->subscriptions > pub->most)
-        mn_gate_drop_all(pub->gate, NAME);
 }
 
 void mn_stats_pub_send(struct mn_stats_pub *pub, const struct mn_stats *stats)
