@@ -102,7 +102,7 @@ static struct mn_tune_rule rule_of(const struct mn_recall *r)
     if (r->search->rule)
         return *r->search->rule;
     struct mn_tuning tuning = mn_tune_read(r->snapshot->tuning);
-    return mn_tune_rule_for(&tuning, r->query->target);
+    return mn_tune_rule_for(&tuning, r->query->target, r->query->k);
 }
 
 /* Rows without codes. */

@@ -11,11 +11,12 @@
 
 #define LIST_AHEAD 16u
 
-/* Of few rows that match each is followed, wherever it lies. Of some more their slots are marked, and the clusters with
- * marks in them are looked into, the nearest first, as long as the rule says: a mark costs a thirtieth of following.
- * Where they are many a block is asked for them when its cluster is due, unless they lie so far from the query that it
- * would be in vain too often. (bench_recall_filters shows what it is worth.) */
-#define FOLLOW_MAX 96u
+/* Of few rows that match, or not many more than are asked for, each is followed, wherever it lies. Of some more their
+ * slots are marked, and the clusters with marks in them are looked into, the nearest first, as long as the rule says: a
+ * mark costs a fiftieth of following. Where they are many a block is asked for them when its cluster is due, unless
+ * they lie so far from the query that it would be in vain too often. (bench_recall_filters shows what it is worth.) */
+#define FOLLOW_MAX 768u
+#define FOLLOW_OF  10u                   /* times k */
 #define MARK_MAX   MN_SELECTION_LIST_MAX /* lists are marked: nothing else tells of a slot */
 
 /* On a Zen 4, over 100,000 rows of 768 in 1,280 clusters. */
@@ -27,15 +28,11 @@
 #define SAMPLE 32u /* selected rows looked at to find out how close together they are */
 
 /* What a filter makes of the calibrated rule. The k-th best of fewer rows is farther, whatever the query's surroundings
- * are (tune.h: thin). Where the matches lie far from the query over / spread is less still, and by nearness a search
- * would go on for too long: nearness is NEARNESS_MAX at most, if half of the rows are missing, and the stop moves with
- * it by OVER, which is over / spread where searches end. UNEVEN: the next clusters may hold fewer matches than others.
+ * are (tune.h: deeper). UNEVEN: the next clusters may hold fewer matches than others.
  *
  * Found by which stop .95 needs under filters that draw rows at random or by topic, half of them to a hundredth, at
- * nearnesses of 2 to 7.5, on text (768 dimensions) and glove (100). OVER was .35 to .46 for targets of .9 to .99. */
-#define NEARNESS_MAX 4.0f
-#define OVER         0.4f
-#define UNEVEN       0.06f
+ * nearnesses of 2 to 4, on text (768 dimensions) and glove (100). */
+#define UNEVEN 0.1f
 
 /* ---- selecting ---- */
 
@@ -219,15 +216,16 @@ static float rows_together(const struct mn_recall_source *s)
     return 1 + (float)others / (float)(asked ? asked : 1) * (float)rows / (float)s->ivf->clusters;
 }
 
-static enum mn_status choose_way(struct mn_recall_source *s)
+static enum mn_status choose_way(struct mn_recall_source *s, uint32_t k)
 {
+    uint64_t follow = (uint64_t)FOLLOW_OF * k > FOLLOW_MAX ? (uint64_t)FOLLOW_OF * k : FOLLOW_MAX;
     s->marks = NULL;
     s->together = 0;
     s->way = mn_ivf_flat(s->ivf) ? MN_RECALL_BY_FLAT : MN_RECALL_BY_CLUSTERS;
     MN_TRY(forget_seen(s));
     if (s->whole)
         return MN_OK;
-    if (s->selection.kind == MN_SELECTION_NONE || listed_rows(s) <= FOLLOW_MAX)
+    if (s->selection.kind == MN_SELECTION_NONE || listed_rows(s) <= follow)
         s->way = MN_RECALL_BY_LIST;
     if (s->way == MN_RECALL_BY_LIST)
         return MN_OK;
@@ -346,7 +344,7 @@ static enum mn_status sort_clusters(struct mn_recall_codes *c, struct mn_probe *
 enum mn_status mn_recall_select_ways(struct mn_recall_codes *c)
 {
     for (uint32_t i = 0; i < c->source_count; i++)
-        MN_TRY(choose_way(&c->sources[i]));
+        MN_TRY(choose_way(&c->sources[i], c->recall->query->k));
     for (uint32_t i = 0; i < c->source_count; i++) {
         const struct mn_recall_source *s = &c->sources[i];
         if (s->selection.kind != MN_SELECTION_NONE && !mn_ivf_flat(s->ivf) && !s->probe->sorted)
@@ -383,10 +381,7 @@ struct mn_tune_rule mn_recall_select_rule(const struct mn_recall_codes *c, const
         return rule;
     float missing = fminf(2 * (1 - matching / rows), 1);
     float decades = fmaxf(fminf(log10f(rows / (clusters * together)), 1), 0);
-    float nearness = rule.nearness - missing * fmaxf(rule.nearness - NEARNESS_MAX, 0);
-    rule.stop +=
-        missing * UNEVEN + decades * (rule.thin - MN_TUNE_FARTHER * nearness) - (rule.nearness - nearness) * OVER;
-    rule.nearness = nearness;
+    rule.stop += missing * UNEVEN + mn_tune_deeper(&rule, decades);
     return rule;
 }
 

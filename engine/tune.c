@@ -15,7 +15,11 @@ const double mn_tune_targets[MN_TUNE_TARGETS] = {0.70, 0.80, 0.85, 0.90, 0.92, 0
 static const float safe_stop[MN_TUNE_TARGETS] = {5.0f, 5.3f, 5.6f, 5.9f, 6.1f, 6.3f,
                                                  6.4f, 6.6f, 6.8f, 7.1f, 7.5f, 8.0f};
 #define SAFE_EPSILON 2.5f
-#define SAFE_THIN    0.66f /* glove's, and more than text's */
+#define SAFE_DEEPER  0.5f /* glove's, and more than text's */
+
+/* How the stop rises with the decades of k beyond MN_TUNE_TOP: a little faster than they do, on embeddings of text and
+ * glove from 10 to 100. */
+#define DEEPER_BEND 1.4f
 
 #define CARRIED 0.125 /* what a rule goes on for longer on another codebook: e^0.125, 1.13 times as many clusters */
 
@@ -24,6 +28,12 @@ static float between(const float *values, uint32_t i, double share)
     if (share <= 0 || share >= 1 || values[i + 1] == INFINITY)
         return values[i + (share > 0)];
     return (float)((double)values[i] + ((double)values[i + 1] - (double)values[i]) * share);
+}
+
+static float between_groups(const float *values, uint32_t i, double share)
+{
+    double low = (double)values[i / MN_TUNE_TOGETHER], high = (double)values[(i + 1) / MN_TUNE_TOGETHER];
+    return (float)(low + (high - low) * share);
 }
 
 struct mn_tuning mn_tune_read(const _Atomic uint32_t words[MN_TUNING_WORDS])
@@ -35,11 +45,16 @@ struct mn_tuning mn_tune_read(const _Atomic uint32_t words[MN_TUNING_WORDS])
     return tuning;
 }
 
-struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target)
+float mn_tune_deeper(const struct mn_tune_rule *rule, float decades)
+{
+    return rule->deeper * (powf(rule->decades + decades, DEEPER_BEND) - powf(rule->decades, DEEPER_BEND));
+}
+
+struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target, uint32_t k)
 {
     bool tuned = mn_tuned(tuning);
     const float *stop = tuned ? tuning->stop : safe_stop;
-    struct mn_tune_rule rule = {.nearness = SAFE_NEARNESS, .epsilon = SAFE_EPSILON, .thin = SAFE_THIN};
+    struct mn_tune_rule rule = {.nearness = SAFE_NEARNESS, .epsilon = SAFE_EPSILON, .deeper = SAFE_DEEPER};
     if (!(target > 0))
         target = mn_tune_targets[MN_TUNE_DEFAULT];
     if (target > MN_TUNE_APPROXIMATE_MAX) {
@@ -57,11 +72,14 @@ struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double targ
     }
     rule.stop = between(stop, i, share);
     if (tuned) {
-        double low = (double)tuning->nearness[i / MN_TUNE_TOGETHER];
-        double high = (double)tuning->nearness[(i + 1) / MN_TUNE_TOGETHER];
         rule.epsilon = between(tuning->epsilon, i, share);
-        rule.nearness = (float)(low + (high - low) * share);
-        rule.thin = fminf(tuning->thin, MN_TUNE_THIN_MAX);
+        rule.nearness = between_groups(tuning->nearness, i, share);
+        rule.deeper = between_groups(tuning->deeper, i, share);
+    }
+    if (k > MN_TUNE_TOP) {
+        float decades = log10f((float)k / (float)MN_TUNE_TOP);
+        rule.stop += mn_tune_deeper(&rule, decades);
+        rule.decades = decades;
     }
     return rule;
 }

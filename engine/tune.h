@@ -11,13 +11,13 @@
  *     log(i + 2) + nearness * over / spread > stop
  *
  * so that the last clusters cost about what they yield. Under a filter only clusters with matching rows count, each
- * mostly by how many there are (recall_blocks.c), wherever the matches lie to the query. `stop` and epsilon
- * (how far a 1-bit lower bound reaches) per recall target, and nearness for every two of them, are found by
- * calibration: rows of the store that no centroid was trained on, left out of their own answers, are the queries; the
- * top 10 is the truth; of the best one, and of the best 100, about as large a share must be found. (What the best 100
- * need is also what the best 10 need where a filter leaves a tenth of the rows: `thin`.) The less nearness counts, the
- * more alike are searches in what they cost: at 0 all look into as many clusters. Where codes cannot tell rows apart
- * well enough for a target, its stop is INFINITY.
+ * mostly by how many there are (recall_blocks.c), wherever the matches lie to the query. `stop` and epsilon (how far a
+ * 1-bit lower bound reaches) per recall target, and nearness for every four of them, are found by calibration: rows of
+ * the store that no centroid was trained on, left out of their own answers, are the queries; the top 10 is the truth;
+ * of the best one about as large a share must be found. By how much the best 100 need a higher stop is learnt, too
+ * (`deeper`): it is added for a larger k, and where a filter leaves a tenth of the rows, since the 10 best of them lie
+ * where the 100 best of all do. The less nearness counts, the more alike are searches in what they cost: at 0 all look
+ * into as many clusters. Where codes cannot tell rows apart well enough for a target, its stop is INFINITY.
  */
 #ifndef MN_ENGINE_TUNE_H
 #define MN_ENGINE_TUNE_H
@@ -32,40 +32,46 @@ extern const double mn_tune_targets[MN_TUNE_TARGETS];
 /* More than this is asked of the exact search. */
 #define MN_TUNE_APPROXIMATE_MAX 0.999
 
-#define MN_TUNE_TOGETHER 2 /* targets that share a nearness */
+#define MN_TUNE_TOP      10u /* `stop` is calibrated for so many of the best, and holds for fewer */
+#define MN_TUNE_TOGETHER 4   /* targets that share what is calibrated for a group */
+#define MN_TUNE_GROUPS   (MN_TUNE_TARGETS / MN_TUNE_TOGETHER)
 
 #define MN_TUNE_ROWS_MIN 1000u /* with codes; a store with fewer is left untuned */
 
-/* Floats, kept as bits in mn_control.tuning and in the manifest: stop[12], epsilon[12], thin, rows (of the store when
- * it was calibrated), nearness[6]. All zero: untuned; the search then errs on the safe side. */
+/* Floats, kept as bits in mn_control.tuning and in the manifest. Of another form than this one, as when all are zero:
+ * untuned; the search then errs on the safe side. */
 struct mn_tuning {
     float stop[MN_TUNE_TARGETS], epsilon[MN_TUNE_TARGETS];
-    float thin; /* see struct mn_tune_rule; MN_TUNE_THIN_MAX at most */
-    float rows;
-    float nearness[MN_TUNE_TARGETS / MN_TUNE_TOGETHER];
+    float form; /* MN_TUNE_FORM: what the others mean */
+    float rows; /* of the store when it was calibrated */
+    float nearness[MN_TUNE_GROUPS], deeper[MN_TUNE_GROUPS];
 };
+#define MN_TUNE_FORM       2.0f /* the first had a number up to 1 in its place */
+#define MN_TUNE_DEEPER_MAX 6.0f
 _Static_assert(sizeof(struct mn_tuning) == 4 * MN_TUNING_WORDS, "fits the control segment");
 
 static inline bool mn_tuned(const struct mn_tuning *tuning)
 {
-    return tuning->nearness[0] > 0;
+    return tuning->form == MN_TUNE_FORM;
 }
-
-/* Where a filter leaves a tenth of the rows, the k-th best is farther: over / spread is less by about FARTHER, and
- * e^thin times as many clusters are needed. FARTHER was .08 to .085 on embeddings of text (768 dimensions) and on glove
- * (100), thin .35 and .65. */
-#define MN_TUNE_FARTHER  0.085f
-#define MN_TUNE_THIN_MAX 1.0f
 
 struct mn_tune_rule {
     float stop; /* INFINITY: search exactly */
-    float epsilon, nearness, thin;
+    float epsilon, nearness;
+    float deeper;  /* see mn_tune_deeper */
+    float decades; /* of k beyond MN_TUNE_TOP: stop is for so many */
 };
+
+/* What is to be added to the stop of a rule where the k best lie as far as 10^decades times as many of all rows would:
+ * under a filter. */
+float mn_tune_deeper(const struct mn_tune_rule *rule, float decades);
+
 /* What mn_control.tuning, or mn_snapshot.tuning, holds; NULL: untuned. */
 struct mn_tuning mn_tune_read(const _Atomic uint32_t words[MN_TUNING_WORDS]);
 
-/* The rule for a wanted recall@k (0..1). Never fails: what is not calibrated has safe defaults. */
-struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target);
+/* The rule for a wanted recall@k (target: 0..1, 0 = the default one). Never fails: what is not calibrated has safe
+ * defaults. */
+struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double target, uint32_t k);
 
 /* Has a tuning serve another codebook until there is a calibration on that one: twice the clusters are half as large,
  * so that twice as many must be looked into, and a little more, since the rest is a guess. `rows` becomes 0. before:

@@ -4,20 +4,19 @@
  * Rows of the store are the queries, those that training has left out: centroids lie nearer to rows they were trained
  * on than to others, and such rows would be found too easily. One search of each through every cluster tells which stop
  * each of its right answers needs, for a few values of nearness (tune_needs.h); nothing about the data is assumed.
- * The least stop is taken that keeps the target for the 10 best, and nearly so for the best one and for the 100 best:
- * with too little nearness a rule that suits 10 ends too early for 100, or under a filter, with too much for one. Of
- * what serves all three the cheapest is taken; at the highest targets the least nearness of those that cost little more
- * on average, which spares the slowest searches. Epsilon may then fall as long as it costs a tenth of the misses that
+ * The least stop is taken that keeps the target for the 10 best, and nearly so for the best one: with much nearness a
+ * rule that suits 10 ends too early for one. The least nearness is taken of those that cost little more than the
+ * cheapest, which spares the slowest searches. Epsilon may then fall as long as it costs a tenth of the misses that
  * the target allows; `stop` makes up for that tenth.
  */
 #include <math.h>
 #include <stdlib.h>
 
 #include "engine/codebook.h"
+#include "engine/columns.h"
 #include "engine/tune_needs.h"
 #include "shm/process.h"
 
-#define TOP          10u
 #define WORK_MAX     UINT64_C(2400000000) /* rows that the searches for the truth scan, */
 #define WORK_TENTHS  24u                  /* of all rows so many tenths a query */
 #define QUERIES_MIN  64u
@@ -30,19 +29,19 @@
 #define EXACT_WORK     UINT64_C(20000000) /* rows that are compared to find out what codes cannot tell, */
 #define EXACT_ASKS     200u               /* by so many queries at most */
 #define EXACT_ASKS_MIN 20u
-#define EXACT_FIRST    8u /* where so many tell that nothing lacks, no more: each may read all embeddings */
+#define EXACT_FIRST    64u /* where so many tell that nothing lacks, no more; */
+#define EXACT_FEW      8u  /* so many where each has to read embeddings that memory does not hold */
 
-#define GROUPS    (MN_TUNE_TARGETS / MN_TUNE_TOGETHER)
 #define STEPS_TAX 0.08 /* share of the steps, on average, that may go to making searches alike */
 
-/* How many of the best are asked for, by which share of the queries (one in so many: the more that are asked for, the
- * more a query tells), and how many times the misses allowed may be more. Nearness is chosen so that one stop serves
- * all of them about as well. */
+/* How many of the best are asked for, and by which share of the queries: one in so many. The more that are asked for,
+ * the more a query tells. */
 enum { ONE, TEN, HUNDRED, DEPTHS };
 static const struct {
     uint32_t k, one_in;
-    double more;
-} depths[DEPTHS] = {{1, 1, 1.25}, {TOP, 1, 1}, {100, 3, 1.25}};
+} depths[DEPTHS] = {{1, 1}, {MN_TUNE_TOP, 1}, {100, 3}};
+
+#define ONE_MORE 1.25 /* of the best one, so many times the misses may be */
 
 static const float epsilons[] = {1.0f, 1.3f, 1.6f, 1.9f, 2.2f, 2.6f, EPSILON_SURE}; /* rising */
 
@@ -158,14 +157,15 @@ static enum mn_status find_lack(struct calibration *c, uint64_t rows)
     double error;
     uint64_t most = EXACT_WORK / rows;
     most = most > EXACT_ASKS ? EXACT_ASKS : most < EXACT_ASKS_MIN ? EXACT_ASKS_MIN : most;
-    for (uint32_t i = 0; i < c->count && i < most && (lack.count < EXACT_FIRST || lack.sum > 0); i++) {
+    uint32_t first = mn_columns_scattered() ? EXACT_FEW : EXACT_FIRST;
+    for (uint32_t i = 0; i < c->count && i < most && (lack.count < first || lack.sum > 0); i++) {
         MN_TRY(breathe(c));
-        MN_TRY(ask(c, &c->asked[i], TOP, true));
+        MN_TRY(ask(c, &c->asked[i], MN_TUNE_TOP, true));
         uint32_t wanted = c->search.hit_count, good = 0;
         if (wanted == 0)
             continue;
         double least = c->search.hits[wanted - 1].score;
-        MN_TRY(ask_all(c, &c->asked[i], TOP));
+        MN_TRY(ask_all(c, &c->asked[i], MN_TUNE_TOP));
         for (uint32_t h = 0; h < c->search.hit_count; h++)
             good += c->search.hits[h].score >= least;
         mn_tune_mean_add(&lack, 1 - fmin((double)good / wanted, 1));
@@ -183,7 +183,7 @@ static enum mn_status find_truth(struct calibration *c)
         struct asked asked = c->asked[i];
         if (!mn_part_vector(&c->snapshot->parts[asked.part], asked.row))
             continue;
-        enum mn_status status = ask_all(c, &asked, TOP);
+        enum mn_status status = ask_all(c, &asked, MN_TUNE_TOP);
         if (status == MN_DEADLINE)
             return status;
         if (status != MN_OK || c->search.hit_count == 0)
@@ -216,7 +216,7 @@ static enum mn_status measure(struct calibration *c, uint32_t count, double *us,
         if (i % 8 == 0)
             MN_TRY(breathe(c));
         uint64_t begin = us ? mn_clock_ns() : 0;
-        MN_TRY(ask(c, asked, TOP, false));
+        MN_TRY(ask(c, asked, MN_TUNE_TOP, false));
         if (us)
             us[i] = (double)(mn_clock_ns() - begin) * 1e-3;
         for (uint32_t h = 0; h < c->search.hit_count; h++)
@@ -246,19 +246,14 @@ static double loss_at(double target)
 /* The least stop that keeps the target, whatever of it is luck: the queries are a sample. INFINITY: codes cannot. */
 static float stop_for(const struct calibration *c, uint32_t nearness, double target)
 {
-    float stop = 0;
-    if (target + loss_at(target) > 1 - c->lack)
+    double error, there = 1 - c->lack, wanted = target / there, of_one = (1 - (1 - target) * ONE_MORE) / there;
+    if (target + loss_at(target) > there)
         return INFINITY;
-    for (uint32_t d = 0; d < DEPTHS; d++) {
-        double error = 0, wanted = (1 - (1 - target) * depths[d].more) / (1 - c->lack);
-        if (d == TEN) {
-            float about = mn_tune_needs_stop(&c->needs[d], nearness, wanted);
-            (void)mn_tune_needs_recall(&c->needs[d], nearness, about, c->count, &error);
-            wanted += fmin(loss_at(target) + error, (1 - target) / 2);
-        }
-        stop = fmaxf(stop, mn_tune_needs_stop(&c->needs[d], nearness, wanted));
-    }
-    return stop;
+    float about = mn_tune_needs_stop(&c->needs[TEN], nearness, wanted);
+    (void)mn_tune_needs_recall(&c->needs[TEN], nearness, about, c->count, &error);
+    wanted += fmin(loss_at(target) + error, (1 - target) / 2);
+    return fmaxf(mn_tune_needs_stop(&c->needs[TEN], nearness, wanted),
+                 mn_tune_needs_stop(&c->needs[ONE], nearness, of_one));
 }
 
 /* Every stop for every nearness, and what it costs. */
@@ -270,7 +265,7 @@ static enum mn_status find_stops(struct calibration *c, struct stops stops[MN_TU
             stops[n].stop[t] = stop_for(c, n, mn_tune_targets[t]);
     }
     for (uint32_t i = 0; i < c->count && i < COST_ASKS; i++) {
-        MN_TRY(ask_all(c, &c->asked[i], TOP));
+        MN_TRY(ask_all(c, &c->asked[i], MN_TUNE_TOP));
         for (uint32_t n = 0; n < MN_TUNE_NEARNESSES; n++)
             for (uint32_t t = 0; t < MN_TUNE_TARGETS; t++)
                 stops[n].cost[t] += (double)mn_tune_needs_cost(&c->trace, n, stops[n].stop[t]);
@@ -297,7 +292,8 @@ static enum mn_status choose_epsilon(struct calibration *c, uint32_t nearness, f
     double error, sure = mn_tune_needs_recall(&c->needs[TEN], nearness, stop, count, &error);
     for (; *at + 1 < MN_ARRAY_LEN(epsilons); ++*at) {
         struct measured less;
-        c->rule = (struct mn_tune_rule){stop, epsilons[*at], mn_tune_nearnesses[nearness], 0};
+        c->rule =
+            (struct mn_tune_rule){.stop = stop, .epsilon = epsilons[*at], .nearness = mn_tune_nearnesses[nearness]};
         MN_TRY(measure(c, count, NULL, &less));
         if (sure - less.recall <= loss)
             break;
@@ -321,13 +317,16 @@ static enum mn_status measure_point(struct calibration *c, double target, struct
     return MN_OK;
 }
 
-/* What a tenth of the rows asks of a search: the tenth best of them lies where the hundredth of all does. */
-static float find_thin(const struct calibration *c, uint32_t nearness)
+/* By how much the stop of the 100 best is above that of the 10: at the target of a group where it is the most. */
+static float find_deeper(const struct calibration *c, uint32_t nearness, uint32_t group)
 {
-    double wanted = mn_tune_targets[MN_TUNE_DEFAULT];
-    float ten = mn_tune_needs_stop(&c->needs[TEN], nearness, wanted);
-    float hundred = mn_tune_needs_stop(&c->needs[HUNDRED], nearness, wanted);
-    return fmaxf(fminf(hundred - ten + MN_TUNE_FARTHER * mn_tune_nearnesses[nearness], MN_TUNE_THIN_MAX), 0);
+    float most = 0;
+    for (uint32_t t = group * MN_TUNE_TOGETHER; t < (group + 1) * MN_TUNE_TOGETHER; t++) {
+        float ten = mn_tune_needs_stop(&c->needs[TEN], nearness, mn_tune_targets[t]);
+        float hundred = mn_tune_needs_stop(&c->needs[HUNDRED], nearness, mn_tune_targets[t]);
+        most = fmaxf(most, hundred - ten);
+    }
+    return fminf(most, MN_TUNE_DEEPER_MAX);
 }
 
 static enum mn_status tune(struct calibration *c, struct mn_tuning *tuning, struct mn_tune_point *points)
@@ -339,17 +338,19 @@ static enum mn_status tune(struct calibration *c, struct mn_tuning *tuning, stru
         double target = mn_tune_targets[t];
         uint32_t group = t / MN_TUNE_TOGETHER, nearness = choose_nearness(stops, group);
         tuning->nearness[group] = mn_tune_nearnesses[nearness];
+        tuning->deeper[group] = find_deeper(c, nearness, group);
         tuning->stop[t] = stops[nearness].stop[t];
         if (tuning->stop[t] == INFINITY)
             epsilon = MN_ARRAY_LEN(epsilons) - 1;
         else
             MN_TRY(choose_epsilon(c, nearness, tuning->stop[t], loss_at(target), &epsilon));
         tuning->epsilon[t] = epsilons[epsilon];
-        c->rule = (struct mn_tune_rule){tuning->stop[t], tuning->epsilon[t], tuning->nearness[group], 0};
+        c->rule = (struct mn_tune_rule){
+            .stop = tuning->stop[t], .epsilon = tuning->epsilon[t], .nearness = tuning->nearness[group]};
         if (points)
             MN_TRY(measure_point(c, target, &points[t]));
     }
-    tuning->thin = find_thin(c, choose_nearness(stops, MN_TUNE_DEFAULT / MN_TUNE_TOGETHER));
+    tuning->form = MN_TUNE_FORM;
     return MN_OK;
 }
 

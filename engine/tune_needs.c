@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-const float mn_tune_nearnesses[MN_TUNE_NEARNESSES] = {2, 2.75f, 4, 5.5f, 7.5f, 10};
+const float mn_tune_nearnesses[MN_TUNE_NEARNESSES] = {2, 2.75f, 4};
 
 enum mn_status mn_tune_needs_init(struct mn_tune_needs *needs, uint32_t queries, uint32_t k)
 {

@@ -10,7 +10,7 @@
 #include "engine/recall.h"
 #include "engine/recall_trace.h"
 
-#define MN_TUNE_NEARNESSES 6u
+#define MN_TUNE_NEARNESSES 3u
 extern const float mn_tune_nearnesses[MN_TUNE_NEARNESSES]; /* rising */
 
 /* The mean of what queries showed. Begins as zeros. */

@@ -233,19 +233,20 @@ static enum mn_status print_json(const struct mn_cli *cli, const struct tune *t)
     json_t *points = json_array();
     for (size_t i = 0; i < t->target_count; i++) {
         const struct mn_tune_point *point = &t->points[i];
-        struct mn_tune_rule rule = mn_tune_rule_for(&t->tuning, t->targets[i]);
-        json_array_append_new(points, json_pack("{s:f, s:o, s:o, s:f, s:f, s:f, s:f}", "target", t->targets[i], "stop",
-                                                number((double)rule.stop), "epsilon", number((double)rule.epsilon),
-                                                "recall", point->recall, "p50_us", point->p50_us, "p99_us",
-                                                point->p99_us, "scanned", point->scanned));
+        struct mn_tune_rule rule = mn_tune_rule_for(&t->tuning, t->targets[i], t->k);
+        json_array_append_new(points, json_pack("{s:f, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:f}", "target",
+                                                t->targets[i], "stop", number((double)rule.stop), "epsilon",
+                                                number((double)rule.epsilon), "nearness", (double)rule.nearness,
+                                                "deeper", (double)rule.deeper, "recall", point->recall, "p50_us",
+                                                point->p50_us, "p99_us", point->p99_us, "scanned", point->scanned));
     }
-    return mn_cli_json_print(
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o}", "codebook", (json_int_t)t->codebook,
-                  "clusters", (json_int_t)t->clusters, "rows", (json_int_t)t->rows, "coded_rows", (json_int_t)t->coded,
-                  "tail_rows", (json_int_t)t->tail_rows, "tail_coded_rows", (json_int_t)t->tail_coded,
-                  "calibrated_rows", (json_int_t)t->tuning.rows, "thin", number((double)t->tuning.thin), "k",
-                  (json_int_t)t->k, "queries", (json_int_t)t->queries, "points", points),
-        cli->out_is_terminal);
+    return mn_cli_json_print(json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "codebook",
+                                       (json_int_t)t->codebook, "clusters", (json_int_t)t->clusters, "rows",
+                                       (json_int_t)t->rows, "coded_rows", (json_int_t)t->coded, "tail_rows",
+                                       (json_int_t)t->tail_rows, "tail_coded_rows", (json_int_t)t->tail_coded,
+                                       "calibrated_rows", (json_int_t)t->tuning.rows, "k", (json_int_t)t->k, "queries",
+                                       (json_int_t)t->queries, "points", points),
+                             cli->out_is_terminal);
 }
 
 static void print_points(const struct mn_cli *cli, const struct tune *t)
@@ -254,7 +255,7 @@ static void print_points(const struct mn_cli *cli, const struct tune *t)
     mn_cli_out_begin(&table, cli, "-target|-stop|-epsilon|-recall|-p50 us|-p99 us|-rows scanned");
     for (size_t i = 0; i < t->target_count; i++) {
         const struct mn_tune_point *point = &t->points[i];
-        struct mn_tune_rule rule = mn_tune_rule_for(&t->tuning, t->targets[i]);
+        struct mn_tune_rule rule = mn_tune_rule_for(&t->tuning, t->targets[i], t->k);
         mn_cli_out_cell(&table, "%.3f", t->targets[i]);
         if (isfinite(rule.stop))
             mn_cli_out_cell(&table, "%.3f", (double)rule.stop);

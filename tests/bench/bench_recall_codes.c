@@ -464,7 +464,7 @@ static void calibrate(struct bench *b)
          "calibration");
     printf("calibrated in %.2f s\n", now_s() - begin);
     for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++) {
-        struct mn_tune_rule rule = mn_tune_rule_for(&b->tuning, points[i].target);
+        struct mn_tune_rule rule = mn_tune_rule_for(&b->tuning, points[i].target, b->o.k);
         printf("  %.3f: nearness %.2f stop %.3f epsilon %.2f -> %.4f, p50 %.1f p99 %.1f us, %.0f rows\n",
                points[i].target, (double)rule.nearness, (double)rule.stop, (double)rule.epsilon, points[i].recall,
                points[i].p50_us, points[i].p99_us, points[i].scanned);

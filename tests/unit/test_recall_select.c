@@ -133,7 +133,7 @@ static double recall_of(struct crowd *c, const struct mn_tune_rule *rule, const 
  * more of them. */
 static void matches_are_found_where_they_are_thin_too(void **state)
 {
-    static const struct mn_tune_rule some = {.stop = 2.4f, .epsilon = 3, .nearness = 1, .thin = 0.66f};
+    static const struct mn_tune_rule some = {.stop = 2.4f, .epsilon = 3, .nearness = 1, .deeper = 0.575f};
     struct crowd *c = crowd_new();
     double all = recall_of(c, &some, NULL, INFINITY), tenth = recall_of(c, &some, "tenth", INFINITY);
     if (all < 0.9 || all > 0.97 || tenth < 0.77)
@@ -148,17 +148,17 @@ static void a_calibrated_target_is_kept_where_matches_are_thin(void **state)
     struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
     struct mn_tuning tuning;
     assert_int_equal(mn_tune_calibrate(&snapshot, MN_METRIC_COSINE, DIM, 400, 1, NULL, NULL, &tuning, NULL), MN_OK);
-    struct mn_tune_rule rule = mn_tune_rule_for(&tuning, 0.9);
+    struct mn_tune_rule rule = mn_tune_rule_for(&tuning, 0.9, 10);
     double all = recall_of(c, &rule, NULL, INFINITY), tenth = recall_of(c, &rule, "tenth", INFINITY);
     if (all < 0.88 || tenth < 0.88)
-        fail_msg("recall is %.3f, of a tenth %.3f; thin %.3f", all, tenth, (double)rule.thin);
+        fail_msg("recall is %.3f, of a tenth %.3f; deeper %.3f", all, tenth, (double)rule.deeper);
     crowd_free(c);
 }
 
 /* Where clusters near the query hold no match, the search goes to those that do. */
 static void matches_are_found_far_from_the_query(void **state)
 {
-    static const struct mn_tune_rule some = {.stop = 3.5f, .epsilon = 3, .nearness = 1, .thin = 0.66f};
+    static const struct mn_tune_rule some = {.stop = 3.5f, .epsilon = 3, .nearness = 1, .deeper = 0.575f};
     struct crowd *c = crowd_new();
     double far = recall_of(c, &some, "side", FAR);
     if (far < 0.88)

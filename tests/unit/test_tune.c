@@ -16,7 +16,7 @@
 
 static void the_rule_lies_between_its_neighbours(void **state)
 {
-    struct mn_tuning tuning = {.thin = 0.5f};
+    struct mn_tuning tuning = {.form = MN_TUNE_FORM, .deeper = {0.5f, 0.5f, 0.5f}};
     for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++) {
         tuning.nearness[i / MN_TUNE_TOGETHER] = 7;
         assert_true(i == 0 || mn_tune_targets[i] > mn_tune_targets[i - 1]);
@@ -24,26 +24,44 @@ static void the_rule_lies_between_its_neighbours(void **state)
         tuning.epsilon[i] = 1 + 0.1f * (float)i;
     }
     for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++) {
-        struct mn_tune_rule rule = mn_tune_rule_for(&tuning, mn_tune_targets[i]);
+        struct mn_tune_rule rule = mn_tune_rule_for(&tuning, mn_tune_targets[i], MN_TUNE_TOP);
         assert_true(fabsf(rule.stop - tuning.stop[i]) < 1e-4f && fabsf(rule.epsilon - tuning.epsilon[i]) < 1e-4f);
-        assert_true(rule.nearness == 7 && rule.thin == 0.5f);
+        assert_true(rule.nearness == 7 && rule.deeper == 0.5f);
     }
     tuning.nearness[1] = 2;
     tuning.nearness[2] = 4;
-    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[1]).nearness == 7);
-    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[2]).nearness == 2);
-    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[3]).nearness == 2);
-    assert_true(fabsf(mn_tune_rule_for(&tuning, (mn_tune_targets[3] + mn_tune_targets[4]) / 2).nearness - 3) < 1e-4f);
-    struct mn_tune_rule rule = mn_tune_rule_for(&tuning, (mn_tune_targets[2] + mn_tune_targets[3]) / 2);
+    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[3], MN_TUNE_TOP).nearness == 7);
+    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[4], MN_TUNE_TOP).nearness == 2);
+    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[7], MN_TUNE_TOP).nearness == 2);
+    assert_true(fabsf(mn_tune_rule_for(&tuning, (mn_tune_targets[7] + mn_tune_targets[8]) / 2, MN_TUNE_TOP).nearness -
+                      3) < 1e-4f);
+    struct mn_tune_rule rule = mn_tune_rule_for(&tuning, (mn_tune_targets[2] + mn_tune_targets[3]) / 2, MN_TUNE_TOP);
     assert_true(fabsf(rule.stop - 6.5f) < 1e-4f);
-    assert_true(mn_tune_rule_for(&tuning, 0.1).stop == tuning.stop[0]);
-    assert_true(fabsf(mn_tune_rule_for(&tuning, 0.9985).stop - tuning.stop[MN_TUNE_TARGETS - 1]) < 1e-4f);
-    assert_true(mn_tune_rule_for(&tuning, 1).stop == INFINITY);
+    assert_true(mn_tune_rule_for(&tuning, 0.1, MN_TUNE_TOP).stop == tuning.stop[0]);
+    assert_true(fabsf(mn_tune_rule_for(&tuning, 0.9985, MN_TUNE_TOP).stop - tuning.stop[MN_TUNE_TARGETS - 1]) < 1e-4f);
+    assert_true(mn_tune_rule_for(&tuning, 1, MN_TUNE_TOP).stop == INFINITY);
     tuning.stop[MN_TUNE_TARGETS - 1] = INFINITY; /* codes cannot */
-    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[MN_TUNE_TARGETS - 1]).stop == INFINITY);
-    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[MN_TUNE_TARGETS - 2] + 1e-4).stop == INFINITY);
-    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[MN_TUNE_TARGETS - 2]).stop == tuning.stop[10]);
-    assert_true(mn_tune_rule_for(&tuning, 0).stop == mn_tune_rule_for(&tuning, 0.95).stop);
+    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[MN_TUNE_TARGETS - 1], MN_TUNE_TOP).stop == INFINITY);
+    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[MN_TUNE_TARGETS - 2] + 1e-4, MN_TUNE_TOP).stop == INFINITY);
+    assert_true(mn_tune_rule_for(&tuning, mn_tune_targets[MN_TUNE_TARGETS - 2], MN_TUNE_TOP).stop == tuning.stop[10]);
+    assert_true(mn_tune_rule_for(&tuning, 0, MN_TUNE_TOP).stop == mn_tune_rule_for(&tuning, 0.95, MN_TUNE_TOP).stop);
+}
+
+static void more_than_ten_are_looked_for_deeper(void **state)
+{
+    struct mn_tuning tuning = {.form = MN_TUNE_FORM, .nearness = {2, 2, 2}, .deeper = {0.8f, 0.6f, 0.4f}};
+    float last = 0;
+    for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++)
+        tuning.stop[i] = 4 + (float)i;
+    assert_true(mn_tune_rule_for(&tuning, 0.95, 1).stop == mn_tune_rule_for(&tuning, 0.95, MN_TUNE_TOP).stop);
+    assert_true(fabsf(mn_tune_rule_for(&tuning, 0.95, 100).stop - tuning.stop[MN_TUNE_DEFAULT] - 0.6f) < 1e-4f);
+    for (uint32_t k = MN_TUNE_TOP; k <= 10000; k *= 3) {
+        struct mn_tune_rule rule = mn_tune_rule_for(&tuning, 0.95, k);
+        assert_true(rule.stop > last && rule.deeper == 0.6f);
+        last = rule.stop;
+    }
+    tuning.stop[MN_TUNE_TARGETS - 1] = INFINITY; /* codes cannot */
+    assert_true(mn_tune_rule_for(&tuning, 0.995, 100).stop == INFINITY);
 }
 
 static void an_untuned_store_is_on_the_safe_side(void **state)
@@ -51,7 +69,7 @@ static void an_untuned_store_is_on_the_safe_side(void **state)
     struct mn_tuning tuning = {0};
     float last = 0;
     for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++) {
-        struct mn_tune_rule rule = mn_tune_rule_for(&tuning, mn_tune_targets[i]);
+        struct mn_tune_rule rule = mn_tune_rule_for(&tuning, mn_tune_targets[i], MN_TUNE_TOP);
         assert_true(rule.stop > last && rule.stop < 100 && rule.epsilon >= 1.9f && rule.nearness > 0);
         last = rule.stop;
     }
@@ -59,7 +77,7 @@ static void an_untuned_store_is_on_the_safe_side(void **state)
 
 static void a_rule_is_carried_over_to_another_codebook(void **state)
 {
-    struct mn_tuning first = {.nearness = {3, 3, 3, 3, 3, 3}, .rows = 1000}, tuning;
+    struct mn_tuning first = {.form = MN_TUNE_FORM, .nearness = {3, 3, 3}, .rows = 1000}, tuning;
     for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++)
         first.stop[i] = 2 + 0.5f * (float)i;
     tuning = first;
@@ -211,7 +229,8 @@ static void a_calibration_keeps_its_targets(void **state)
                          MN_OK);
         assert_memory_equal(&tuning, &again, sizeof tuning);
         assert_true(mn_tuned(&tuning) && tuning.rows == ROWS);
-        assert_true(tuning.thin > 0 && tuning.thin <= MN_TUNE_THIN_MAX);
+        for (uint32_t g = 0; g < MN_TUNE_GROUPS; g++)
+            assert_true(tuning.deeper[g] >= 0 && tuning.deeper[g] <= MN_TUNE_DEEPER_MAX);
         for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++)
             assert_true(points[i].target == mn_tune_targets[i] && points[i].recall > points[i].target - 0.03 &&
                         points[i].scanned > 0 && points[i].p50_us > 0 && points[i].p99_us >= points[i].p50_us);
@@ -235,6 +254,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_rule_lies_between_its_neighbours),
+        cmocka_unit_test(more_than_ten_are_looked_for_deeper),
         cmocka_unit_test(an_untuned_store_is_on_the_safe_side),
         cmocka_unit_test(a_rule_is_carried_over_to_another_codebook),
         cmocka_unit_test(some_rows_are_for_calibration_only),
