@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -320,6 +321,19 @@ static void take_scheduling(struct mn_actor *actor)
     atomic_store(&actor->slot->scheduler, got);
 }
 
+/* The thread of a recall worker that answers ordinary recalls goes before everything else as well, as long as CPUs are
+ * left for all of it; not the threads it has started, for exact searches and for its sockets. */
+static void answer_first(struct mn_actor *actor)
+{
+    cpu_set_t allowed;
+    int workers = (int)actor->settings.recall_workers, cpus = 1;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0)
+        cpus = CPU_COUNT(&allowed);
+    if (actor->settings.priority_realtime && cpus > (workers > 0 ? workers : 1) &&
+        mn_numa_schedule(MN_SCHEDULING_REALTIME) == MN_SCHEDULING_REALTIME)
+        atomic_store(&actor->slot->scheduler, MN_SCHEDULING_REALTIME);
+}
+
 static enum mn_status set_up(struct mn_actor *actor, const struct mn_actor_arguments *arguments)
 {
     char path[MN_PATH_MAX];
@@ -352,6 +366,8 @@ static enum mn_status play(struct mn_actor *actor, void **state)
     MN_TRY(status);
     if (actor->role == MN_ROLE_COMPACTOR)
         take_scheduling(actor);
+    if (actor->role == MN_ROLE_RECALL)
+        answer_first(actor);
     atomic_store_explicit(&actor->slot->state, MN_ROLE_READY, memory_order_release);
     return run_turns(actor, *state);
 }

@@ -1,6 +1,7 @@
 """control: info's shape, ping, consolidate, snapshot and opening it, verify, reload, drain."""
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -55,6 +56,27 @@ class Info(ClusterCase):
         before = self.cluster.info()["uuid"]
         self.cluster.restart()
         self.assertEqual(self.cluster.info()["uuid"], before)
+
+
+class Scheduling(unittest.TestCase):
+    """priority.realtime: the writer and the workers go before others where they may; no worker where it would leave no
+    CPU to anybody else."""
+    def classes(self, **settings):
+        cluster = Cluster(settings={name.replace("__", "."): value for name, value in settings.items()})
+        self.addCleanup(cluster.finish)
+        return {role["role"]: role["scheduling"] for role in cluster.start().info()["roles"]}
+
+    def test_off(self):
+        off = self.classes(priority__realtime="no")
+        self.assertNotIn("fifo", off.values(), off)
+
+    def test_on(self):
+        on = self.classes()
+        self.assertEqual(on["recall"] == "fifo", on["wal-writer"] == "fifo" and len(os.sched_getaffinity(0)) > 1, on)
+        self.assertNotEqual(on["compactor"], "fifo")
+
+    def test_more_workers_than_processors(self):
+        self.assertNotEqual(self.classes(recall__workers=len(os.sched_getaffinity(0)))["recall"], "fifo")
 
 
 class Consolidate(ClusterCase):
