@@ -225,9 +225,8 @@ static enum mn_status carry_over_tuning(struct care *care)
 {
     const struct mn_codebook *trained;
     struct mn_manifest *next = &care->proposal->next;
-    struct mn_tuning tuning;
+    struct mn_tuning tuning = mn_tune_of(next->tuning);
     MN_TRY(mn_codebook_open(&trained, &care->compactor->store, next->codebook));
-    memcpy(&tuning, next->tuning, sizeof tuning);
     mn_tune_carry_over(&tuning, care->codebook ? care->codebook->clusters : 0, trained->clusters);
     memcpy(next->tuning, &tuning, sizeof tuning);
     mn_codebook_close(trained);
@@ -260,8 +259,7 @@ static uint64_t searched_rows(const struct mn_snapshot *snapshot)
 
 static uint64_t tuned_rows(const struct mn_manifest *manifest)
 {
-    struct mn_tuning tuning;
-    memcpy(&tuning, manifest->tuning, sizeof tuning);
+    struct mn_tuning tuning = mn_tune_of(manifest->tuning);
     return tuning.rows > 0 ? (uint64_t)tuning.rows : 0;
 }
 

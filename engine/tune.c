@@ -38,11 +38,17 @@ static float between_groups(const float *values, uint32_t i, double share)
 
 struct mn_tuning mn_tune_read(const _Atomic uint32_t words[MN_TUNING_WORDS])
 {
-    struct mn_tuning tuning = {0};
-    uint32_t *to = (uint32_t *)(void *)&tuning;
+    uint32_t copy[MN_TUNING_WORDS] = {0};
     for (uint32_t i = 0; words && i < MN_TUNING_WORDS; i++)
-        to[i] = atomic_load_explicit(&words[i], memory_order_relaxed);
-    return tuning;
+        copy[i] = atomic_load_explicit(&words[i], memory_order_relaxed);
+    return mn_tune_of(copy);
+}
+
+struct mn_tuning mn_tune_of(const uint32_t words[MN_TUNING_WORDS])
+{
+    struct mn_tuning tuning;
+    memcpy(&tuning, words, sizeof tuning);
+    return mn_tuned(&tuning) ? tuning : (struct mn_tuning){0};
 }
 
 float mn_tune_deeper(const struct mn_tune_rule *rule, float decades)

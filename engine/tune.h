@@ -66,8 +66,10 @@ struct mn_tune_rule {
  * under a filter. */
 float mn_tune_deeper(const struct mn_tune_rule *rule, float decades);
 
-/* What mn_control.tuning, or mn_snapshot.tuning, holds; NULL: untuned. */
+/* What mn_control.tuning, or mn_snapshot.tuning, holds; all zero where it is NULL or of another form. */
 struct mn_tuning mn_tune_read(const _Atomic uint32_t words[MN_TUNING_WORDS]);
+/* The same of the manifest's. */
+struct mn_tuning mn_tune_of(const uint32_t words[MN_TUNING_WORDS]);
 
 /* The rule for a wanted recall@k (target: 0..1, 0 = the default one). Never fails: what is not calibrated has safe
  * defaults. */

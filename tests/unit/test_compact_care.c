@@ -330,6 +330,26 @@ static void recall_is_calibrated_when_the_store_changes(void **state)
     assert_true(tuning(s).rows == 2900);
 }
 
+/* Another version's numbers mean something else: they are not gone by, and made anew. */
+static void what_another_version_calibrated_is_made_anew(void **state)
+{
+    struct live_store *s = *state;
+    live_add_segment(s, 0, 0, 1200);
+    live_care_all(s);
+    struct mn_tuning made = tuning(s), other = made;
+    other.form = 0.5f;
+    struct mn_manifest m = live_manifest(s);
+    live_store_stop(s);
+    memcpy(m.tuning, &other, sizeof other);
+    ok(mn_manifest_append(&m, &s->store));
+    mn_manifest_free(&m);
+    live_store_start(s);
+    assert_true(tuning(s).rows == 1200 && tuning(s).form == 0.5f);
+    assert_true(mn_tune_read(s->instance.control->tuning).rows == 0);
+    live_care_all(s);
+    assert_true(mn_tuned(&made) && tuning(s).form == made.form && tuning(s).rows == 1200);
+}
+
 /* Twice the clusters are half as large: by the rule of the old ones recall would miss its target until it is calibrated
  * anew, which may take minutes where recall is busy. */
 static void a_new_codebook_takes_the_rule_along(void **state)
@@ -369,6 +389,7 @@ int main(void)
         test(seven_embeddings_over_and_over),
         test(one_embedding_over_and_over),
         test(recall_is_calibrated_when_the_store_changes),
+        test(what_another_version_calibrated_is_made_anew),
         test(a_new_codebook_takes_the_rule_along),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
