@@ -78,7 +78,7 @@ class StruckCluster(Cluster):
     def strike(self, role, threads, calls, fault):
         pid = poll_until(f"{role} alive", lambda: self.role(role))["pid"]
         self.tracer = subprocess.Popen(
-            ["strace", "-qq", "-p", str(pid), "-o", str(self.told), "-e", f"trace={calls}"] + ["-f"] * (threads == ALL) +
+            ["strace", "-qq", "-y", "-p", str(pid), "-o", str(self.told), "-e", f"trace={calls}"] + ["-f"] * (threads == ALL) +
             [f"--inject={call}:{fault}" for call in calls.split(",")], stderr=subprocess.DEVNULL)
         tracer_of = re.compile(r"^TracerPid:\t(\d+)", re.M)
         status = Path(f"/proc/{pid}/status")
@@ -93,6 +93,12 @@ class StruckCluster(Cluster):
         """How often a call was made to fail or wait."""
         told = self.told.read_text(errors="replace") if self.told.exists() else ""
         return told.count("(INJECTED)") + told.count("(DELAYED)")
+
+    def struck_nothing_but(self, name):
+        """Whether every call that was made to fail was one on files with this in their names."""
+        told = self.told.read_text(errors="replace") if self.told.exists() else ""
+        struck = [line for line in told.splitlines() if "(INJECTED)" in line]
+        return all(f"/{name}" in line for line in struck)
 
     def relieve(self):
         if self.tracer and self.tracer.poll() is None:
@@ -132,6 +138,8 @@ class Syscalls(unittest.TestCase):
             cluster.relieve()
             self.assertGreater(struck, 0, f"{name}: the load never made the call {calls}")
             self.check(cluster, load)
+            if replaced and cluster.struck_nothing_but("MANIFEST"):
+                replaced = False  # the other copy has the edit; this one is told of, and made again by the next
             if replaced is not None:
                 self.assertEqual(cluster.role(role)["pid"] != pid, replaced, f"{name}: {role} replaced")
             self.work(load)
