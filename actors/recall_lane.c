@@ -368,12 +368,11 @@ static enum mn_status spaces(struct mn_recall_lane *lane, const struct mn_reques
 
 static enum mn_status in_time(const struct mn_request *request, uint64_t received_ns)
 {
-    uint64_t waited_ns = mn_clock_ns() - received_ns;
-    if (!request->has_deadline || request->deadline_ms > UINT64_MAX / 1000000 ||
-        waited_ns <= request->deadline_ms * 1000000)
+    uint64_t now = mn_clock_ns();
+    if (now <= mn_wire_until(request, received_ns))
         return MN_OK;
-    return MN_FAIL(MN_DEADLINE, "the request waited %.1f ms for its turn; deadline_ms is %llu", (double)waited_ns / 1e6,
-                   (unsigned long long)request->deadline_ms);
+    return MN_FAIL(MN_DEADLINE, "the request waited %.1f ms for its turn; deadline_ms is %llu",
+                   (double)(now - received_ns) / 1e6, (unsigned long long)request->deadline_ms);
 }
 
 static enum mn_status dispatch(struct mn_recall_lane *lane, const struct mn_request *request, uint64_t received_ns)

@@ -100,13 +100,13 @@ static void refuse(struct recall_role *r, const struct mn_peer *peer, struct mn_
 
 static enum mn_status park(struct recall_role *r, struct mn_held *held, const struct mn_recall_peek *peek)
 {
-    uint64_t wait_ms = peek->request.has_deadline ? peek->request.deadline_ms : MN_MIN_SEQ_WAIT_MS;
     if (r->parked_count == PARKED_MAX)
         return MN_FAIL(MN_BUSY, "%d requests wait for their min_seq; try again", PARKED_MAX);
     struct parked *p = &r->parked[r->parked_count++];
     mn_held_move(&p->held, held);
     p->min_seq = peek->min_seq;
-    p->until_ns = wait_ms > INT64_MAX / 1000000 ? UINT64_MAX : held->received_ns + wait_ms * 1000000;
+    p->until_ns = peek->request.has_deadline ? mn_wire_until(&peek->request, held->received_ns)
+                                             : held->received_ns + MN_MIN_SEQ_WAIT_MS * UINT64_C(1000000);
     return MN_OK;
 }
 

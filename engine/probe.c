@@ -117,11 +117,21 @@ void mn_probe_want_some(struct mn_probe *probe)
     memset(probe->wanted, 0, mn_rowset_words(probe->codebook->clusters) * sizeof *probe->wanted);
 }
 
-float mn_probe_reach(const struct mn_probe *probe, float gap)
+static float reach(const struct mn_probe *probe, float gap, float blur)
 {
     if (probe->codebook->metric == MN_METRIC_IP)
         return probe->norm;
-    return sqrtf((gap > 0 ? gap : 0) + probe->blur);
+    return sqrtf((gap > 0 ? gap : 0) + blur);
+}
+
+float mn_probe_reach(const struct mn_probe *probe, float gap)
+{
+    return reach(probe, gap, 0);
+}
+
+float mn_probe_reach_blurred(const struct mn_probe *probe, float gap)
+{
+    return reach(probe, gap, probe->blur);
 }
 
 /* ---- the order of clusters ---- */

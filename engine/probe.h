@@ -78,8 +78,9 @@ static inline bool mn_probe_knows(const struct mn_probe *probe, uint32_t cluster
     return probe->gaps[cluster] == probe->gaps[cluster];
 }
 
-/* reach of engine/ivf.h for a gap, and a little for the rounding of the query's table. */
+/* reach of engine/ivf.h for a gap; and with a little for the rounding of the query's table. */
 float mn_probe_reach(const struct mn_probe *probe, float gap);
+float mn_probe_reach_blurred(const struct mn_probe *probe, float gap);
 
 /* The number that rule->stop is compared with before a cluster that is the rank-th (from 0; what is above their number
  * counts as that) is looked into. limit: the distance of the k-th best so far. */

@@ -82,7 +82,7 @@ static void place_shared_lanes(struct mn_recall_codes *c, struct planned *at)
             mn_recall_trace_rest(c->recall->search->trace, ivf, home);
         float gap = mn_probe_gap(s->probe, home);
         spread(gap, c->gaps + lane); /* over those that follow, too: where they end no processor would guess */
-        spread(c->rule.epsilon * mn_probe_reach(s->probe, gap), c->reaches + lane);
+        spread(c->rule.epsilon * mn_probe_reach_blurred(s->probe, gap), c->reaches + lane);
         at->selected |= mn_recall_select_slots(s, slot, count) << lane;
     }
 }
@@ -231,7 +231,7 @@ static bool plan_block(struct plan *plan, struct planned *next)
     }
     next->block = ivf->blocks + (size_t)block * mn_ivf_block_bytes(ivf->codebook->width);
     next->gap = taken->gap;
-    next->reach = plan->codes->rule.epsilon * mn_probe_reach(plan->probe, taken->gap);
+    next->reach = plan->codes->rule.epsilon * mn_probe_reach_blurred(plan->probe, taken->gap);
     return next->selected != 0;
 }
 
@@ -334,7 +334,7 @@ void mn_recall_blocks_scan_flat(struct mn_recall_codes *c, uint32_t source)
                          .source = source,
                          .slot = ivf->first,
                          .gap = s->probe->origin,
-                         .reach = c->rule.epsilon * mn_probe_reach(s->probe, s->probe->origin)};
+                         .reach = c->rule.epsilon * mn_probe_reach_blurred(s->probe, s->probe->origin)};
     for (; at.slot < ivf->rows; at.slot += MN_IVF_LANES, at.block += bytes) {
         uint32_t rows = ivf->rows - at.slot < MN_IVF_LANES ? ivf->rows - at.slot : MN_IVF_LANES;
         at.selected = mn_recall_select_slots(s, at.slot, rows);

@@ -215,8 +215,7 @@ struct mn_bounds_place mn_bounds_place(const struct mn_bounds_view *view, float 
 {
     float up = 1 + 2 * mn_kernel_rounding(view->probe.codebook->width);
     struct mn_bounds_place place = {.gap = gap};
-    bool product = view->probe.codebook->metric == MN_METRIC_IP;
-    place.reach = (product ? view->probe.norm : gap > 0 ? sqrtf(gap) : 0) * up;
+    place.reach = mn_probe_reach(&view->probe, gap) * up;
     place.size = (view->probe.norm + sqrtf(norm2) + view->beyond) * up;
     return place;
 }

@@ -332,18 +332,22 @@ static float find_deeper(const struct calibration *c, uint32_t nearness, uint32_
 static enum mn_status tune(struct calibration *c, struct mn_tuning *tuning, struct mn_tune_point *points)
 {
     struct stops stops[MN_TUNE_NEARNESSES];
+    uint32_t nearness[MN_TUNE_GROUPS];
     size_t epsilon = 0; /* rises with the target */
     MN_TRY(find_stops(c, stops));
+    for (uint32_t g = 0; g < MN_TUNE_GROUPS; g++) {
+        nearness[g] = choose_nearness(stops, g);
+        tuning->nearness[g] = mn_tune_nearnesses[nearness[g]];
+        tuning->deeper[g] = find_deeper(c, nearness[g], g);
+    }
     for (uint32_t t = 0; t < MN_TUNE_TARGETS; t++) {
         double target = mn_tune_targets[t];
-        uint32_t group = t / MN_TUNE_TOGETHER, nearness = choose_nearness(stops, group);
-        tuning->nearness[group] = mn_tune_nearnesses[nearness];
-        tuning->deeper[group] = find_deeper(c, nearness, group);
-        tuning->stop[t] = stops[nearness].stop[t];
+        uint32_t group = t / MN_TUNE_TOGETHER;
+        tuning->stop[t] = stops[nearness[group]].stop[t];
         if (tuning->stop[t] == INFINITY)
             epsilon = MN_ARRAY_LEN(epsilons) - 1;
         else
-            MN_TRY(choose_epsilon(c, nearness, tuning->stop[t], loss_at(target), &epsilon));
+            MN_TRY(choose_epsilon(c, nearness[group], tuning->stop[t], loss_at(target), &epsilon));
         tuning->epsilon[t] = epsilons[epsilon];
         c->rule = (struct mn_tune_rule){
             .stop = tuning->stop[t], .epsilon = tuning->epsilon[t], .nearness = tuning->nearness[group]};

@@ -369,11 +369,21 @@ static void leaving_the_memory_itself_out_opens_no_more_clusters(void **state)
     cloud_free(c);
 }
 
+/* Asks in all spaces, or in the one by name that every row is in. */
+static void ask_scoped(struct cloud *c, const struct mn_snapshot *snapshot, struct mn_query query, bool scoped)
+{
+    const struct mn_str space = fake_str("default");
+    query.scope.all_spaces = !scoped;
+    query.scope.spaces = &space;
+    query.scope.space_count = 1;
+    assert_int_equal(mn_recall_search(&c->codes, snapshot, &query), MN_OK);
+    assert_false(c->codes.exact);
+}
+
 /* A scope that every row is in, of which the tail's are tested one by one, is none: it opens as many clusters. */
 static void a_scope_that_holds_everything_opens_as_many_clusters(void **state)
 {
     const struct mn_tune_rule some = {.stop = 3.5f, .epsilon = 3, .nearness = 0.5f};
-    const struct mn_str space = fake_str("default");
     struct cloud *c = cloud_new(MN_METRIC_COSINE, 24, 6000);
     uint32_t tail = 1200, columns = c->rows - tail;
     uint64_t steps[2] = {0, 0};
@@ -390,11 +400,7 @@ static void a_scope_that_holds_everything_opens_as_many_clusters(void **state)
     for (uint32_t turn = 0; turn < 200; turn++) {
         struct mn_query query = query_near(c, embedding, 10);
         for (int scoped = 0; scoped < 2; scoped++) {
-            query.scope.all_spaces = !scoped;
-            query.scope.spaces = &space;
-            query.scope.space_count = 1;
-            assert_int_equal(mn_recall_search(&c->codes, &snapshot, &query), MN_OK);
-            assert_false(c->codes.exact);
+            ask_scoped(c, &snapshot, query, scoped);
             steps[scoped] += c->codes.steps;
         }
     }
@@ -406,7 +412,6 @@ static void a_scope_that_holds_everything_opens_as_many_clusters(void **state)
 static void a_scope_that_leaves_nothing_out_is_no_filter(void **state)
 {
     const struct mn_tune_rule some = {.stop = 3.5f, .epsilon = 3, .nearness = 2};
-    const struct mn_str space = fake_str("default");
     struct cloud *c = cloud_new(MN_METRIC_L2, 24, 3000);
     float embedding[24];
     for (uint32_t i = 0; i < c->rows; i++)
@@ -420,11 +425,7 @@ static void a_scope_that_leaves_nothing_out_is_no_filter(void **state)
         uint64_t scanned[2];
         struct mn_query query = query_near(c, embedding, 10);
         for (int scoped = 0; scoped < 2; scoped++) {
-            query.scope.all_spaces = !scoped;
-            query.scope.spaces = &space;
-            query.scope.space_count = 1;
-            assert_int_equal(mn_recall_search(&c->codes, &snapshot, &query), MN_OK);
-            assert_false(c->codes.exact);
+            ask_scoped(c, &snapshot, query, scoped);
             scanned[scoped] = c->codes.scanned;
         }
         assert_int_equal(scanned[0], scanned[1]);
