@@ -263,7 +263,6 @@ static void set_gauges(struct mn_writer *w)
     mn_stat_set(w->stats, MN_STAT_idem_entries, mn_ledger_entries(w->ledger));
     mn_stat_set(w->stats, MN_STAT_limbo_files, w->limbo_count + mn_wal_keeper_removals(w->keeper));
     mn_stat_set(w->stats, MN_STAT_epoch_lag, oldest < gen ? gen - oldest : 0);
-    mn_stat_set(w->stats, MN_STAT_purges_pending, w->purge_admitted > w->purge_done || w->purge_unsearched != 0);
     bool full = mn_wal_keeper_full(w->keeper);
     atomic_store(&w->control->read_only, full);
     set_reason(w, MN_DEGRADED_READ_ONLY, full);
@@ -296,14 +295,16 @@ uint32_t mn_writer_tend(struct mn_writer *w, int64_t wall_ns)
 {
     uint64_t now = mn_clock_ns();
     uint32_t done = mn_index_sweep(w->parts.index, SWEEP_SHARDS);
-    bool purging = w->purge_rewritten > w->purge_done;
-    if (now - w->gauges_ns < GAUGES_EVERY_NS && !purging)
-        return done;
-    done += empty_limbo(w);
-    finish_purges(w);
-    done += repeat_purges(w);
-    mn_ledger_expire(w->ledger, wall_ns - (int64_t)w->settings.write_idem_window, EXPIRE_AT_ONCE);
-    if (now - w->gauges_ns >= GAUGES_EVERY_NS) {
+    bool gauges = now - w->gauges_ns >= GAUGES_EVERY_NS;
+    if (gauges || w->purge_rewritten > w->purge_done) {
+        done += empty_limbo(w);
+        finish_purges(w);
+        done += repeat_purges(w);
+        mn_ledger_expire(w->ledger, wall_ns - (int64_t)w->settings.write_idem_window, EXPIRE_AT_ONCE);
+    }
+    /* In every turn: who is answered that a purge is done, or could not be, finds it told here. */
+    mn_stat_set(w->stats, MN_STAT_purges_pending, w->purge_admitted > w->purge_done || w->purge_unsearched != 0);
+    if (gauges) {
         w->gauges_ns = now;
         tend_copy(w);
         tend_manifest(w, now);

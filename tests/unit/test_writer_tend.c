@@ -157,12 +157,26 @@ static void gauges_say_what_there_is(void **state)
     fixture_free(f);
 }
 
+static void a_purge_is_told_of_in_the_same_turn(void **state)
+{
+    struct fixture *f = fixture_new();
+    fixture_put(f, "s", 1, 1, "x");
+    fixture_commit(f);
+    mn_writer_tend(f->writer, mn_wall_ns()); /* the other gauges rest for a while from here */
+    fixture_forget(f, "s", 1, MN_FORGET_PURGE);
+    fixture_commit(f);
+    mn_writer_tend(f->writer, mn_wall_ns());
+    assert_int_equal(mn_stats_value(&f->instance.stats, MN_STAT_purges_pending), 1);
+    fixture_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(old_views_go_when_nobody_pins_them),   cmocka_unit_test(a_pin_that_is_too_old_keeps_nothing),
         cmocka_unit_test(what_earlier_processes_left_is_swept), cmocka_unit_test(history_follows_the_window),
         cmocka_unit_test(without_a_window_history_is_now),      cmocka_unit_test(gauges_say_what_there_is),
+        cmocka_unit_test(a_purge_is_told_of_in_the_same_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
