@@ -134,8 +134,8 @@ const struct mn_cli_command mn_cmd_config = {
     .usage = "[PATTERN]... [--config FILE]",
     .options = options,
     .details = "Prints settings: with --dir (or MNEME_DIR) as the running store uses them, with --config as a file "
-               "would set them, else the\n"
-               "defaults. `change by` says whether `mneme reload` takes a new value up, or a restart.\n",
+               "would set them, else\n"
+               "the defaults. `change by` says whether `mneme reload` takes a new value up, or a restart.\n",
     .examples = "  mneme config\n"
                 "  mneme config 'compact.*' --help-text\n"
                 "  mneme config --dir /var/lib/mneme --changed\n"

@@ -21,7 +21,8 @@
 enum { PAGE_BYTES = 6 << 20, PAGE_MAX = 1000, OTHER_BYTES = 2048 };
 
 static const struct mn_cli_option options[] = {
-    MN_CLI_FILTER_SPACES,
+    {"space", 's', "NAME", "only this space; may be repeated (default: all)"},
+    {"all-spaces", 0, NULL, "every space, as without --space"},
     MN_CLI_FILTER_CONDITIONS,
     MN_CLI_FILTER_TIMES,
     {"vectors", 0, "FILE.f32", "embeddings to a raw file of little-endian f32 rows; needs --lines"},

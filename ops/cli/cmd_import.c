@@ -246,12 +246,12 @@ const struct mn_cli_command mn_cmd_import = {
     .usage = "FILE.jsonl | --vectors FILE.f32 [--lines FILE.jsonl]",
     .options = options,
     .details = "Reads one memory a line: {\"embedding\": [...], \"content\": ..., \"meta\": {...}, \"tags\": [...], "
-               "\"at\": ..., \"id\": ..., \"space\": ...},\n"
-               "of which only the embedding is required. Times are nanoseconds or RFC 3339; binary content is "
-               "{\"$base64\": \"...\"}; an\n"
-               "embedding may be {\"$f32\": base64 of little-endian floats}. With --vectors the embeddings are rows of "
-               "a raw file and the\n"
-               "lines hold the rest. `-` reads lines from stdin.\n\n"
+               "\"at\": ..., \"id\": ...,\n"
+               "\"space\": ...}, of which only the embedding is required. Times are nanoseconds or RFC 3339; binary "
+               "content is\n"
+               "{\"$base64\": \"...\"}; an embedding may be {\"$f32\": base64 of little-endian floats}. With --vectors "
+               "the embeddings are\n"
+               "rows of a raw file and the lines hold the rest. `-` reads lines from stdin.\n\n"
                "Importing again doubles nothing: a line with an id replaces that memory, and a line without one gets "
                "an id made from the\n"
                "store's uuid, the number of the line and its bytes, the same in every run (unless --assign-ids is "

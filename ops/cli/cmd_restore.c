@@ -253,8 +253,8 @@ const struct mn_cli_command mn_cmd_restore = {
         "be missing without it, and nothing is made. Restore an older snapshot then, or what is whole in this "
         "one, with --force.\n\n"
         "The copy is made as DIR.mneme-copy, checked again, synced, and gets its name last: a store in DIR is a "
-        "whole one. DIR must\n"
-        "be missing or an empty folder. When the disk is full, or on SIGINT, SIGTERM and SIGHUP, what was made "
+        "whole one. DIR\n"
+        "must be missing or an empty folder. When the disk is full, or on SIGINT, SIGTERM and SIGHUP, what was made "
         "is removed; what a\n"
         "killed one leaves in DIR.mneme-copy, the next restore to DIR removes.\n",
     .examples = "  mneme --dir ./restored restore /backup/mneme-monday\n"

@@ -140,8 +140,8 @@ const struct mn_cli_command mn_cmd_stat = {
     .usage = "[PATTERN] [--prometheus]",
     .options = options,
     .details = "Prints the statistics of all processes, those that are not zero unless a pattern or --zero asks for "
-               "more. Histograms show\n"
-               "how many values they hold, and their quantiles.\n",
+               "more. Histograms\n"
+               "show how many values they hold, and their quantiles.\n",
     .examples = "  mneme stat\n"
                 "  mneme stat 'write_*' --help-text\n"
                 "  mneme stat wal_syncs --json\n"

@@ -341,8 +341,8 @@ const struct mn_cli_command mn_cmd_top = {
     .usage = "[--interval DURATION] [--once]",
     .options = options,
     .details = "Shows what the cluster does: rates since the last look, latencies since the start, storage, and the "
-               "processes. `now` is the\n"
-               "mean since the last look. `q` quits.\n",
+               "processes. `now` is\n"
+               "the mean since the last look. `q` quits.\n",
     .examples = "  mneme top\n"
                 "  mneme top --once --interval 5s\n",
     .run = run,
