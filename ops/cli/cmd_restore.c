@@ -255,8 +255,8 @@ const struct mn_cli_command mn_cmd_restore = {
         "The copy is made as DIR.mneme-copy, checked again, synced, and gets its name last: a store in DIR is a "
         "whole one. DIR\n"
         "must be missing or an empty folder. When the disk is full, or on SIGINT, SIGTERM and SIGHUP, what was made "
-        "is removed; what a\n"
-        "killed one leaves in DIR.mneme-copy, the next restore to DIR removes.\n",
+        "is removed;\n"
+        "what a killed one leaves in DIR.mneme-copy, the next restore to DIR removes.\n",
     .examples = "  mneme --dir ./restored restore /backup/mneme-monday\n"
                 "  mneme --dir ./restored restore /backup/mneme-monday --json | jq .damaged\n"
                 "  mneme --dir ./rescued restore /backup/mneme-monday --force    # what is whole of a damaged one\n"
