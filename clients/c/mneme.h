@@ -12,19 +12,20 @@
  *     mneme_close(m);
  *
  * Threads   A client belongs to one thread at a time and must not be carried over a fork. Make one per thread.
- * Results   Every call returns a code. On MNEME_OK `*reply` is set and the caller frees it with mneme_reply_free;
- * otherwise
- *           `*reply` is NULL and mneme_error(client) holds one sentence, valid until the client's next call.
+ * Results   Every call returns a code. On MNEME_OK `*reply` is set, and the caller frees it with mneme_reply_free;
+ *           otherwise `*reply` is NULL and mneme_error(client) holds one sentence, valid until the client's next call.
  *           `reply` itself may be NULL where the answer does not matter.
  * Values    What a reply holds is looked at through `mneme_value`, a view that lives as long as its reply. A missing
- * key gives an absent view, and every accessor takes one and says "not there", so paths need no checks in between.
+ *           key gives an absent view, and every accessor takes one and says "not there", so paths need no checks in
+ *           between.
  * Optional  Pointers to optional numbers are NULL when not given: `.confidence = &(double){0.5}`. Strings without a
- * length end with NUL and are UTF-8. Whatever is passed in is only read, and only during the call. Times Nanoseconds
- * since the Unix epoch. Time-outs are milliseconds. Retries   `busy` is tried again with a growing, jittered pause. A
- * request whose reply was lost (server gone, or silent for too long) is sent again over a fresh connection. That is
- * safe for writes: each carries an `idem` key, given or made here, under which the store answers the first outcome
- * again. When the time is up the code is MNEME_UNKNOWN for a write (it may have happened: repeat it with
- * mneme_last_idem) and MNEME_UNAVAILABLE for anything else.
+ *           length end with NUL and are UTF-8. Whatever is passed in is only read, and only during the call.
+ * Times     Nanoseconds since the Unix epoch. Time-outs are milliseconds.
+ * Retries   `busy` is tried again with a growing, jittered pause. A request whose reply was lost (server gone, or
+ *           silent for too long) is sent again over a fresh connection. That is safe for writes: each carries an
+ *           `idem` key, given or made here, under which the store answers the first outcome again. When the time is up
+ *           the code is MNEME_UNKNOWN for a write (it may have happened: repeat it with mneme_last_idem) and
+ *           MNEME_UNAVAILABLE for anything else.
  */
 #ifndef MNEME_H
 #define MNEME_H
@@ -295,7 +296,9 @@ MNEME_API enum mneme_code mneme_count(struct mneme *client, const struct mneme_w
 /* Reply: spaces, each with space and count. */
 MNEME_API enum mneme_code mneme_spaces(struct mneme *client, struct mneme_reply **reply);
 
+/* Reply: what the store is, its state, its processes and its endpoints. */
 MNEME_API enum mneme_code mneme_info(struct mneme *client, struct mneme_reply **reply);
+/* Returns when the supervisor has answered; the reply is empty. */
 MNEME_API enum mneme_code mneme_ping(struct mneme *client, struct mneme_reply **reply);
 /* `format`: NULL or "map" (reply: stats), "json" or "prometheus" (reply: text). */
 MNEME_API enum mneme_code mneme_stats(struct mneme *client, const char *format, struct mneme_reply **reply);
@@ -340,9 +343,10 @@ MNEME_API struct mneme_value mneme_reply_root(const struct mneme_reply *reply);
 MNEME_API struct mneme_value mneme_reply_get(const struct mneme_reply *reply, const char *key);
 
 MNEME_API enum mneme_type mneme_value_type(struct mneme_value value);
+/* The value under `key` in a map, and element `index` of an array. */
 MNEME_API struct mneme_value mneme_value_get(struct mneme_value map, const char *key);
 MNEME_API struct mneme_value mneme_value_at(struct mneme_value array, size_t index);
-/* Entry `index` of a map, in its order. */
+/* Key and value of entry `index` of a map, in its order. */
 MNEME_API struct mneme_value mneme_value_key(struct mneme_value map, size_t index);
 MNEME_API struct mneme_value mneme_value_entry(struct mneme_value map, size_t index);
 /* Elements of an array, entries of a map, bytes of a string or binary; else 0. */
@@ -419,7 +423,10 @@ MNEME_API bool mneme_value_found(struct mneme_value value, struct mneme_found *f
  *           the right answer of its time. Between calls nothing is pinned; files that compaction has replaced keep
  *           their disk space while they are still mapped: until the next call, or mneme_attached_release.
  * Rights    The store's owner, or a member of `security.group`. Only the table of reader slots is mapped writable.
- * Signals   A disk that fails to read a mapped page raises SIGBUS, as with any mapping.
+ * Signals   A page of the store that its disk cannot read raises SIGBUS. In a call that costs no more than the call:
+ *           MNEME_CORRUPT, and the rest of the store is there at the next. For that the library installs a handler
+ *           when it maps files; whatever is not its own goes on to the handler that it found. So does a fault when the
+ *           program itself reads what an answer points at.
  */
 struct mneme_attached;
 
@@ -460,7 +467,7 @@ struct mneme_answer {
     size_t count;                     /* >= 1 */
     uint64_t seq;                     /* the state that was searched */
     bool exact;                       /* these are the true top k */
-    uint64_t scanned;                 /* rows whose embeddings were compared */
+    uint64_t scanned;                 /* rows whose codes or embeddings were compared */
     uint64_t us;                      /* of the whole call */
 };
 
