@@ -5,6 +5,7 @@
  * makes the change durable, a new view makes it visible, the index is told where rows went, and what was taken goes to
  * limbo. No file is copied and no embedding is touched; the cost is one pass over the died words of the inputs.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "engine/fault.h"
@@ -166,14 +167,16 @@ static enum mn_status adopt(struct mn_writer *w, const struct mn_compact_proposa
     return MN_OK;
 }
 
-/* After an append that failed: true when the manifest on disk is still the one before. Otherwise nobody knows whether
- * the edit is there to stay; the writer ends, and recovery goes by what it finds. */
-static bool manifest_stands(const struct mn_writer *w)
+/* An append has failed. Unless the manifest on disk is still the one before, nobody knows whether the edit is there to
+ * stay: the writer ends, and recovery goes by what it finds. The sentence stays the one about the append. */
+static enum mn_status look_again(struct mn_writer *w, enum mn_status failed)
 {
     struct mn_manifest found;
-    bool stands = mn_manifest_read(&found, &w->store, NULL) == MN_OK && found.edit == w->manifest.edit;
+    char why[512];
+    snprintf(why, sizeof why, "%s", mn_error_text());
+    w->broken |= mn_manifest_read(&found, &w->store, NULL) != MN_OK || found.edit != w->manifest.edit;
     mn_manifest_free(&found);
-    return stands;
+    return MN_FAIL(failed, "%s", why);
 }
 
 enum mn_status mn_writer_commit_proposal(struct mn_writer *w, const struct mn_compact_proposal *proposal)
@@ -190,7 +193,8 @@ enum mn_status mn_writer_commit_proposal(struct mn_writer *w, const struct mn_co
             carry_liveness(w, &proposal->maps[i], outputs);
         next.edit = w->manifest.edit;
         status = mn_manifest_append(&next, &w->store);
-        w->broken |= status != MN_OK && !manifest_stands(w);
+        if (status != MN_OK)
+            status = look_again(w, status);
     }
     if (status != MN_OK) {
         give_outputs_up(w, proposal, outputs);
