@@ -33,8 +33,8 @@ struct mn_actor {
     struct mn_stats_page *stats;
     void *zmq; /* context; made after exec */
     struct mn_gate *gate;
-    bool
-        draining; /* SIGTERM came or the supervisor is gone: finish what was admitted, then say so with mn_actor_done */
+    /* SIGTERM came or the supervisor is gone: finish what was admitted, then say so with mn_actor_done. */
+    bool draining;
     bool done;
     /* what the loop polls besides signals and the pipe */
     void *sockets[MN_ACTOR_SOCKETS_MAX];
@@ -86,9 +86,11 @@ enum mn_status mn_actor_take_signals(int *fd) MN_MUST_USE;
  * command line. */
 int mn_actor_run(const struct mn_role_ops *ops, const struct mn_actor_arguments *arguments);
 
+/* A ZeroMQ socket whose news end the sleep of the loop; MN_ACTOR_SOCKETS_MAX at most. It must outlive the loop. */
 void mn_actor_poll(struct mn_actor *actor, void *socket);
 /* A plain descriptor to poll for reading (an eventfd of the role's own threads). */
 void mn_actor_poll_fd(struct mn_actor *actor, int fd);
+/* Ends the loop after this turn, with status 0. */
 void mn_actor_done(struct mn_actor *actor);
 
 /* For work that is longer than a turn and can call back: shows the heartbeat, looks at signals and the pipe without

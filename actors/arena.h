@@ -24,6 +24,7 @@ void *mn_arena_take(struct mn_arena *arena, size_t bytes, size_t align);
 void mn_arena_trim(struct mn_arena *arena, const void *end);
 /* Forgets everything that was taken; keeps up to 4 MiB of blocks. */
 void mn_arena_reset(struct mn_arena *arena);
+/* All of it; the arena is empty then. */
 void mn_arena_free(struct mn_arena *arena);
 
 /* An array of `count` of a type into `pointer`; fails the calling function with MN_INTERNAL when memory ends. */

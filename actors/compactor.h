@@ -128,9 +128,13 @@ void mn_compactor_hot_census(struct mn_compactor_role *c, const struct mn_manife
 /* compactor_watch.c */
 /* Gauges of the columns. */
 void mn_compactor_census(struct mn_compactor_role *c);
+/* Closes the segments that are watched: at the end of the role. */
 void mn_compactor_unwatch(struct mn_compactor_role *c);
 /* Every checksum; fills c->reply. */
 enum mn_status mn_compactor_verify(struct mn_compactor_role *c, struct mn_str rid) MN_MUST_USE;
+/* Notes in the control segment that a file is damaged; `text` is its path, or a sentence that names it. */
+void mn_compactor_degrade(struct mn_compactor_role *c, const char *text);
+
 /* compactor_scrub.c */
 /* At the start of the role. */
 void mn_compactor_scrub_start(struct mn_compactor_role *c);
@@ -138,9 +142,5 @@ void mn_compactor_scrub_start(struct mn_compactor_role *c);
 bool mn_compactor_scrub_due(const struct mn_compactor_role *c, uint64_t now_ns);
 /* A slice; sets next_scrub_ns. */
 void mn_compactor_scrub(struct mn_compactor_role *c, uint64_t now_ns);
-
-/* compactor_watch.c */
-/* Notes in the control segment that a file is damaged; `text` is its path, or a sentence that names it. */
-void mn_compactor_degrade(struct mn_compactor_role *c, const char *text);
 
 #endif

@@ -7,6 +7,7 @@
 #include "actors/supervisor.h"
 #include "actors/wire_reply.h"
 
+/* Fills `reply`. remote: it is for another machine, which is told the endpoints over TCP. Supervisor's thread. */
 void mn_control_info(struct mn_supervisor *s, struct mn_str rid, bool remote, struct mn_reply *reply);
 
 #endif

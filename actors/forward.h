@@ -28,6 +28,7 @@ struct mn_forward {
     struct mn_pending pending[MN_FORWARD_MAX];
 };
 
+/* Opens the line. `router` and `reply` must outlive it. */
 enum mn_status mn_forward_open(struct mn_forward *forward, void *zmq, const struct mn_store *store,
                                struct mn_router *router, struct mn_reply *reply) MN_MUST_USE;
 /* Refuses what is pending, then closes. */

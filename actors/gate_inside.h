@@ -56,6 +56,7 @@ struct mn_gate {
 void mn_gate_zap_answer(struct mn_gate *gate);
 
 /* gate_count.c */
+/* Raises the limit of open files as far as it may, and makes room for as many connections as that allows. */
 enum mn_status mn_gate_count_open(struct mn_gate_count *count, const struct mn_settings *settings) MN_MUST_USE;
 void mn_gate_count_close(struct mn_gate_count *count);
 /* Takes what a door's monitor tells; drops connections that are too many. */

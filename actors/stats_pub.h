@@ -14,10 +14,12 @@ struct mn_stats_pub {
     uint64_t subscriptions, most;
 };
 
+/* Makes the socket and binds it. Closed also after a failure. */
 enum mn_status mn_stats_pub_open(struct mn_stats_pub *pub, void *zmq, struct mn_gate *gate,
                                  const struct mn_settings *settings) MN_MUST_USE;
 /* Harmless on a closed one. */
 void mn_stats_pub_close(struct mn_stats_pub *pub);
+/* Sends once, without waiting; counts who has subscribed meanwhile and drops all when there are too many. */
 void mn_stats_pub_send(struct mn_stats_pub *pub, const struct mn_stats *stats);
 
 #endif

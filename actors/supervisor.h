@@ -101,22 +101,32 @@ void mn_supervisor_stop(struct mn_supervisor *s);
 enum mn_store_state mn_supervisor_now(struct mn_supervisor *s);
 
 /* supervisor_start.c */
+/* Everything before the first child: the folder is locked, a store is in it, no process of an earlier supervisor is
+ * left, the instance is there and noted. Settings are set. MN_BAD_REQUEST or MN_BAD_DIM when the command line, the
+ * settings and the folder do not agree; MN_BUSY when another supervisor has it. Closed also after a failure. */
 enum mn_status mn_supervisor_open(struct mn_supervisor *s) MN_MUST_USE;
+/* Once no child is left. */
 void mn_supervisor_close(struct mn_supervisor *s);
+/* The file that the children read their settings from, into `path` (MN_PATH_MAX), which is returned. */
 char *mn_supervisor_settings_path(const struct mn_supervisor *s, char *path);
 
 /* supervisor_children.c */
+/* Which children there are to be, by the settings and the NUMA nodes; starts none. */
 void mn_children_lay_out(struct mn_supervisor *s);
 #define MN_CHILD_NAME_MAX 32
 const char *mn_child_name(const struct mn_child *child, char name[MN_CHILD_NAME_MAX]); /* for sentences */
+/* The first of a role; NULL: there is none. */
 struct mn_child *mn_children_find(struct mn_supervisor *s, enum mn_role role);
+/* A failure counts as a death before ready: the child is started again after a pause. */
 enum mn_status mn_child_start(struct mn_supervisor *s, struct mn_child *child) MN_MUST_USE;
 /* Notices readiness; true when it is ready (now or earlier in this life). */
 bool mn_child_ready(struct mn_supervisor *s, struct mn_child *child);
 /* Collects a child that has ended: last words, reader slots, back-off. False while it still runs. *clean: exit status
  * 0. */
 bool mn_child_bury(struct mn_supervisor *s, struct mn_child *child, bool *clean);
+/* Harmless to one that does not run, or has ended and is not buried yet. */
 void mn_child_signal(struct mn_child *child, int signal);
+/* mn_supervisor_stalled of a child that runs. now_ns: CLOCK_MONOTONIC. */
 bool mn_child_stalled(const struct mn_supervisor *s, const struct mn_child *child, uint64_t now_ns);
 
 #endif

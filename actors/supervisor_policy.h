@@ -18,7 +18,9 @@ struct mn_backoff {
 /* Notes a death; returns the pause (ns) before the next start: 0 after a life that got ready, else min doubled with
  * every further early death, at most max. */
 uint64_t mn_backoff_died(struct mn_backoff *backoff, bool was_ready, uint64_t min_ns, uint64_t max_ns);
+/* It got ready: earlier deaths count no more. */
 void mn_backoff_ready(struct mn_backoff *backoff);
+/* MN_EARLY_DEATHS_DEGRADED or more in a row. */
 bool mn_backoff_keeps_dying(const struct mn_backoff *backoff);
 
 /* What the state of the whole follows from. */

@@ -18,6 +18,7 @@ struct mn_tcp_keys {
     char secret[MN_TCP_KEY_TEXT], public[MN_TCP_KEY_TEXT];
 };
 
+/* Whether tcp.bind is set. */
 bool mn_tcp_on(const struct mn_settings *settings);
 /* The endpoint of a socket ("control", "recall.2") to bind; empty without TCP. Into `endpoint` (MN_TCP_ENDPOINT_MAX),
  * which it returns. */

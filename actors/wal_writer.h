@@ -85,12 +85,14 @@ struct mn_wal_writer {
 
 /* ---- queue */
 
+/* Room for write.queue_max requests; and lets go of those that wait, unanswered, and of all replies. */
 enum mn_status mn_wal_writer_queue_open(struct mn_wal_writer *w) MN_MUST_USE;
 void mn_wal_writer_queue_close(struct mn_wal_writer *w);
 /* Takes what has come, as far as there is room; the rest of it is answered busy. Returns how many came. */
 uint32_t mn_wal_writer_receive(struct mn_wal_writer *w);
 /* Answers everything that has not been admitted. */
 void mn_wal_writer_refuse_all(struct mn_wal_writer *w, enum mn_status status, const char *text);
+/* Lets go of the first request in the queue; it has been dealt with. */
 void mn_wal_writer_drop_first(struct mn_wal_writer *w);
 
 /* Answers an error at once: the last one of this thread, or `text`. */
@@ -126,6 +128,7 @@ enum mn_status mn_wal_writer_job_begin(struct mn_wal_writer *w, struct mn_held *
  * return how much they did. */
 uint32_t mn_wal_writer_jobs_admit(struct mn_wal_writer *w);
 uint32_t mn_wal_writer_jobs_turn(struct mn_wal_writer *w);
+/* Jobs that are not answered yet. */
 uint32_t mn_wal_writer_jobs_under_way(const struct mn_wal_writer *w);
 /* Answers a forget that has been admitted: with the batch, or (purge) when its bytes are gone. ids: of the receipt. */
 enum mn_status mn_wal_writer_forgotten(struct mn_wal_writer *w, const struct mn_held *held, struct mn_str rid,
@@ -138,10 +141,12 @@ uint32_t mn_wal_writer_purges_turn(struct mn_wal_writer *w);
 /* Answers all jobs and purges. in_doubt: the batch was lost. */
 void mn_wal_writer_jobs_refuse(struct mn_wal_writer *w, enum mn_status status, const char *text);
 void mn_wal_writer_purges_refuse(struct mn_wal_writer *w, bool in_doubt);
+/* Frees what jobs and purges hold. */
 void mn_wal_writer_jobs_close(struct mn_wal_writer *w);
 
 /* ---- the compactor's requests; between batches */
 
+/* Carries out and answers what has come. Returns how many. */
 uint32_t mn_wal_writer_inside_turn(struct mn_wal_writer *w);
 
 #endif

@@ -26,6 +26,7 @@ struct mn_decoder {
     uint64_t bytes;   /* of its memories: embedding, content, meta, tags */
 };
 
+/* Allocates nothing yet. */
 void mn_decoder_init(struct mn_decoder *decoder, uint32_t dim, enum mn_metric metric);
 void mn_decoder_free(struct mn_decoder *decoder);
 
@@ -34,6 +35,7 @@ void mn_decoder_free(struct mn_decoder *decoder);
 /* *accepted: `ack: "accepted"` was asked for. Embeddings are not looked into: the writer checks them. */
 enum mn_status mn_decode_remember(struct mn_decoder *decoder, const struct mn_request *request, int64_t now,
                                   struct mn_remember *out, bool *accepted) MN_MUST_USE;
+/* `set`: what is to change. Embeddings cannot. */
 enum mn_status mn_decode_revise(struct mn_decoder *decoder, const struct mn_request *request, int64_t now,
                                 struct mn_revise *out) MN_MUST_USE;
 
@@ -106,6 +108,7 @@ void mn_decode_begin(struct mn_decoder *decoder);
 /* Counts `count` entries of a list against MN_WIRE_ENTRIES_MAX. */
 enum mn_status mn_decode_entries(struct mn_decoder *decoder, uint32_t count) MN_MUST_USE;
 
+/* An absent value is the space "default", and an empty list. */
 enum mn_status mn_decode_space(const struct mn_wire *v, struct mn_str *space) MN_MUST_USE;
 enum mn_status mn_decode_ids(struct mn_decoder *decoder, const struct mn_wire *v, const char *name,
                              const struct mn_id **ids, uint32_t *count) MN_MUST_USE;

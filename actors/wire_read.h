@@ -93,12 +93,14 @@ enum mn_status mn_wire_wrong(const struct mn_wire *v, const char *name, const ch
 /* Puts a place before the sentence of the failure that has just happened: "memories[3]: ...". Returns `status`. */
 enum mn_status mn_wire_within(enum mn_status status, const char *fmt, ...) MN_PRINTF(2, 3);
 
+/* Whether a string is that word; whether bytes are UTF-8. */
 bool mn_wire_is(struct mn_str s, const char *word);
 bool mn_wire_utf8(const char *data, size_t bytes);
 /* Foreign bytes for a sentence: printable ASCII, the rest as '?', cut at 40. Returns `text`. */
 #define MN_WIRE_SHOWN_MAX 48
 const char *mn_wire_shown(struct mn_str s, char text[MN_WIRE_SHOWN_MAX]);
 
+/* An operation's name on the wire, and the service that answers it (enum mn_service or mn_internal_service). */
 const char *mn_op_word(enum mn_op op);
 unsigned mn_op_service(enum mn_op op);
 

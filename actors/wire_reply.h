@@ -24,6 +24,7 @@ struct mn_reply {
     bool failed; /* no memory */
 };
 
+/* An empty reply; its buffer grows with the first. Not to be moved afterwards: the packer points to it. */
 void mn_reply_init(struct mn_reply *reply);
 void mn_reply_free(struct mn_reply *reply);
 /* Gives the buffer away, to be freed by the caller; the reply is empty then. */
@@ -39,6 +40,7 @@ bool mn_reply_over(const struct mn_reply *reply);
 /* MN_OK, MN_TOO_LARGE with a sentence that ends in `hint` ("ask for fewer"), or MN_INTERNAL. */
 enum mn_status mn_reply_end(const struct mn_reply *reply, const char *hint) MN_MUST_USE;
 
+/* A key, before a value that is packed by itself. */
 void mn_reply_key(struct mn_reply *reply, const char *key);
 /* Key and value. */
 void mn_reply_uint(struct mn_reply *reply, const char *key, uint64_t value);

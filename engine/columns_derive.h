@@ -19,6 +19,8 @@ struct mn_columns_facts {
     struct mn_column_sink *sinks;            /* [MN_COLUMN_COUNT]: that of the column is open; ended then */
 };
 
+/* Each writes and ends one column: rows by the hash of their id; rows of each space and tag; rows by the values of
+ * their meta. */
 enum mn_status mn_columns_write_idhash(const struct mn_columns_facts *facts) MN_MUST_USE;
 enum mn_status mn_columns_write_postings(const struct mn_columns_facts *facts) MN_MUST_USE;
 enum mn_status mn_columns_write_meta_index(const struct mn_columns_facts *facts) MN_MUST_USE;

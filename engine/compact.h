@@ -1,14 +1,15 @@
 /*
  * compact.h - compaction: a prefix of the log, and column segments that have grown stale, become new column segments.
  *
- * The compactor prepares, the WAL writer commits (engine/writer.h, mn_writer_publish):
+ * The compactor prepares, the WAL writer commits (engine/writer.h, mn_writer_commit_proposal):
  *   plan     what to take: sealed log segments from the front, and segments to merge, rewrite (dead rows) or purge
  *   build    rows sorted by (at, id) into columns/<id>.tmp, synced, renamed; died.<seq>.col for the segments that stay
- * and whose liveness changed; ledger.<seq>; liveness files for the new segments in shared memory propose  the next
- * manifest and, per input part, a map old row -> new row Forgets that arrive during the build are in the inputs'
- * liveness; the writer carries them over through the maps. A version is left out when it died at or before history_seq
- * and is not suppressed, when it has expired, or when a purge in the log covers it. Column segments that hold any
- * version of a purged id are always among the inputs.
+ *            and whose liveness changed; ledger.<seq>; liveness files for the new segments in shared memory
+ *   propose  the next manifest and, per input part, a map old row -> new row
+ *
+ * Forgets that arrive during the build are in the inputs' liveness; the writer carries them over through the maps. A
+ * version is left out when it died at or before history_seq and is not suppressed, when it has expired, or when a purge
+ * in the log covers it. Column segments that hold any version of a purged id are always among the inputs.
  */
 #ifndef MN_ENGINE_COMPACT_H
 #define MN_ENGINE_COMPACT_H
@@ -66,6 +67,7 @@ struct mn_compact_proposal {
 
 struct mn_compactor; /* a reader slot, scratch */
 
+/* One at a time in an instance, which must outlive it. MN_BUSY when no reader slot is free. */
 enum mn_status mn_compactor_open(struct mn_compactor **compactor, const struct mn_store *store,
                                  struct mn_instance *instance) MN_MUST_USE;
 void mn_compactor_close(struct mn_compactor *compactor);
@@ -76,7 +78,7 @@ void mn_compactor_close(struct mn_compactor *compactor);
 enum mn_status mn_compactor_sweep(struct mn_compactor *compactor) MN_MUST_USE;
 
 /* Decides what to take from the current manifest and view. force: everything in sealed log segments and every segment
- * with rows that can be dropped, whatever the policy. Nothing is worth while while a publication is under way. */
+ * with rows that can be dropped, whatever the policy. Nothing is worth it while a publication is under way. */
 enum mn_status mn_compact_plan_make(struct mn_compactor *compactor, const struct mn_compact_policy *policy, bool force,
                                     struct mn_compact_plan *plan) MN_MUST_USE;
 void mn_compact_plan_free(struct mn_compact_plan *plan);

@@ -177,6 +177,8 @@ struct mn_batch {
     uint64_t first_seq, last_seq;
 };
 
+/* Begins an empty batch that will stand at `offset` of the segment; data, bytes_max, record_at and records_max are set.
+ */
 void mn_batch_begin(struct mn_batch *batch, uint64_t offset, uint32_t salt);
 
 /* What a record carries besides its header's plain fields. All lengths in `record` are filled by the call. */
@@ -221,6 +223,8 @@ bool mn_batch_footer_valid(const struct mn_batch_footer *footer, uint32_t salt, 
                            uint64_t room);
 /* The chain hash that it must hold. */
 uint64_t mn_batch_chain(uint64_t prev_chain, const uint32_t *block_crcs, uint32_t blocks);
+/* A record at `offset`, of a stretch that ends at `end`: its header alone, so that its lengths may be trusted; then
+ * what is behind it. */
 bool mn_record_header_valid(const struct mn_record *record, uint32_t salt, uint64_t offset, uint64_t end);
 bool mn_record_payload_valid(const struct mn_record *record, uint32_t salt, uint64_t offset);
 /* Fills the checksums of a record that stands at `offset`. */

@@ -64,15 +64,19 @@ struct mn_recovery {
 
 /* ---- recovery_read.c: the log, segments in parallel ---- */
 
+/* Shows how far the whole of it is. Any thread. */
 void mn_recovery_progress(const struct mn_recovery *r, uint32_t percent);
 /* Lists, syncs, maps and scans all log segments that are needed; rows are in each job's tail then. */
 enum mn_status mn_recovery_read(struct mn_recovery *r) MN_MUST_USE;
 /* Reads a segment again that was mended. */
 enum mn_status mn_recovery_read_again(struct mn_recovery *r, struct mn_recovery_job *job) MN_MUST_USE;
+/* Unmaps and frees all that reading has made. */
 void mn_recovery_free_jobs(struct mn_recovery *r);
 
 /* ---- recovery_settle.c: the disk has what the page cache shows ---- */
 
+/* After a failed sync the page cache shows what the disk may not have. Of what is above the acknowledged mark, whatever
+ * the disk does not hold as it was read is written again and synced; on failure it must not be served. Any thread. */
 enum mn_status mn_recovery_settle(struct mn_recovery *r, const struct mn_recovery_job *job) MN_MUST_USE;
 
 /* ---- recovery_judge.c: what to make of damage ---- */
@@ -82,7 +86,11 @@ enum mn_status mn_recovery_judge(struct mn_recovery *r) MN_MUST_USE;
 
 /* ---- recovery_replay.c: liveness, in order ---- */
 
+/* Adds the manifest's column segments to the parts, with their durable liveness, and enters them into the index. One
+ * that cannot be opened is left out and told. */
 enum mn_status mn_recovery_load_columns(struct mn_recovery *r) MN_MUST_USE;
+/* Then the log's: its rows join the index and what it forgets is marked, in the order of seq; idem keys and counters
+ * of ids go to the ledger. */
 enum mn_status mn_recovery_replay(struct mn_recovery *r) MN_MUST_USE;
 
 #endif

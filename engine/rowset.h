@@ -10,6 +10,7 @@
 
 #include "engine/types.h"
 
+/* Words of a set of so many rows. */
 static inline uint64_t mn_rowset_words(uint64_t rows)
 {
     return (rows + 63) / 64;
@@ -23,6 +24,7 @@ static inline bool mn_rowset_has(const uint64_t *bits, uint32_t row)
 /* Adds the rows of a roaring bitmap (const roaring_bitmap_t *) that lie below 64 * words. */
 void mn_rowset_add(uint64_t *bits, uint64_t words, const void *bitmap);
 
+/* Leaves the rows that are in `other` too; that are not in `other`. */
 void mn_rowset_and(uint64_t *bits, const uint64_t *other, uint64_t words);
 void mn_rowset_and_not(uint64_t *bits, const uint64_t *other, uint64_t words);
 
@@ -48,6 +50,7 @@ static inline uint32_t mn_rowset_slice(const uint64_t *bits, uint32_t first, uin
     return (uint32_t)(slice & ((UINT64_C(1) << count) - 1));
 }
 
+/* How many rows are in it. */
 uint64_t mn_rowset_count(const uint64_t *bits, uint64_t words);
 /* Writes the rows, rising; returns how many. There must be room for all of them. */
 uint32_t mn_rowset_list(const uint64_t *bits, uint64_t words, uint32_t *rows);

@@ -81,8 +81,10 @@ uint32_t mn_select_keep(const struct mn_select *s, const struct mn_selection_ter
 /* The first `count` rows in the scratch are the selection. */
 void mn_select_take(const struct mn_select *s, uint32_t count, struct mn_selection *out);
 
+/* Every row in range is listed and asked the whole scope. */
 void mn_select_by_range(const struct mn_select *s, struct mn_selection *out);
-/* These two: false when there turned out to be too many rows. */
+/* The rows of the term `drive`, or of the ids of the scope, are listed and asked the rest. False when there turned out
+ * to be too many. */
 bool mn_select_by_list(const struct mn_select *s, const struct mn_selection_term *drive, struct mn_selection *out);
 bool mn_select_by_ids(const struct mn_select *s, struct mn_selection *out);
 

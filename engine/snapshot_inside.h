@@ -31,6 +31,7 @@ enum mn_status mn_snapshot_make_folders(const struct mn_store *copy) MN_MUST_USE
 void mn_snapshot_advance(struct mn_copying *copying, uint64_t bytes);
 /* Copies a file of the store, `name` relative to its folder. */
 enum mn_status mn_snapshot_copy_file(struct mn_copying *copying, const char *name) MN_MUST_USE;
+/* Copies the manifest's ledger, if it has one. */
 enum mn_status mn_snapshot_copy_ledger(struct mn_copying *copying) MN_MUST_USE;
 
 /* STORE and the manifest, which are written anew: of the manifest one edit. */
@@ -48,6 +49,7 @@ struct mn_survey {
     bool copied_from;             /* what no copy is made of, but written anew, does not count */
     struct mn_copy_result *result;
 };
+/* *found: what was looked at, and how much of it is damaged. */
 enum mn_status mn_snapshot_survey(struct mn_survey *survey, struct mn_verify_result *found) MN_MUST_USE;
 /* Of the copy, before it gets its name. */
 enum mn_status mn_snapshot_check_copy(const struct mn_copying *copying, uint64_t passes,

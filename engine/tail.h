@@ -36,6 +36,7 @@ enum mn_status mn_tail_map(struct mn_tail *tail, struct mn_instance *instance, u
 void mn_tail_unmap(struct mn_tail *tail);
 /* Unlinks a chunk that was made and is not going to be published. */
 void mn_tail_remove(struct mn_instance *instance, uint64_t instance_gen, uint64_t wal_number);
+/* Its name in the instance's folder. */
 void mn_tail_name(char name[64], uint64_t instance_gen, uint64_t wal_number);
 
 /* Makes sure that so many more rows, and bytes of the arena, have their pages: what fits fills without a failure then.

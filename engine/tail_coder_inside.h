@@ -63,9 +63,11 @@ struct mn_tail_coder {
 
 /* ---- tail_coder_make.c ---- */
 
+/* Lets go of what is in memory; harmless on one that is zero. */
 void mn_tail_made_close(struct mn_tail_made *m);
 /* Its file, too. */
 void mn_tail_made_remove(struct mn_tail_coder *c, struct mn_tail_made *m);
+/* Removes a file of codes; nothing there is not an error. */
 void mn_tail_codes_unlink(struct mn_tail_coder *c, const struct mn_codes_name *name);
 /* Begins anew, on the newest codebook; nothing is allocated yet. */
 void mn_tail_made_begin(struct mn_tail_coder *c, struct mn_tail_made *m, uint32_t clustered);

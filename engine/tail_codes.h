@@ -32,6 +32,7 @@ struct mn_tail_codes {
     uint32_t flat_blocks[2], flat_slots[2], flat_rest; /* directory of `flat`: its one cluster as published */
 };
 
+/* The name of a file in the instance's folder, and what such a name says. */
 void mn_codes_name_text(char text[96], const struct mn_codes_name *name);
 /* False when it is the name of something else. */
 bool mn_codes_name_parse(const char *text, struct mn_codes_name *name);

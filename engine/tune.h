@@ -3,10 +3,13 @@
  *
  * Adaptive probing: clusters are taken nearest first (engine/probe.h). How likely a cluster is to hold a row nearer
  * than the k-th best so far follows from how many spreads of the cluster its rows would have to be off: over / spread,
- * where under cosine and L2 over = |q - c|^2 + energy - d_k and spread = 2 |q - c| sqrt(energy), and under inner
- * product over =
- * -<c,q> - d_k and spread = |q| sqrt(energy); energy: half that of the cluster (mean |x - c|^2) and half that of the
- * codebook. The search ends before the i-th cluster (from 0) when
+ * where
+ *
+ *     over = |q - c|^2 + energy - d_k and spread = 2 |q - c| sqrt(energy)    under cosine and L2,
+ *     over = -<c,q> - d_k and spread = |q| sqrt(energy)                      under inner product;
+ *
+ * energy: half that of the cluster (mean |x - c|^2) and half that of the codebook. The search ends before the i-th
+ * cluster (from 0) when
  *
  *     log(i + 2) + nearness * over / spread > stop
  *

@@ -39,11 +39,13 @@ struct mn_tune_needs {
     uint32_t peaks_max;
 };
 
+/* Makes room. To be freed also when it fails. */
 enum mn_status mn_tune_needs_init(struct mn_tune_needs *needs, uint32_t queries, uint32_t k) MN_MUST_USE;
 void mn_tune_needs_free(struct mn_tune_needs *needs);
 /* Takes what a search through all clusters for needs->k has found, and its trace. */
 enum mn_status mn_tune_needs_add(struct mn_tune_needs *needs, const struct mn_search *search,
                                  const struct mn_snapshot *snapshot) MN_MUST_USE;
+/* After the last of them: before mn_tune_needs_stop. */
 void mn_tune_needs_sort(struct mn_tune_needs *needs);
 
 /* The least stop (at least 0) with that recall over all queries. */

@@ -1,5 +1,13 @@
 /*
  * types.h - the small values that the whole engine passes around: strings, ids, limits.
+ *
+ * What the contracts of the engine leave unsaid:
+ *   threads  a function may be called from any thread; what it changes belongs to one thread at a time, and what it is
+ *            given as const may be read by many
+ *   errors   besides the codes that are named: MN_SYSTEM (or MN_INTERNAL, where a client will hear of it) when memory
+ *            ends, and those of the I/O table (engine/io.h) where files are read or written
+ *   memory   what a call makes is let go of by the close, end, unmap or free that stands beside it; what it returns
+ *            points into what it was given, unless it says that it is owned or malloc'd
  */
 #ifndef MN_ENGINE_TYPES_H
 #define MN_ENGINE_TYPES_H

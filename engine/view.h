@@ -22,6 +22,7 @@ void mn_view_unmap(struct mn_view_list *view);
 
 /* Makes view.<gen> from a list (all but the mapping) and publishes it as control.view_gen. */
 enum mn_status mn_view_publish(struct mn_instance *instance, const struct mn_view_list *list) MN_MUST_USE;
+/* Its name in the instance's folder. */
 void mn_view_name(char name[64], uint64_t gen);
 
 #endif

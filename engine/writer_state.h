@@ -93,8 +93,9 @@ struct mn_room {
 /* Makes sure that it fits: MN_NOT_READY when the batch must be committed first, MN_BUSY above tail.rows_max; begins or
  * rotates the log segment when that helps. */
 enum mn_status mn_writer_make_room(struct mn_writer *writer, const struct mn_room *room) MN_MUST_USE;
+/* Has a died word changed when the batch is published. */
 enum mn_status mn_writer_add_mark(struct mn_writer *writer, const struct mn_mark *mark) MN_MUST_USE;
-/* Publishes the next view of the current parts; what the old one alone listed goes to limbo by the caller. */
+/* Publishes the next view of the current parts. What the old one alone listed is the caller's to retire. */
 enum mn_status mn_writer_new_view(struct mn_writer *writer) MN_MUST_USE;
 
 /* ---- writer.c ---- */
@@ -104,6 +105,7 @@ void mn_writer_look_for_missing(struct mn_writer *writer);
 
 /* ---- writer_tend.c ---- */
 
+/* Has a file removed when no reader pins a view before entry.gen any more. */
 enum mn_status mn_writer_retire(struct mn_writer *writer, struct mn_limbo entry) MN_MUST_USE;
 /* At open: files that nothing refers to, left by an earlier writer or recovery. */
 enum mn_status mn_writer_sweep(struct mn_writer *writer) MN_MUST_USE;
@@ -121,11 +123,14 @@ static inline bool mn_writer_in_log(const struct mn_writer *writer, struct mn_pl
 {
     return place.row < mn_writer_part(writer, place)->rows;
 }
+
 /* ---- writer_admit.c ---- */
 
 /* True when an id has a version that a client can see: there, not suppressed, not expired. */
 bool mn_writer_visible(struct mn_writer *writer, struct mn_str space, const struct mn_id *id, uint64_t hash,
                        int64_t now, struct mn_place *place);
+/* What every write must meet: lengths of space and idem key, room for another key (MN_BUSY), a disk that is not full
+ * (MN_READ_ONLY), a writer that has not failed (MN_INTERNAL). */
 enum mn_status mn_writer_check(struct mn_writer *writer, const struct mn_write *write) MN_MUST_USE;
 /* Adds the record of an idem key to the batch and to the ledger; nothing without a key. */
 enum mn_status mn_writer_add_idem(struct mn_writer *writer, const struct mn_write *write, uint64_t seq,
