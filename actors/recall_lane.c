@@ -211,9 +211,9 @@ static void record_check(struct recall *r, const struct mn_shadow_answer *answer
     if (!lane->search.exact || lane->search.damaged > 0 || r->snapshot.missing > 0 || wanted == 0)
         return;
     uint32_t found = mn_recall_shadow_found(answer, &r->snapshot, &lane->search);
-    mn_stat_add(lane->stats, MN_STAT_recall_shadowed, 1);
     mn_stat_add(lane->stats, MN_STAT_recall_shadow_missed, wanted - found);
     mn_stat_record(lane->stats, MN_STAT_recall_observed, found * 1000u / wanted);
+    mn_stat_add(lane->stats, MN_STAT_recall_shadowed, 1); /* last: who sees it counted finds what came of it */
 }
 
 static enum mn_status search_again(struct recall *r, const struct mn_shadow_answer *answer)

@@ -214,6 +214,7 @@ class Malformed(ClusterCase):
                             if name != "empty":
                                 self.answer(peer, body, name)
 
+        self.cluster.ok("consolidate", wait=True)  # what the other tests asked for is over
         batter(10)
         before = {role: resident_kib(pid) for role, pid in pids().items()}
         batter(scaled(40))

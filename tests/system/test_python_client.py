@@ -18,7 +18,7 @@ CLIENT_FOLDER = Path(__file__).resolve().parents[2] / "clients" / "python"
 sys.path.insert(0, str(CLIENT_FOLDER))
 
 import mneme  # noqa: E402
-from cluster import PATIENCE, Cluster, ClusterCase, f32, kill, program  # noqa: E402
+from cluster import PATIENCE, REPLY_S, Cluster, ClusterCase, f32, kill, program  # noqa: E402
 
 
 class Calls(ClusterCase):
@@ -26,7 +26,7 @@ class Calls(ClusterCase):
 
     def setUp(self):
         super().setUp()
-        self.client = mneme.open(self.cluster.dir, timeout_s=15 * PATIENCE)
+        self.client = mneme.open(self.cluster.dir, timeout_s=REPLY_S)
         self.addCleanup(self.client.close)
 
     def test_remember_get_recall(self):
@@ -188,7 +188,7 @@ class Failures(unittest.TestCase):
         self.cluster = Cluster(settings={"recall.workers": 2})
         self.addCleanup(self.cluster.finish)
         self.cluster.start()
-        self.client = mneme.open(self.cluster.dir, timeout_s=20 * PATIENCE)
+        self.client = mneme.open(self.cluster.dir, timeout_s=REPLY_S)
         self.addCleanup(self.client.close)
         self.client.remember(f32([1] * 8), id=1)
 
@@ -281,7 +281,7 @@ class Patience(unittest.TestCase):
         self.server.start()
         self.addCleanup(self.server.join)
         self.addCleanup(self.server.finished.set)
-        client = mneme.open(Path(folder.name) / "d", timeout_s=30 * PATIENCE)
+        client = mneme.open(Path(folder.name) / "d", timeout_s=REPLY_S)
         self.addCleanup(client.close)
         return client
 
@@ -292,9 +292,14 @@ class Patience(unittest.TestCase):
         self.assertEqual(len({r["idem"] for r in self.server.seen}), 1, "each try has the same key")
 
     def test_busy_to_the_end(self):
+        """A last try that is not answered in time is of unknown fate: then once more."""
         client = self.open(remember=[refusal("busy")])
-        with self.assertRaises(mneme.Busy):
-            client.remember([1.0], timeout_s=1.5 * PATIENCE)
+        for _ in range(20):
+            with self.assertRaises((mneme.Busy, mneme.Unknown)) as caught:
+                client.remember([1.0], timeout_s=1.5 * PATIENCE)
+            if isinstance(caught.exception, mneme.Busy):
+                return
+        self.fail(f"never busy: {caught.exception}")
 
     def test_unknown_is_asked_again_with_the_same_key(self):
         client = self.open(forget=[refusal("unknown"), {"ok": True, "seq": 3, "count": 1}])
@@ -304,7 +309,7 @@ class Patience(unittest.TestCase):
     def test_silence_ends_in_unknown_for_a_write(self):
         client = self.open(remember=[None])
         with self.assertRaises(mneme.Unknown) as caught:
-            client.remember([1.0], timeout_s=1.5 * PATIENCE)
+            client.remember([1.0], timeout_s=3 * PATIENCE)
         self.assertEqual(caught.exception.idem, self.server.seen[0]["idem"])
 
     def test_silence_ends_in_unavailable_for_a_read(self):

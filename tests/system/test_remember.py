@@ -7,7 +7,7 @@ import uuid
 import msgpack
 import numpy as np
 
-from cluster import ClusterCase, f32, poll_until
+from cluster import REPLY_S, ClusterCase, f32, poll_until
 
 MIB = 1 << 20
 
@@ -262,7 +262,7 @@ class Acknowledgement(ClusterCase):
     def test_accepted_answers_with_a_seq_and_becomes_visible(self):
         reply = self.remember({"content": "soon"}, ack="accepted")
         self.assertEqual(reply["versions"], [reply["seq"]])
-        seen = self.ok("recall", embedding=f32(self.vector()), k=1, min_seq=reply["seq"], deadline_ms=10_000)
+        seen = self.ok("recall", embedding=f32(self.vector()), k=1, min_seq=reply["seq"], deadline_ms=int(1000 * REPLY_S))
         self.assertEqual(self.ids_of(seen["hits"]), reply["ids"])
 
     def test_durable_is_the_default_and_can_be_named(self):

@@ -189,7 +189,7 @@ class Strangers(ClusterCase):
 
     def test_one_that_is_killed_in_the_middle_of_a_frame(self):
         for _ in range(5):
-            script = ("import zmq,sys\ns=zmq.Context().socket(zmq.DEALER)\ns.connect(sys.argv[1])\n"
+            script = ("import zmq,sys\ns=zmq.Context().socket(zmq.DEALER)\ns.sndhwm = 4\ns.connect(sys.argv[1])\n"
                       "while True: s.send(b'\\x82\\xa2op' + b'x' * (8 << 20))")
             child = subprocess.Popen([sys.executable, "-c", script, self.cluster.endpoint("write")])
             try:

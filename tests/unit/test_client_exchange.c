@@ -250,8 +250,11 @@ static void busy_is_tried_again(void **state)
 
 static void busy_to_the_end_says_so(void **state)
 {
-    struct mneme *client = client_with("b", 3000, 0);
-    assert_int_equal(write_one(client, NULL), MNEME_BUSY);
+    struct mneme *client = client_with("b", 1000, 0);
+    enum mneme_code code = MNEME_UNKNOWN;
+    for (int calls = 0; code == MNEME_UNKNOWN && calls < 60; calls++) /* a last try that is not answered in time */
+        code = write_one(client, NULL);
+    assert_int_equal(code, MNEME_BUSY);
     assert_string_equal(mneme_error(client), "because");
     assert_true(server.seen > 2);
     mneme_close(client);
@@ -314,7 +317,7 @@ static void a_worker_that_goes_is_left(void **state)
 
 static void out_of_time(void **state)
 {
-    struct mneme *client = client_with("d", 200, 50);
+    struct mneme *client = client_with("d", 2000, 50); /* time enough to connect and send */
     assert_int_equal(write_one(client, NULL), MNEME_UNKNOWN);
     assert_non_null(strstr(mneme_error(client), "same idem"));
     assert_int_equal(mneme_count(client, NULL, NULL), MNEME_UNAVAILABLE);
