@@ -262,10 +262,14 @@ static void print_points(const struct mn_cli *cli, const struct tune *t)
         else
             mn_cli_out_cell(&table, "exact");
         mn_cli_out_cell(&table, "%.2f", (double)rule.epsilon);
-        mn_cli_out_cell(&table, "%.4f", point->recall);
-        mn_cli_out_cell(&table, "%.1f", point->p50_us);
-        mn_cli_out_cell(&table, "%.1f", point->p99_us);
-        mn_cli_out_cell(&table, "%.0f", point->scanned);
+        if (t->queries > 0) { /* of an empty store there is nothing to tell */
+            mn_cli_out_cell(&table, "%.4f", point->recall);
+            mn_cli_out_cell(&table, "%.1f", point->p50_us);
+            mn_cli_out_cell(&table, "%.1f", point->p99_us);
+            mn_cli_out_cell(&table, "%.0f", point->scanned);
+        } else
+            for (int cell = 0; cell < 4; cell++)
+                mn_cli_out_cell(&table, "-");
     }
     mn_cli_out_end(&table);
 }
