@@ -27,8 +27,9 @@ SETTINGS = {
     "supervisor.backoff_max": "200ms", "disk.reserve": 0, "index.rows_min": 32
 }
 DISK_MIB = 48
-REFUSALS = 12  # answers that say no, and then the room is given back
-PATIENCE_S = 10.0 * PATIENCE
+REFUSALS, REFUSALS_S = 12, 5.0  # answers that say no, or one and so much time, and then the room is given back
+PATIENCE_S = 60.0 * PATIENCE
+PROBE_BYTES = 200_000
 NOT_TAKEN = ("read_only", "busy", "unavailable", "unknown", "deadline")
 
 
@@ -88,8 +89,8 @@ class Story:
 
     def refuse(self):
         """Until enough was refused; recalls go on all the while."""
-        before = self.load.refused
-        self.strain(lambda: self.load.refused - before >= REFUSALS)
+        before, end = self.load.refused, time.monotonic() + REFUSALS_S
+        self.strain(lambda: self.load.refused - before >= (REFUSALS if time.monotonic() < end else 1))
         assert self.load.refused > before, "nothing was refused: the disk was not full"
         for _ in range(3):
             self.recall()
@@ -104,8 +105,9 @@ class Story:
         self.load.settle()
 
     def probe(self, timeout_s=2 * PATIENCE):
-        """One write, of which it does not matter what becomes; whether it was taken."""
-        memory = self.load.memory("probe", id=1)
+        """One write, of which it does not matter what becomes; whether it was taken. Large: it fills the disk as well, when
+        a machine is so slow that the load takes its silence for a death."""
+        memory = {**self.load.memory("probe", id=1), "content": self.load.rng.bytes(PROBE_BYTES)}
         reply = self.cluster.call("remember", timeout_s=timeout_s, space="probe", memories=[memory])
         self.load.note(reply)
         assert reply["ok"] or reply["code"] in NOT_TAKEN, reply

@@ -241,8 +241,13 @@ class Cluster:
         for pid in self.processes():
             kill(pid)
         self.process.wait()
-        poll_until("all processes gone", lambda: not self.processes(), STOP_S)
+        self.await_end()
         self.restarts_expected = True
+
+    def await_end(self):
+        """No process is left. The numbers of the sessions are free from here on: another's may have one of them next."""
+        poll_until("no process of the cluster left", lambda: not self.processes(), STOP_S)
+        self.sessions.clear()
 
     def finish(self):
         """The end of a cluster: a strict stop if it still runs; in any case no process and no file is left."""
@@ -266,7 +271,7 @@ class Cluster:
         """What is true after every clean stop."""
         told = f"\n{self.log_tail()}"
         assert status == 0, f"mnemed exited with {status}{told}"
-        poll_until("no process of the cluster left", lambda: not self.processes(), STOP_S)
+        self.await_end()
         assert not self.shared_memory(), f"left in /dev/shm: {self.shared_memory()}"
         for complaint in ("AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "runtime error:"):
             assert complaint not in self.log.read_text(errors="replace"), f"{complaint} in the log{told}"
@@ -371,7 +376,7 @@ def process_table():
         if not entry.name.isdigit():
             continue
         try:
-            words = (entry / "stat").read_text().rpartition(")")[2].split()
+            words = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue  # gone meanwhile
         yield int(entry.name), int(words[1]), words[0], int(words[3])

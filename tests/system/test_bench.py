@@ -29,6 +29,14 @@ class Bench(unittest.TestCase):
         self.assertEqual(done.returncode, status, f"{words}: {done}")
         return json.loads(done.stdout) if status == 0 else done.stdout + done.stderr
 
+    def bench_until(self, measured, seconds, *words):
+        """A machine that is slow, or busy with other things, may get nothing done in so short a time, and is given more."""
+        while True:
+            report = self.bench(*words, "--seconds", seconds)
+            if measured(report) or seconds > 20:
+                return report
+            seconds *= 4
+
     def tearDown(self):
         self.assertEqual(list(self.folder.glob("mneme*")), [])
 
@@ -38,7 +46,8 @@ class Bench(unittest.TestCase):
         self.assertLessEqual(quantiles["p99"], quantiles["max"])
 
     def test_ingest(self):
-        report = self.bench("ingest", "--dim", DIM, "--seconds", 0.3, "--warmup", 0.1, "--floor")
+        report = self.bench_until(lambda report: report["memories_per_s"] > 0, 0.3, "ingest", "--dim", DIM, "--warmup", 0.1,
+                                  "--floor")
         self.assertGreater(report["memories_per_s"], 0)
         self.assert_quantiles(report["ack_ms"])
 
@@ -55,16 +64,21 @@ class Bench(unittest.TestCase):
     def test_mixed(self):
         rows = np.random.default_rng(1).standard_normal((1200, DIM)).astype("<f4")
         rows.tofile(self.folder / "rows.f32")
-        report = self.bench("mixed", "--dim", DIM, "--rows", 1000, "--vectors", self.folder / "rows.f32", "--seconds",
-                            0.5, "--warmup", 0.2, "--rate", 640, "--probe")
+        parts = ("alone_before", "beside_writers", "alone_after")
+
+        def measured(report):
+            return report["memories_per_s"] > 0 and all(report[name]["queries"] > 0 for name in parts)
+
+        report = self.bench_until(measured, 0.5, "mixed", "--dim", DIM, "--rows", 1000, "--vectors",
+                                  self.folder / "rows.f32", "--warmup", 0.2, "--rate", 640, "--probe")
         self.assertEqual(report["probe_misses"], 0)
         self.assertGreater(report["memories_per_s"], 0)
         self.assert_quantiles(report["ack_ms"])
-        for name in ("alone_before", "beside_writers", "alone_after"):
+        for name in parts:
             self.assertGreater(report[name]["queries"], 0)
             self.assert_quantiles(report[name]["client_ms"])
         for name, key in (("client", "client_ms"), ("worker", "worker_us")):
-            before, beside, after = (report[part][key]["p99"] for part in ("alone_before", "beside_writers", "alone_after"))
+            before, beside, after = (report[part][key]["p99"] for part in parts)
             self.assertAlmostEqual(report[f"times_slower_{name}"]["p99"], beside / ((before + after) / 2), places=6)
 
     def test_recovery(self):

@@ -7,7 +7,7 @@ import shutil
 import unittest
 
 import numpy as np
-from cluster import PATIENCE, Cluster, poll_until, scaled
+from cluster import PATIENCE, Cluster, contents_of, poll_until, scaled
 from fault_load import Load
 
 SETTINGS = {
@@ -33,7 +33,7 @@ class CopiedCluster(Cluster):
 
 def begun(folder):
     """Log segments that hold something."""
-    return [path for path in sorted(folder.glob("*.wal")) if any(path.read_bytes()[:BLOCK])]
+    return [path for path in sorted(folder.glob("*.wal")) if any(contents_of(path)[:BLOCK])]
 
 
 class Copies(unittest.TestCase):

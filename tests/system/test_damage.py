@@ -17,7 +17,7 @@ def cut(path, length):
 
 class Damage(unittest.TestCase):
     def setUp(self):
-        self.cluster = Cluster(settings={"compact.enabled": "yes"})
+        self.cluster = Cluster(settings={"compact.enabled": "yes", "wal.segment_bytes": "4MiB"})
         self.addCleanup(self.cluster.finish)
         self.cluster.start()
 

@@ -135,7 +135,7 @@ class ReadOnly(unittest.TestCase):
         cluster.start()
         cluster.ok("remember", memories=[{"id": 1, "embedding": f32([1] * 8)}])
         cluster.check_stop(cluster.terminate())
-        cluster.settings["disk.reserve"] = "1024GiB"
+        cluster.settings["disk.reserve"] = "1048576GiB"
         cluster.start(wait=False)
         cluster.await_state("ready", "degraded")
         cluster.note_instance()

@@ -168,6 +168,7 @@ class Purge(ClusterCase):
     folder."""
 
     dim = 16
+    settings = {"wal.segment_bytes": "1MiB"}  # less to look through
 
     def setUp(self):
         super().setUp()

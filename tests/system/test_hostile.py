@@ -55,7 +55,8 @@ def shake_hands(raw, kind=b"DEALER"):
             raise ConnectionResetError("closed in the handshake")
         left -= len(part)
     raw.sendall(ready(kind))
-    raw.recv(256)
+    if not raw.recv(256):
+        raise ConnectionResetError("closed in the handshake")
     return raw
 
 
@@ -120,7 +121,10 @@ class Connections(Hostile):
         self.start(limit__handshake="500ms")
         silent = [self.connect(name) for name in OPS for _ in range(50)]
         for i, raw in enumerate(silent):
-            raw.sendall(GREETING[:i % 64])
+            try:
+                raw.sendall(GREETING[:i % 64])
+            except OSError:
+                pass  # its time was over before this machine came to it
         self.assert_served()
         self.assert_strangers_served()
         poll_until("silent ones dropped", lambda: all(is_closed(raw) for raw in silent))
@@ -128,13 +132,13 @@ class Connections(Hostile):
     def test_a_handshake_that_trickles(self):
         """A byte now and then does not prolong it."""
         self.start(limit__handshake="500ms")
-        raw = self.connect("write")
-        began = time.monotonic()
+        raw, taken = self.connect("write"), 0
         with self.assertRaises(OSError):
             for byte in GREETING + ready(b"DEALER"):
                 raw.sendall(bytes([byte]))
+                taken += 1
                 time.sleep(0.1)
-        self.assertLess(time.monotonic() - began, 0.1 * len(GREETING))
+        self.assertLess(taken, len(GREETING))
         self.assert_served()
 
     def test_more_connections_than_the_limit(self):
@@ -143,7 +147,8 @@ class Connections(Hostile):
         self.assert_served()
         time.sleep(0.3 * PATIENCE)  # now the kept connections are old
         crowd = [self.greet(name) for name in OPS for _ in range(31)]
-        time.sleep(0.3 * PATIENCE)
+        poll_until("the house is full", lambda: self.stat("peers_connected") >= 32 * len(OPS))
+        time.sleep(0.3 * PATIENCE)  # since they were counted
         more = [self.connect(name) for name in OPS for _ in range(100)]
         self.assert_served()
         poll_until("those too many dropped", lambda: sum(map(is_closed, more)) >= len(more) - len(OPS))
@@ -310,14 +315,18 @@ class Subscribers(Hostile):
             thread = threading.Thread(target=subscribe)
             thread.start()
             try:
-                give_up = time.monotonic() + 3
-                while time.monotonic() < give_up:
+                enough = time.monotonic() + 3
+
+                def dropped():
+                    nonlocal peak
                     self.assert_served()
                     peak = max(peak, resident_kib(pid))
+                    return time.monotonic() > enough and self.stat("peers_dropped") > 0
+
+                poll_until("dropped", dropped, pause_s=0)
             finally:
                 stop.set()
                 thread.join()
-            poll_until("dropped", lambda: self.stat("peers_dropped") > 0)
             while honest.socket.poll(0):
                 honest.socket.recv()
             self.assertTrue(honest.receive_frames(), "an honest subscriber hears no more")

@@ -97,7 +97,7 @@ class HotCopies(unittest.TestCase):
     def test_a_budget_is_kept(self):
         self.start(memory__budget="64KiB", recall__lock_hot="yes")
         self.await_coded()
-        poll_until("a refusal", lambda: self.stats()["hot_refused"] == self.stats()["column_segments"], 20 * PATIENCE)
+        poll_until("a refusal", lambda: self.stats()["hot_refused"] == self.stats()["column_segments"])
         self.assertEqual((self.copies(), self.stats()["hot_bytes"]), ([], 0))
         self.assertEqual(self.stats()["memory_budget_bytes"], 64 << 10)
         self.assertFalse(self.check_answers())
