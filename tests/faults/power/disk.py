@@ -7,7 +7,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from cluster import SHM, poll_until
+from cluster import SHM, STOP_S, poll_until
 
 # name: (mkfs, options of mount, size of the disk). xfs refuses to be smaller.
 FILE_SYSTEMS = {
@@ -59,7 +59,7 @@ class Disk:
         control = self.folder / "control"
         words = [os.environ["POWER_DISK"], self.image, self.diary, control, self.folder / "m"]
         self.process = subprocess.Popen(words)
-        poll_until("power_disk serves", lambda: self.process.poll() is None and self.device.exists(), 10, 0.002)
+        poll_until("power_disk serves", lambda: self.process.poll() is None and self.device.exists(), pause_s=0.002)
         with open(control, "r+b") as file:
             self.control = mmap.mmap(file.fileno(), 0)
         return self
@@ -74,15 +74,15 @@ class Disk:
     def unmount(self):
         """Whoever had files open on it has been killed; the kernel needs a moment to close them."""
         if self.is_mounted:
-            poll_until("the file system is not in use", lambda: try_umount(self.files), 10, 0.005)
+            poll_until("the file system is not in use", lambda: try_umount(self.files), pause_s=0.005)
         self.is_mounted = False
 
     def stop(self):
         """The loop device, too, lets go of its file a moment after the unmount."""
         self.unmount()
         if self.process and self.process.poll() is None:
-            poll_until("power_disk is not in use", lambda: try_umount(self.folder / "m"), 10, 0.005)
-            self.process.wait(10)
+            poll_until("power_disk is not in use", lambda: try_umount(self.folder / "m"), pause_s=0.005)
+            self.process.wait(STOP_S)
 
     def position(self):
         """How many entries the diary has now."""
