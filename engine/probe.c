@@ -20,6 +20,12 @@
 #define SURE_GAP  100.0
 #define SURE_ROWS 20.0
 
+/* Under inner product a cluster's best rows are about so many deviations of its rows nearer than its centroid. Of rows
+ * whose lengths differ much, long ones lie in wide clusters with a centroid that points elsewhere: by the centroid
+ * alone such a cluster comes last. (Pareto lengths, 50,000 rows of 50: .99 needs 50,000 of them without, 74, 68 and 80
+ * at 1 to 3. Where clusters are alike nothing changes.) */
+#define BEST_ROWS 2.5f
+
 /* The query's table is rounded, too. What that costs an estimate is as if the query were farther by the root of so many
  * squares of a step for each coordinate: (0.29 / 2 * slope / error of a lane)^2, with the 1-bit codes of rows at
  * random. It counts where a query lies very close to a cluster. */
@@ -103,6 +109,7 @@ void mn_probe_begin(struct mn_probe *probe, const struct mn_kernels *kernels, co
     probe->norm = sqrtf(norm2);
     probe->base = product ? -kernels->dot(codebook->mean, embedding, codebook->dim) * scale : 0;
     probe->origin = product ? probe->base : norm2;
+    probe->stretch = BEST_ROWS * probe->norm / sqrtf((float)codebook->dim);
     probe->doubt = doubt_of(probe);
     probe->blur = BLUR * probe->scan.step * probe->scan.step * (float)width;
     probe->taken = probe->refined = probe->heap_count = probe->goal = 0;
@@ -142,11 +149,11 @@ static void prefetch(const uint8_t *bytes, uint32_t count)
         __builtin_prefetch(bytes + i, 0, 2);
 }
 
-/* The share of its energy that is added to a cluster's gap to put clusters in order. Under inner product a gap is no
- * distance: it stands for itself. */
-static inline float bonus(const struct mn_codebook *codebook)
+/* What is added to a cluster's gap to put clusters in order: see probe.h. */
+static inline float lean(const struct mn_probe *probe, uint32_t cluster)
 {
-    return codebook->metric == MN_METRIC_IP ? 0 : 0.5f;
+    float energy = probe->codebook->energies[cluster];
+    return probe->codebook->metric == MN_METRIC_IP ? -probe->stretch * sqrtf(energy) : 0.5f * energy;
 }
 
 /* What nobody wants lies behind all else. */
@@ -163,12 +170,12 @@ static void estimate_all(struct mn_probe *probe)
 {
     const struct mn_codebook *codebook = probe->codebook;
     uint32_t block_bytes = mn_ivf_block_bytes(codebook->width), clusters = codebook->clusters;
-    float *estimates = probe->estimates, share = bonus(codebook);
+    float *estimates = probe->estimates;
     for (uint32_t first = 0; first < clusters; first += MN_IVF_LANES)
         probe->kernels->scan_block(&probe->scan, codebook->blocks + (size_t)(first / MN_IVF_LANES) * block_bytes,
                                    probe->origin, 0, 0, estimates + first);
     for (uint32_t c = 0; c < clusters; c++)
-        estimates[c] += share * codebook->energies[c];
+        estimates[c] += lean(probe, c);
 }
 
 void mn_probe_sort(struct mn_probe *probe)
@@ -311,7 +318,7 @@ static void refine(struct mn_probe *probe)
         uint32_t c = probe->chosen[i];
         if (i + AHEAD < n)
             prefetch(codebook->codes8 + (size_t)probe->chosen[i + AHEAD] * width, width);
-        fresh[i] = key_of(mn_probe_gap(probe, c) + bonus(codebook) * codebook->energies[c], c);
+        fresh[i] = key_of(mn_probe_gap(probe, c) + lean(probe, c), c);
     }
     probe->heap_count += n;
     probe->refined += n;

@@ -3,9 +3,10 @@
  * in which order, and when to stop.
  *
  * Clusters are taken in the order of |q - c|^2 + energy / 2 (energy: mean |x - c|^2 of the cluster; a wide cluster
- * reaches nearer than its centroid says), then of their numbers. The 1-bit codes of the centroids sort all clusters
- * roughly; 8-bit codes refine those that may come next, some at a time. Where those cannot tell well how far a cluster
- * is, because the query lies close to it, the centroid itself does.
+ * reaches nearer than its centroid says), under inner product of -<c, q> - 2.5 |q| sqrt(energy / dim), then of their
+ * numbers. The 1-bit codes of the centroids sort all clusters roughly; 8-bit codes refine those that may come next,
+ * some at a time. Where those cannot tell well how far a cluster is, because the query lies close to it, the centroid
+ * itself does.
  */
 #ifndef MN_ENGINE_PROBE_H
 #define MN_ENGINE_PROBE_H
@@ -24,11 +25,12 @@ struct mn_probe {
     const struct mn_kernels *kernels;
     struct mn_scan_query scan;
     struct mn_fine_query fine;
-    float origin; /* gap of the origin: of a flat inverted file */
-    float base;   /* what the gap of any cluster has in it: 0, or -<mean, q> under inner product */
-    float norm;   /* |q| in the rotated space: reach under inner product */
-    double doubt; /* variance of a gap that is an estimate */
-    float blur;   /* what that makes of a reach's square */
+    float origin;  /* gap of the origin: of a flat inverted file */
+    float base;    /* what the gap of any cluster has in it: 0, or -<mean, q> under inner product */
+    float norm;    /* |q| in the rotated space: reach under inner product */
+    float stretch; /* by how much a cluster of energy 1 comes earlier under inner product */
+    double doubt;  /* variance of a gap that is an estimate */
+    float blur;    /* what that makes of a reach's square */
     uint32_t taken;
     bool sorted;      /* mn_probe_sort was called */
     uint64_t *wanted; /* mn_rowset_words(clusters): those that are taken, when not `all` are */

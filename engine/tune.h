@@ -49,7 +49,7 @@ struct mn_tuning {
     float rows; /* of the store when it was calibrated */
     float nearness[MN_TUNE_GROUPS], deeper[MN_TUNE_GROUPS];
 };
-#define MN_TUNE_FORM       2.0f /* the first had a number up to 1 in its place */
+#define MN_TUNE_FORM       3.0f /* the first had a number up to 1 in its place; the second went by another order */
 #define MN_TUNE_DEEPER_MAX 6.0f
 _Static_assert(sizeof(struct mn_tuning) == 4 * MN_TUNING_WORDS, "fits the control segment");
 

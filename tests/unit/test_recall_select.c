@@ -58,7 +58,8 @@ static float fill_near(struct crowd *c, float x[DIM])
     return center[0];
 }
 
-static struct crowd *crowd_new(void)
+/* lengths: how much the lengths of rows differ; their logarithms are about normal. */
+static struct crowd *crowd_new(enum mn_metric metric, float lengths)
 {
     struct crowd *c = calloc(1, sizeof *c);
     assert_non_null(c);
@@ -68,7 +69,9 @@ static struct crowd *crowd_new(void)
             c->centers[i][j] = normal(c);
     for (uint32_t i = 0; i < ROWS; i++) {
         struct fake_memory *memory = &c->memories[i];
-        float side = fill_near(c, c->vectors[i]);
+        float side = fill_near(c, c->vectors[i]), length = lengths > 0 ? expf(lengths * normal(c)) : 1;
+        for (uint32_t j = 0; j < DIM; j++)
+            c->vectors[i][j] *= length;
         *memory = (struct fake_memory){.space = "default",
                                        .id = fake_id(i + 1),
                                        .born = 1,
@@ -82,10 +85,10 @@ static struct crowd *crowd_new(void)
             memory->tags[memory->tag_count++] = "side";
         c->list[i] = memory;
     }
-    c->parts = fake_parts_new(DIM, MN_METRIC_COSINE);
+    c->parts = fake_parts_new(DIM, metric);
     fake_parts_columns(c->parts, c->list, ROWS);
     fake_parts_code(c->parts, 0, ROWS, fake_parts_codebook(c->parts, 1, CLUSTERS), false);
-    assert_int_equal(mn_search_init(&c->search, MN_METRIC_COSINE, DIM), MN_OK);
+    assert_int_equal(mn_search_init(&c->search, metric, DIM), MN_OK);
     return c;
 }
 
@@ -134,7 +137,7 @@ static double recall_of(struct crowd *c, const struct mn_tune_rule *rule, const 
 static void matches_are_found_where_they_are_thin_too(void **state)
 {
     static const struct mn_tune_rule some = {.stop = 2.4f, .epsilon = 3, .nearness = 1, .deeper = 0.575f};
-    struct crowd *c = crowd_new();
+    struct crowd *c = crowd_new(MN_METRIC_COSINE, 0);
     double all = recall_of(c, &some, NULL, INFINITY), tenth = recall_of(c, &some, "tenth", INFINITY);
     if (all < 0.9 || all > 0.97 || tenth < 0.77)
         fail_msg("recall is %.3f, of a tenth %.3f", all, tenth);
@@ -144,7 +147,7 @@ static void matches_are_found_where_they_are_thin_too(void **state)
 /* What calibration has learnt without filters holds under one. */
 static void a_calibrated_target_is_kept_where_matches_are_thin(void **state)
 {
-    struct crowd *c = crowd_new();
+    struct crowd *c = crowd_new(MN_METRIC_COSINE, 0);
     struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
     struct mn_tuning tuning;
     assert_int_equal(mn_tune_calibrate(&snapshot, MN_METRIC_COSINE, DIM, 400, 1, NULL, NULL, &tuning, NULL), MN_OK);
@@ -159,9 +162,20 @@ static void a_calibrated_target_is_kept_where_matches_are_thin(void **state)
 static void matches_are_found_far_from_the_query(void **state)
 {
     static const struct mn_tune_rule some = {.stop = 3.5f, .epsilon = 3, .nearness = 1, .deeper = 0.575f};
-    struct crowd *c = crowd_new();
+    struct crowd *c = crowd_new(MN_METRIC_COSINE, 0);
     double far = recall_of(c, &some, "side", FAR);
     if (far < 0.88)
+        fail_msg("recall is %.3f", far);
+    crowd_free(c);
+}
+
+/* The longest rows lie in wide clusters, wherever their centroids point. */
+static void long_rows_are_found_far_from_the_query(void **state)
+{
+    static const struct mn_tune_rule some = {.stop = 3.5f, .epsilon = 3, .nearness = 2, .deeper = 0.575f};
+    struct crowd *c = crowd_new(MN_METRIC_IP, 1.7f);
+    double far = recall_of(c, &some, "side", FAR);
+    if (far < 0.92)
         fail_msg("recall is %.3f", far);
     crowd_free(c);
 }
@@ -172,6 +186,7 @@ int main(void)
         cmocka_unit_test(matches_are_found_where_they_are_thin_too),
         cmocka_unit_test(a_calibrated_target_is_kept_where_matches_are_thin),
         cmocka_unit_test(matches_are_found_far_from_the_query),
+        cmocka_unit_test(long_rows_are_found_far_from_the_query),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
