@@ -47,8 +47,10 @@ void mn_recall_trace_run(struct mn_recall_trace *trace, const struct mn_codebook
 
 void mn_recall_trace_step(struct mn_recall_trace *trace, uint32_t cluster, double rank, double over, uint64_t cost)
 {
+    if (trace->run_count == 0)
+        return;
     struct mn_recall_step *steps = grow(trace, trace->steps, sizeof *steps, trace->count, &trace->max);
-    if (!steps || trace->run_count == 0)
+    if (!steps)
         return;
     trace->steps = steps;
     steps[trace->count++] = (struct mn_recall_step){(float)rank, (float)over, cluster,
@@ -57,8 +59,10 @@ void mn_recall_trace_step(struct mn_recall_trace *trace, uint32_t cluster, doubl
 
 void mn_recall_trace_rest(struct mn_recall_trace *trace, const struct mn_ivf *ivf, uint32_t cluster)
 {
+    if (trace->count == 0)
+        return;
     struct mn_recall_rest *rests = grow(trace, trace->rests, sizeof *rests, trace->rest_count, &trace->rest_max);
-    if (!rests || trace->count == 0)
+    if (!rests)
         return;
     trace->rests = rests;
     rests[trace->rest_count++] = (struct mn_recall_rest){ivf, cluster, trace->count - 1};

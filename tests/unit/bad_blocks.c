@@ -17,7 +17,8 @@ static struct {
     uint64_t from, to; /* blocks */
 } bad[8];
 static uint32_t bad_count;
-static uint32_t most, failed; /* reads that fail, 0: all; that have failed */
+static uint32_t most;           /* reads that fail; 0: all */
+static _Atomic uint32_t failed; /* that have: recovery reads segments in parallel */
 
 static ino_t file_of(int fd)
 {
@@ -68,7 +69,8 @@ void bad_blocks_heal(void)
     bad_blocks_io = mn_io_posix;
     bad_blocks_io.read = read_bad;
     bad_blocks_io.map = map_bad;
-    bad_count = most = failed = 0;
+    bad_count = most = 0;
+    failed = 0;
 }
 
 void bad_blocks_make(const char *path, uint64_t from, uint64_t to)
