@@ -36,6 +36,7 @@ PATIENCE = 8.0 if SLOW else 1.0
 REPLY_S = 30.0 * PATIENCE  # far more than is ever needed: a machine may be slow, and busy with other things
 READY_S = 60.0 * PATIENCE
 STOP_S = 60.0 * PATIENCE
+PATIENT = {"supervisor.stall": "60s"}  # a role that a busy machine or disk keeps waiting is not killed for it
 MARK = "MNEME_TEST_CLUSTER"
 SHM = Path("/dev/shm")
 
@@ -141,7 +142,7 @@ def unpack(frame):
 class Cluster:
     """One mnemed and the folder it serves: `<base>/d`, or a given one. Snapshots may go beside it, under `base`."""
     def __init__(self, dim=8, metric="cosine", settings=None, dir=None):
-        self.dim, self.metric, self.settings = dim, metric, dict(settings or {})
+        self.dim, self.metric, self.settings = dim, metric, {**PATIENT, **(settings or {})}
         self.base = Path(tempfile.mkdtemp(prefix="ms", dir=os.environ.get("MNEME_TEST_DIR", "/tmp")))
         self.dir = Path(dir) if dir else self.base / "d"
         self.log = self.base / "log"

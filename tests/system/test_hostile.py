@@ -75,8 +75,7 @@ def is_closed(raw):
 
 class Hostile(unittest.TestCase):
     def start(self, **settings):
-        cluster = Cluster(4, settings={"supervisor.stall": "60s",
-                                       **{key.replace("__", "."): value for key, value in settings.items()}})
+        cluster = Cluster(4, settings={key.replace("__", "."): value for key, value in settings.items()})
         self.addCleanup(cluster.finish)
         cluster.start()
         self.cluster = cluster
