@@ -114,8 +114,7 @@ uint32_t mn_compactor_receive(struct mn_compactor_role *c)
     while (received < RECEIVE_MAX && mn_router_receive(&c->router, &peer, &body, &malformed) == MN_OK) {
         struct mn_request request = {0};
         bool answered = true;
-        enum mn_status status =
-            malformed ? MN_FAIL(MN_BAD_REQUEST, "a request is one frame") : open_request(&request, &body);
+        enum mn_status status = malformed ? mn_router_malformed() : open_request(&request, &body);
         if (status == MN_OK)
             status = take_request(c, &peer, &request, &answered);
         if (status != MN_OK)

@@ -168,7 +168,7 @@ static enum mn_status answer(struct mn_control_sockets *c, unsigned service, con
                              zmq_msg_t *body, bool malformed, struct mn_request *request, bool *answered)
 {
     if (malformed)
-        return MN_FAIL(MN_BAD_REQUEST, "a request is one frame behind an optional empty one");
+        return mn_router_malformed();
     MN_TRY(mn_wire_open(request, zmq_msg_data(body), zmq_msg_size(body), service));
     MN_TRY(mn_gate_allow(c->s->gate, peer, request));
     MN_TRY(service == MN_SERVICE_STATS ? answer_stats(c, request) : answer_control(c, peer, request, answered));

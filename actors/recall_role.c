@@ -137,8 +137,7 @@ static void handle(struct recall_role *r, struct mn_held *held)
     struct mn_recall_peek peek = {0};
     enum mn_status status;
     if (held->malformed)
-        status = MN_FAIL(MN_BAD_REQUEST,
-                         "the request has several frames; it must be one frame, behind an empty one or alone");
+        status = mn_router_malformed();
     else
         status = mn_recall_peek(&peek, zmq_msg_data(&held->body), zmq_msg_size(&held->body));
     if (status == MN_OK)

@@ -179,6 +179,12 @@ broken:
     return MN_OK;
 }
 
+enum mn_status mn_router_malformed(void)
+{
+    return MN_FAIL(MN_BAD_REQUEST,
+                   "the request has several frames; it must be one frame, behind an empty one or alone");
+}
+
 void mn_held_move(struct mn_held *to, struct mn_held *from)
 {
     to->peer = from->peer;

@@ -75,10 +75,12 @@ struct mn_held {
 void mn_held_move(struct mn_held *to, struct mn_held *from);
 
 /* Takes one request without waiting; the caller closes `body` (zmq_msg_close). MN_NOT_FOUND when there is none. A
- * request of the wrong number of frames comes with *malformed set (its body is whatever frame came; answer
- * bad_request). */
+ * request of the wrong number of frames comes with *malformed set (its body is whatever frame came). */
 enum mn_status mn_router_receive(struct mn_router *router, struct mn_peer *peer, zmq_msg_t *body,
                                  bool *malformed) MN_MUST_USE;
+
+/* The failure that a malformed request is answered with. */
+enum mn_status mn_router_malformed(void) MN_MUST_USE;
 
 /* Hands a reply over without waiting; `data` may be reused at once. A peer that is gone, or does not read, loses it
  * (router->lost). */

@@ -127,8 +127,7 @@ static enum mn_status dispatch(struct admission *a, enum fate *fate)
 {
     struct mn_held *held = a->held;
     if (held->malformed)
-        return MN_FAIL(MN_BAD_REQUEST,
-                       "the request has several frames; it must be one frame, behind an empty one or alone");
+        return mn_router_malformed();
     MN_TRY(mn_wire_open(&a->request, zmq_msg_data(&held->body), zmq_msg_size(&held->body), MN_SERVICE_WRITE));
     MN_TRY(mn_wal_writer_in_time(a->w, held, &a->request));
     switch (a->request.op) {

@@ -46,7 +46,7 @@ static enum mn_status answer(struct mn_wal_writer *w, zmq_msg_t *body, bool malf
 {
     *request = (struct mn_request){0};
     if (malformed)
-        return MN_FAIL(MN_BAD_REQUEST, "the request has several frames");
+        return mn_router_malformed();
     MN_TRY(mn_wire_open(request, zmq_msg_data(body), zmq_msg_size(body), MN_SERVICE_WRITER));
     return request->op == MN_OP_SEAL ? seal(w, request) : publish(w, request);
 }

@@ -90,6 +90,19 @@ class Malformed(ClusterCase):
                     replies.append(unpack(peer.receive_frames()[-1]))
                 self.assertEqual(replies[-1]["rid"], "next")
 
+    def test_several_frames(self):
+        """One answer in one wording on every socket, and the next request is answered."""
+        answers = set()
+        for socket in SOCKETS:
+            with Peer(self.cluster.endpoint(socket)) as peer:
+                peer.send_frames([b"", msgpack.packb({"op": "ping"}), b"more"])
+                refusal = unpack(peer.receive_frames()[-1])
+                self.assert_refusal(refusal, "bad_request", f"several frames on {socket}")
+                answers.add(refusal["error"])
+                peer.send_frames([msgpack.packb({"op": "no such", "rid": "next"})])
+                self.assertEqual(unpack(peer.receive_frames()[-1])["rid"], "next")
+        self.assertEqual(len(answers), 1, answers)
+
     def test_a_rid_nested_without_end(self):
         for socket in SOCKETS:
             with Peer(self.cluster.endpoint(socket)) as peer:
