@@ -5,6 +5,7 @@
  * query can be made from a row without the rows being kept anywhere.
  */
 #include "ops/cli/bench.h"
+#include "ops/cli/cli_json.h"
 #include "ops/cli/cli_progress.h"
 #include "ops/cli/cli_vector.h"
 
@@ -101,12 +102,6 @@ static enum mn_status read_row(struct loader *l)
     return MN_OK;
 }
 
-static void put_text(msgpack_packer *p, const char *text)
-{
-    msgpack_pack_str(p, strlen(text));
-    msgpack_pack_str_body(p, text, strlen(text));
-}
-
 static enum mn_status pack_batch(struct loader *l, size_t count)
 {
     msgpack_packer p;
@@ -114,18 +109,18 @@ static enum mn_status pack_batch(struct loader *l, size_t count)
     msgpack_sbuffer_clear(&l->request);
     msgpack_packer_init(&p, &l->request, msgpack_sbuffer_write);
     msgpack_pack_map(&p, 3);
-    put_text(&p, "op");
-    put_text(&p, "remember");
-    put_text(&p, "space");
-    put_text(&p, l->space);
-    put_text(&p, "memories");
+    mn_cli_json_pack_text(&p, "op");
+    mn_cli_json_pack_text(&p, "remember");
+    mn_cli_json_pack_text(&p, "space");
+    mn_cli_json_pack_text(&p, l->space);
+    mn_cli_json_pack_text(&p, "memories");
     msgpack_pack_array(&p, count);
     for (size_t i = 0; i < count; i++, l->next++) {
         MN_TRY(read_row(l));
         msgpack_pack_map(&p, 2);
-        put_text(&p, "id");
+        mn_cli_json_pack_text(&p, "id");
         msgpack_pack_uint64(&p, l->next);
-        put_text(&p, "embedding");
+        mn_cli_json_pack_text(&p, "embedding");
         msgpack_pack_bin(&p, bytes);
         msgpack_pack_bin_body(&p, l->row, bytes);
     }

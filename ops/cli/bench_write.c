@@ -8,6 +8,7 @@
 #include "ops/cli/bench_write.h"
 
 #include "clients/c/scan.h"
+#include "ops/cli/cli_json.h"
 #include "ops/cli/cli_time.h"
 
 #include <errno.h>
@@ -42,24 +43,18 @@ struct writer {
     uint64_t next_number, next_row, random, began_ns, sent_memories;
 };
 
-static void put_text(msgpack_packer *p, const char *text)
-{
-    msgpack_pack_str(p, strlen(text));
-    msgpack_pack_str_body(p, text, strlen(text));
-}
-
 static void pack_memory(struct writer *w, msgpack_packer *p, struct request *r, size_t i, const float *vector,
                         const char *content)
 {
     size_t dim = w->work->cluster->dim;
     msgpack_pack_map(p, w->work->content ? 2 : 1);
-    put_text(p, "embedding");
+    mn_cli_json_pack_text(p, "embedding");
     msgpack_pack_bin(p, dim * sizeof *vector);
     r->embeddings[i] = r->frame.size;
     msgpack_pack_bin_body(p, vector, dim * sizeof *vector);
     if (!w->work->content)
         return;
-    put_text(p, "content");
+    mn_cli_json_pack_text(p, "content");
     msgpack_pack_str(p, w->work->content);
     r->contents[i] = r->frame.size;
     msgpack_pack_str_body(p, content, w->work->content);
@@ -79,15 +74,15 @@ static enum mn_status pack_request(struct writer *w, struct request *r)
     msgpack_sbuffer_init(&r->frame);
     msgpack_packer_init(&p, &r->frame, msgpack_sbuffer_write);
     msgpack_pack_map(&p, 4);
-    put_text(&p, "op");
-    put_text(&p, "remember");
-    put_text(&p, "space");
-    put_text(&p, work->cluster->space);
-    put_text(&p, "rid");
+    mn_cli_json_pack_text(&p, "op");
+    mn_cli_json_pack_text(&p, "remember");
+    mn_cli_json_pack_text(&p, "space");
+    mn_cli_json_pack_text(&p, work->cluster->space);
+    mn_cli_json_pack_text(&p, "rid");
     msgpack_sbuffer_write(&r->frame, "\xcf", 1);
     r->rid = r->frame.size;
     msgpack_sbuffer_write(&r->frame, "\0\0\0\0\0\0\0", 8);
-    put_text(&p, "memories");
+    mn_cli_json_pack_text(&p, "memories");
     msgpack_pack_array(&p, work->batch);
     for (size_t i = 0; i < work->batch; i++) {
         for (size_t d = 0; d < work->cluster->dim; d++)

@@ -224,6 +224,13 @@ enum mn_status mn_cli_json_to_bytes(const json_t *json, char **bytes, size_t *si
     return MN_OK;
 }
 
+void mn_cli_json_pack_text(msgpack_packer *packer, const char *text)
+{
+    size_t size = strlen(text);
+    msgpack_pack_str(packer, size);
+    msgpack_pack_str_body(packer, text, size);
+}
+
 static enum mn_status pack_marked_bytes(msgpack_packer *p, const json_t *json)
 {
     char *bytes;

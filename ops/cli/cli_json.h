@@ -28,6 +28,8 @@ json_t *mn_cli_json_from_bytes(const char *bytes, size_t size, bool binary);
 
 /* Appends `json` to a packer. MN_BAD_REQUEST with a sentence for a broken mark or too deep a nesting. */
 MN_MUST_USE enum mn_status mn_cli_json_pack(msgpack_packer *packer, const json_t *json);
+/* Appends text that needs no mark: a key, a word, a name. */
+void mn_cli_json_pack_text(msgpack_packer *packer, const char *text);
 /* Reads a string, or the bytes of a marked map. The result is in *bytes (owned: free it) and *binary. MN_BAD_REQUEST
  * otherwise. */
 MN_MUST_USE enum mn_status mn_cli_json_to_bytes(const json_t *json, char **bytes, size_t *size, bool *binary);

@@ -136,8 +136,7 @@ struct packing {
 static void put_key(struct packing *p, const char *key)
 {
     p->entries++;
-    msgpack_pack_str(&p->packer, strlen(key));
-    msgpack_pack_str_body(&p->packer, key, strlen(key));
+    mn_cli_json_pack_text(&p->packer, key);
 }
 
 static void put_vector(struct packing *p, const float *vector)
@@ -197,8 +196,7 @@ static void put_id(struct packing *p, const struct mneme_id *id)
         msgpack_pack_uint64(&p->packer, id->number);
         return;
     }
-    msgpack_pack_str(&p->packer, strlen(id->uuid));
-    msgpack_pack_str_body(&p->packer, id->uuid, strlen(id->uuid));
+    mn_cli_json_pack_text(&p->packer, id->uuid);
 }
 
 static enum mn_status put_time(struct packing *p, const char *key, const json_t *value)

@@ -181,8 +181,7 @@ static const void *pack_cursor(const char *text, size_t *size)
     msgpack_packer packer;
     msgpack_sbuffer_init(&buffer);
     msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
-    msgpack_pack_str(&packer, strlen(text));
-    msgpack_pack_str_body(&packer, text, strlen(text));
+    mn_cli_json_pack_text(&packer, text);
     *size = buffer.size;
     void *kept = memcpy(mn_cli_keep(buffer.size), buffer.data, buffer.size);
     msgpack_sbuffer_destroy(&buffer);

@@ -4,6 +4,7 @@
 #include "ops/cli/import_batches.h"
 
 #include "ops/cli/cli.h"
+#include "ops/cli/cli_json.h"
 #include "ops/cli/cli_sha1.h"
 
 #include <inttypes.h>
@@ -17,12 +18,6 @@ enum {
 };
 
 /* ---- sending ---- */
-
-static void put_text(msgpack_packer *p, const char *text)
-{
-    msgpack_pack_str(p, strlen(text));
-    msgpack_pack_str_body(p, text, strlen(text));
-}
 
 /* The key of a request is a hash of what it holds, so that the same batch in a second run is answered from the first.
  */
@@ -49,15 +44,15 @@ static enum mn_status build(struct mn_import *im, const char *space, const char 
     msgpack_packer_init(&p, out, msgpack_sbuffer_write);
     name_request(space, body, size, idem);
     msgpack_pack_map(&p, 3 + !im->assign_ids);
-    put_text(&p, "op");
-    put_text(&p, "remember");
-    put_text(&p, "space");
-    put_text(&p, space);
+    mn_cli_json_pack_text(&p, "op");
+    mn_cli_json_pack_text(&p, "remember");
+    mn_cli_json_pack_text(&p, "space");
+    mn_cli_json_pack_text(&p, space);
     if (!im->assign_ids) { /* two equal batches without ids are two batches */
-        put_text(&p, "idem");
-        put_text(&p, idem);
+        mn_cli_json_pack_text(&p, "idem");
+        mn_cli_json_pack_text(&p, idem);
     }
-    put_text(&p, "memories");
+    mn_cli_json_pack_text(&p, "memories");
     msgpack_pack_array(&p, count);
     if (msgpack_sbuffer_write(out, body, size) == 0)
         return MN_OK;
