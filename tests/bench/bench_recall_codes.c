@@ -14,18 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <time.h>
 
-#include "engine/ivf_file.h"
-#include "engine/recall.h"
+#include "tests/bench/kept_store.h"
 
-#define PARTS_MAX 32
-#define TRUTH     100 /* exact answers that are kept of each query */
+#define TRUTH 100 /* exact answers that are kept of each query */
 
 struct options {
-    const char *store, *base, *queries;
-    uint32_t dim, rows, query_count, parts, clusters, k, rounds;
+    const char *base, *queries;
+    uint32_t query_count, k, rounds;
     bool huge, tune, all;
     const char *kernels, *targets;
     struct mn_tune_rule rule;
@@ -34,64 +30,21 @@ struct options {
 struct bench {
     struct options o;
     const struct mn_kernels *kernels;
-    struct mn_store store;
+    struct kept_store kept;
     float *base, *queries;
     uint32_t *truth; /* [queries][TRUTH]: rows of the base, best first */
-    uint32_t first[PARTS_MAX + 1];
-    struct mn_columns *columns[PARTS_MAX];
-    struct mn_ivf_file *files[PARTS_MAX];
-    struct mn_ivf huge[PARTS_MAX];
+    struct mn_ivf huge[KEPT_PARTS_MAX];
     struct mn_codebook huge_codebook;
-    struct mn_part parts[PARTS_MAX];
     struct mn_tuning tuning;
-    _Atomic uint64_t none;
-    _Atomic uint32_t tuning_words[MN_TUNING_WORDS];
 };
 
-static void must(bool ok, const char *what)
-{
-    if (!ok) {
-        fprintf(stderr, "bench_recall_codes: %s: %s\n", what, mn_error_trail());
-        exit(1);
-    }
-}
-
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static void *need(size_t bytes, bool huge)
+static void *need_huge(size_t bytes)
 {
     size_t rounded = mn_round_up(bytes + 1, 2 << 20);
     void *p = aligned_alloc(2 << 20, rounded);
-    must(p != NULL, "memory");
-    if (huge)
-        madvise(p, rounded, MADV_HUGEPAGE);
+    kept_must(p != NULL, "memory");
+    madvise(p, rounded, MADV_HUGEPAGE);
     return p;
-}
-
-static float *load(const char *path, uint32_t dim, uint32_t *rows)
-{
-    FILE *f = fopen(path, "rb");
-    struct stat st;
-    must(f && fstat(fileno(f), &st) == 0, path);
-    uint32_t there = (uint32_t)((uint64_t)st.st_size / (dim * sizeof(float)));
-    *rows = *rows > 0 && *rows < there ? *rows : there;
-    float *data = need((size_t)*rows * dim * sizeof *data, false);
-    must(fread(data, dim * sizeof *data, *rows, f) == *rows, path);
-    fclose(f);
-    return data;
-}
-
-static double norm_of(const float *x, uint32_t dim)
-{
-    double sum = 0;
-    for (uint32_t i = 0; i < dim; i++)
-        sum += (double)x[i] * (double)x[i];
-    return sqrt(sum);
 }
 
 /* ---- exact answers ---- */
@@ -109,21 +62,20 @@ static void insert(uint32_t *rows, float *scores, uint32_t row, float score)
 
 static void find_truth(struct bench *b)
 {
-    uint32_t dim = b->o.dim, width = (uint32_t)mn_round_up(dim, 64), nq = b->o.query_count, step = 256;
-    float *q = need((size_t)nq * width * sizeof *q, true), *x = need((size_t)step * width * sizeof *x, true);
-    float *products = need((size_t)nq * step * sizeof *products, true),
-          *scores = need(nq * TRUTH * sizeof *scores, true);
+    uint32_t dim = b->kept.dim, width = (uint32_t)mn_round_up(dim, 64), nq = b->o.query_count, step = 256;
+    float *q = need_huge((size_t)nq * width * sizeof *q), *x = need_huge((size_t)step * width * sizeof *x);
+    float *products = need_huge((size_t)nq * step * sizeof *products), *scores = need_huge(nq * TRUTH * sizeof *scores);
     memset(q, 0, (size_t)nq * width * sizeof *q);
     memset(x, 0, (size_t)step * width * sizeof *x);
     for (uint32_t i = 0; i < nq * TRUTH; i++)
         scores[i] = -INFINITY;
     for (uint32_t i = 0; i < nq; i++)
         memcpy(q + (size_t)i * width, b->queries + (size_t)i * dim, dim * sizeof *q);
-    for (uint32_t first = 0; first < b->o.rows; first += step) {
-        uint32_t n = b->o.rows - first < step ? b->o.rows - first : step;
+    for (uint32_t first = 0; first < b->kept.rows; first += step) {
+        uint32_t n = b->kept.rows - first < step ? b->kept.rows - first : step;
         for (uint32_t i = 0; i < n; i++) {
             const float *from = b->base + (size_t)(first + i) * dim;
-            float scale = (float)(1 / norm_of(from, dim));
+            float scale = (float)(1 / kept_norm(from, dim));
             for (uint32_t j = 0; j < dim; j++)
                 x[(size_t)i * width + j] = from[j] * scale;
         }
@@ -144,105 +96,51 @@ static void need_truth(struct bench *b)
 {
     char path[MN_PATH_MAX];
     size_t count = (size_t)b->o.query_count * TRUTH;
-    snprintf(path, sizeof path, "%s.truth.%u.%u", b->o.store, b->o.rows, b->o.query_count);
-    b->truth = need(count * sizeof *b->truth, false);
+    snprintf(path, sizeof path, "%s.truth.%u.%u", b->kept.folder, b->kept.rows, b->o.query_count);
+    b->truth = kept_need(count * sizeof *b->truth);
     FILE *f = fopen(path, "rb");
     bool known = f && fread(b->truth, sizeof *b->truth, count, f) == count;
     if (f)
         fclose(f);
     if (known)
         return;
-    double begin = now_s();
+    double begin = kept_now_us();
     find_truth(b);
-    printf("exact answers: %.1f s\n", now_s() - begin);
+    printf("exact answers: %.1f s\n", (kept_now_us() - begin) / 1e6);
     f = fopen(path, "wb");
-    must(f && fwrite(b->truth, sizeof *b->truth, count, f) == count, path);
+    kept_must(f && fwrite(b->truth, sizeof *b->truth, count, f) == count, path);
     fclose(f);
 }
 
 /* ---- the store ---- */
 
-static void write_part(struct bench *b, uint32_t part)
-{
-    struct mn_columns_writer *writer;
-    struct mn_str name = {"default", 7};
-    uint64_t bytes;
-    uint32_t first = b->first[part], rows = b->first[part + 1] - first;
-    must(mn_columns_create(&writer, &b->store, part + 1, rows, &name, 1) == MN_OK, "columns");
-    for (uint32_t i = 0; i < rows; i++) {
-        const float *vector = b->base + (size_t)(first + i) * b->o.dim;
-        struct mn_columns_row row = {.id = {.lo = first + i + 1},
-                                     .born = 1,
-                                     .died = MN_ALIVE,
-                                     .at = first + i,
-                                     .expires = MN_NEVER,
-                                     .confidence = 1,
-                                     .scale = (float)(1 / norm_of(vector, b->o.dim)),
-                                     .vector = vector};
-        must(mn_columns_append(writer, &row) == MN_OK, "a row");
-    }
-    must(mn_columns_finish(writer, &bytes) == MN_OK, "columns");
-}
-
-static bool sample_row(void *context, uint64_t i, float *out)
+static void write_rows(void *context, struct mn_columns_writer *writer, uint32_t first, uint32_t rows)
 {
     struct bench *b = context;
-    uint64_t samples = mn_codebook_sample_rows(b->o.clusters), rows = b->o.rows;
-    uint64_t row = samples < rows ? i * rows / samples : i;
-    const float *x = b->base + row * b->o.dim;
-    float scale = (float)(1 / norm_of(x, b->o.dim));
-    for (uint32_t j = 0; j < b->o.dim; j++)
-        out[j] = x[j] * scale;
-    return true;
-}
-
-static bool never(void *context)
-{
-    (void)context;
-    return false;
-}
-
-static void build(struct bench *b)
-{
-    double begin = now_s();
-    mkdir(b->o.store, 0700);
-    must(mn_store_create(&b->store, &mn_io_posix, b->o.store, b->o.dim, MN_METRIC_COSINE) == MN_OK, "a store");
-    for (uint32_t i = 0; i < b->o.parts; i++)
-        write_part(b, i);
-    double written = now_s();
-    uint64_t samples = mn_codebook_sample_rows(b->o.clusters);
-    struct mn_codebook_sample sample = {
-        .rows = samples < b->o.rows ? samples : b->o.rows, .row = sample_row, .context = b};
-    must(mn_codebook_train(&b->store, 1, b->o.clusters, b->o.rows, &sample, 1, never, NULL) == MN_OK, "training");
-    double trained = now_s(), energy_sum = 0;
-    const struct mn_codebook *codebook;
-    must(mn_codebook_open(&codebook, &b->store, 1) == MN_OK, "the codebook");
-    for (uint32_t i = 0; i < b->o.parts; i++) {
-        struct mn_columns *columns;
-        struct mn_part part;
-        uint64_t bytes;
-        float energy;
-        must(mn_columns_open(&columns, &b->store, i + 1, MN_COLUMNS_CHECK) == MN_OK, "columns");
-        mn_columns_part(columns, &part);
-        must(mn_ivf_write(&b->store, i + 1, &part, codebook, NULL, never, NULL, &bytes, &energy) == MN_OK, "codes");
-        energy_sum += (double)energy * part.rows;
-        mn_columns_close(columns);
+    for (uint32_t i = first; i < first + rows; i++) {
+        const float *vector = b->base + (size_t)i * b->kept.dim;
+        struct mn_columns_row row = {.id = {.lo = i + 1},
+                                     .born = 1,
+                                     .died = MN_ALIVE,
+                                     .at = i,
+                                     .expires = MN_NEVER,
+                                     .confidence = 1,
+                                     .scale = (float)(1 / kept_norm(vector, b->kept.dim)),
+                                     .vector = vector};
+        kept_must(mn_columns_append(writer, &row) == MN_OK, "a row");
     }
-    printf("built: columns %.1f s, codebook of %u clusters %.1f s, codes %.1f s; energy %.4f\n", written - begin,
-           codebook->clusters, trained - written, now_s() - trained, energy_sum / b->o.rows);
-    mn_codebook_close(codebook);
 }
 
 static const void *huge_copy(const void *data, size_t bytes)
 {
-    void *copy = need(bytes, true);
+    void *copy = need_huge(bytes);
     return memcpy(copy, data, bytes);
 }
 
 static void to_huge(struct bench *b, uint32_t part)
 {
     struct mn_ivf *ivf = &b->huge[part];
-    *ivf = *mn_ivf_of(b->files[part]);
+    *ivf = *b->kept.parts[part].ivf;
     const struct mn_codebook *from = ivf->codebook;
     uint32_t width = from->width, block = mn_ivf_block_bytes(width);
     if (part == 0) {
@@ -258,36 +156,24 @@ static void to_huge(struct bench *b, uint32_t part)
     ivf->slots = huge_copy(ivf->slots, ivf->rows * sizeof *ivf->slots);
     ivf->order = huge_copy(ivf->order, ivf->rows * sizeof *ivf->order);
     ivf->check = NULL;
+    b->kept.parts[part].ivf = ivf;
 }
 
 static void open_store(struct bench *b)
 {
-    uint64_t blocks = 0, sum = 0;
-    must(mn_store_open(&b->store, &mn_io_posix, b->o.store) == MN_OK, "the store");
-    for (uint32_t i = 0; i < b->o.parts; i++) {
-        struct mn_part *part = &b->parts[i];
-        must(mn_columns_open(&b->columns[i], &b->store, i + 1, MN_COLUMNS_CHECK) == MN_OK, "columns");
-        mn_columns_part(b->columns[i], part);
-        must(part->rows == b->first[i + 1] - b->first[i], "the store has other rows");
-        uint64_t *died = need(part->rows * sizeof *died, false);
-        memset(died, 0xff, part->rows * sizeof *died);
-        part->died = (const _Atomic uint64_t *)died;
-        part->dead = &b->none;
-        must(mn_ivf_open(&b->files[i], &b->store, i + 1, 1) == MN_OK, "codes");
-        part->ivf = mn_ivf_of(b->files[i]);
-        blocks += part->ivf->block_count;
-        for (uint32_t slot = 0; slot < part->ivf->rows; slot++)
-            sum += mn_ivf_intact(part->ivf, slot);
-        for (uint32_t row = 0; row < part->rows; row++)
-            sum += mn_part_vector(part, row) != NULL;
-        if (b->o.huge) {
+    struct mn_str name = {"default", 7};
+    uint64_t blocks = 0;
+    kept_store_need(&b->kept, &(struct kept_rows){
+                                  .base = b->base, .names = &name, .name_count = 1, .write = write_rows, .context = b});
+    kept_store_open(&b->kept);
+    for (uint32_t i = 0; i < b->kept.part_count; i++) {
+        blocks += b->kept.parts[i].ivf->block_count;
+        if (b->o.huge)
             to_huge(b, i);
-            part->ivf = &b->huge[i];
-        }
     }
-    must(sum == 2 * (uint64_t)b->o.rows, "something is damaged");
-    printf("%u rows x %u, %u parts, %u clusters, %llu blocks (%.2f rows a block)\n", b->o.rows, b->o.dim, b->o.parts,
-           b->parts[0].ivf->clusters, (unsigned long long)blocks, (double)b->o.rows / (double)blocks);
+    printf("%u rows x %u, %u parts, %u clusters, %llu blocks (%.2f rows a block)\n", b->kept.rows, b->kept.dim,
+           b->kept.part_count, b->kept.parts[0].ivf->clusters, (unsigned long long)blocks,
+           (double)b->kept.rows / (double)blocks);
 }
 
 /* ---- measuring ---- */
@@ -308,7 +194,7 @@ static uint32_t good_hits(const struct bench *b, const struct mn_search *search,
 {
     uint32_t good = 0;
     for (uint32_t i = 0; i < search->hit_count; i++) {
-        uint32_t row = b->first[search->hits[i].part] + search->hits[i].row;
+        uint32_t row = kept_store_first(&b->kept, search->hits[i].part) + search->hits[i].row;
         for (uint32_t j = 0; j < b->o.k; j++)
             good += b->truth[(size_t)query * TRUTH + j] == row;
     }
@@ -317,18 +203,17 @@ static uint32_t good_hits(const struct bench *b, const struct mn_search *search,
 
 static void ask_all(const struct bench *b, struct mn_search *search, double target, struct round *round)
 {
-    struct mn_snapshot snapshot = {
-        .gen = 1, .seq = 1, .part_count = b->o.parts, .parts = (struct mn_part *)b->parts, .tuning = b->tuning_words};
+    struct mn_snapshot snapshot = kept_store_snapshot(&b->kept);
     uint64_t good = 0;
     round->steps = round->scanned = round->coarse = round->scan = round->rerank = 0;
     for (uint32_t i = 0; i < b->o.query_count; i++) {
         struct mn_query query = {.scope = {.all_spaces = true, .after = INT64_MIN},
-                                 .embedding = b->queries + (size_t)i * b->o.dim,
+                                 .embedding = b->queries + (size_t)i * b->kept.dim,
                                  .k = b->o.k,
                                  .target = target};
-        double begin = now_s();
-        must(mn_recall_search(search, &snapshot, &query) == MN_OK, "a search");
-        round->us[i] = (now_s() - begin) * 1e6;
+        double begin = kept_now_us();
+        kept_must(mn_recall_search(search, &snapshot, &query) == MN_OK, "a search");
+        round->us[i] = kept_now_us() - begin;
         if (round->least[i] == 0 || round->us[i] < round->least[i])
             round->least[i] = round->us[i];
         round->steps += (double)search->steps / b->o.query_count;
@@ -363,10 +248,10 @@ static void show_least(const struct bench *b, double *us)
 
 static void measure(const struct bench *b, struct mn_search *search, const char *what, double target)
 {
-    double *least = need(b->o.query_count * sizeof *least, false);
+    double *least = kept_need(b->o.query_count * sizeof *least);
     memset(least, 0, b->o.query_count * sizeof *least);
-    struct round best = {.us = need(b->o.query_count * sizeof(double), false), .least = least};
-    struct round round = {.us = need(b->o.query_count * sizeof(double), false), .least = least};
+    struct round best = {.us = kept_need(b->o.query_count * sizeof(double)), .least = least};
+    struct round round = {.us = kept_need(b->o.query_count * sizeof(double)), .least = least};
     for (uint32_t i = 0; i < b->o.rounds; i++) {
         ask_all(b, search, target, &round);
         if (b->o.all && b->o.rounds > 1)
@@ -399,101 +284,81 @@ static void measure_targets(const struct bench *b, struct mn_search *search)
     }
 }
 
-static bool option(const char *arg, const char *name, const char **value)
+static void parse(struct options *o, struct kept_store *kept, int argc, char **argv)
 {
-    size_t n = strlen(name);
-    if (strncmp(arg, name, n) != 0 || arg[n] != '=')
-        return false;
-    *value = arg + n + 1;
-    return true;
-}
-
-static void parse(struct options *o, int argc, char **argv)
-{
-    *o = (struct options){.parts = 1, .k = 10, .rounds = 5, .targets = ".90,.95,.99"};
+    *kept = (struct kept_store){.part_count = 1};
+    *o = (struct options){.k = 10, .rounds = 5, .targets = ".90,.95,.99"};
     if (argc < 5) {
         fprintf(stderr, "usage: bench_recall_codes STORE BASE.f32 QUERIES.f32 DIM [name=value...]\n");
         exit(2);
     }
-    o->store = argv[1];
+    kept->folder = argv[1];
     o->base = argv[2];
     o->queries = argv[3];
-    o->dim = (uint32_t)strtoul(argv[4], NULL, 10);
+    kept->dim = (uint32_t)strtoul(argv[4], NULL, 10);
     for (int i = 5; i < argc; i++) {
         const char *v;
-        if (option(argv[i], "rows", &v))
-            o->rows = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "queries", &v))
+        if (kept_option(argv[i], "rows", &v))
+            kept->rows = (uint32_t)strtoul(v, NULL, 10);
+        else if (kept_option(argv[i], "queries", &v))
             o->query_count = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "parts", &v))
-            o->parts = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "clusters", &v))
-            o->clusters = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "k", &v))
+        else if (kept_option(argv[i], "parts", &v))
+            kept->part_count = (uint32_t)strtoul(v, NULL, 10);
+        else if (kept_option(argv[i], "clusters", &v))
+            kept->clusters = (uint32_t)strtoul(v, NULL, 10);
+        else if (kept_option(argv[i], "k", &v))
             o->k = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "rounds", &v))
+        else if (kept_option(argv[i], "rounds", &v))
             o->rounds = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "huge", &v))
+        else if (kept_option(argv[i], "huge", &v))
             o->huge = *v == '1';
-        else if (option(argv[i], "tune", &v))
+        else if (kept_option(argv[i], "tune", &v))
             o->tune = *v == '1';
-        else if (option(argv[i], "all", &v))
+        else if (kept_option(argv[i], "all", &v))
             o->all = *v == '1';
-        else if (option(argv[i], "kernels", &v))
+        else if (kept_option(argv[i], "kernels", &v))
             o->kernels = v;
-        else if (option(argv[i], "targets", &v))
+        else if (kept_option(argv[i], "targets", &v))
             o->targets = v;
-        else if (option(argv[i], "stop", &v))
+        else if (kept_option(argv[i], "stop", &v))
             o->rule.stop = strtof(v, NULL);
-        else if (option(argv[i], "nearness", &v))
+        else if (kept_option(argv[i], "nearness", &v))
             o->rule.nearness = strtof(v, NULL);
-        else if (option(argv[i], "epsilon", &v))
+        else if (kept_option(argv[i], "epsilon", &v))
             o->rule.epsilon = strtof(v, NULL);
         else
-            must(false, argv[i]);
+            kept_must(false, argv[i]);
     }
-    must(o->parts >= 1 && o->parts <= PARTS_MAX && o->k <= TRUTH && o->rounds > 0, "options");
+    kept_must(kept->part_count >= 1 && kept->part_count <= KEPT_PARTS_MAX && o->k <= TRUTH && o->rounds > 0, "options");
 }
 
 static void calibrate(struct bench *b)
 {
-    struct mn_snapshot snapshot = {.gen = 1, .seq = 1, .part_count = b->o.parts, .parts = b->parts};
     struct mn_tune_point points[MN_TUNE_TARGETS];
-    double begin = now_s();
-    must(mn_tune_calibrate(&snapshot, MN_METRIC_COSINE, b->o.dim, 1000, 1, never, NULL, &b->tuning, points) == MN_OK,
-         "calibration");
-    printf("calibrated in %.2f s\n", now_s() - begin);
+    double begin = kept_now_us();
+    b->tuning = kept_store_calibrate(&b->kept, points);
+    printf("calibrated in %.2f s\n", (kept_now_us() - begin) / 1e6);
     for (uint32_t i = 0; i < MN_TUNE_TARGETS; i++) {
         struct mn_tune_rule rule = mn_tune_rule_for(&b->tuning, points[i].target, b->o.k);
         printf("  %.3f: nearness %.2f stop %.3f epsilon %.2f -> %.4f, p50 %.1f p99 %.1f us, %.0f rows\n",
                points[i].target, (double)rule.nearness, (double)rule.stop, (double)rule.epsilon, points[i].recall,
                points[i].p50_us, points[i].p99_us, points[i].scanned);
     }
-    for (uint32_t i = 0; i < MN_TUNING_WORDS; i++)
-        b->tuning_words[i] = ((const uint32_t *)(const void *)&b->tuning)[i];
 }
 
 int main(int argc, char **argv)
 {
     static struct bench b;
-    struct stat st;
-    char path[MN_PATH_MAX];
     struct mn_search search;
-    parse(&b.o, argc, argv);
+    parse(&b.o, &b.kept, argc, argv);
     b.kernels = b.o.kernels ? mn_kernels_named(b.o.kernels) : mn_kernels_best();
-    must(b.kernels != NULL, "no such kernels");
-    b.base = load(b.o.base, b.o.dim, &b.o.rows);
-    b.queries = load(b.o.queries, b.o.dim, &b.o.query_count);
-    b.o.clusters = b.o.clusters ? b.o.clusters : mn_codebook_clusters(b.o.rows);
-    for (uint32_t i = 0; i <= b.o.parts; i++)
-        b.first[i] = (uint32_t)((uint64_t)b.o.rows * i / b.o.parts);
-    snprintf(path, sizeof path, "%s/STORE", b.o.store);
-    if (stat(path, &st) != 0)
-        build(&b);
+    kept_must(b.kernels != NULL, "no such kernels");
+    b.base = kept_load(b.o.base, b.kept.dim, &b.kept.rows);
+    b.queries = kept_load(b.o.queries, b.kept.dim, &b.o.query_count);
     need_truth(&b);
-    free(b.base);
     open_store(&b);
-    must(mn_search_init(&search, MN_METRIC_COSINE, b.o.dim) == MN_OK, "a search");
+    free(b.base);
+    kept_must(mn_search_init(&search, MN_METRIC_COSINE, b.kept.dim) == MN_OK, "a search");
     search.kernels = b.kernels;
     if (b.o.tune)
         calibrate(&b);

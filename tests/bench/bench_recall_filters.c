@@ -15,15 +15,11 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <time.h>
 
-#include "engine/ivf_file.h"
 #include "engine/meta.h"
-#include "engine/recall.h"
+#include "tests/bench/kept_store.h"
 
 #define K         10
-#define PARTS_MAX 32
 #define SHARES    5
 #define LINES_MAX 64
 
@@ -33,22 +29,21 @@ static const char *const space_names[SHARES + 1] = {"s2", "s10", "s100", "s1000"
 static const char *const topic_keys[SHARES] = {"topic.2", "topic.10", "topic.100", "topic.1000", "topic.10000"};
 
 struct options {
-    const char *store, *base, *queries, *only;
-    uint32_t dim, rows, query_count, parts, rounds, truth, share;
+    const char *base, *queries, *only;
+    uint32_t query_count, rounds, truth, share;
     double target;
     bool tune;
 };
 
 struct bench {
     struct options o;
+    struct kept_store kept;
     float *base, *queries;
-    uint32_t *topics[SHARES]; /* of each row */
-    float *centres[SHARES];   /* topics: [one_in][dim], of length 1 */
+    uint32_t *topics[SHARES];            /* of each row */
+    float *centres[SHARES];              /* topics: [one_in][dim], of length 1 */
+    struct mn_str names[2 * SHARES + 1]; /* tags and spaces, in order */
+    uint32_t name_count;
     uint64_t random;
-    struct mn_store store;
-    struct mn_part parts[PARTS_MAX];
-    _Atomic uint64_t dead; /* none */
-    _Atomic uint32_t tuning[MN_TUNING_WORDS];
     struct mn_search search;
 };
 
@@ -77,53 +72,10 @@ struct line {
     double matches, scanned, steps; /* a query */
 };
 
-static void must(bool ok, const char *what)
-{
-    if (!ok) {
-        fprintf(stderr, "bench_recall_filters: %s: %s\n", what, mn_error_trail());
-        exit(1);
-    }
-}
-
-static double now_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
-}
-
-static void *need(size_t bytes)
-{
-    void *p = aligned_alloc(MN_LINE, mn_round_up(bytes + 1, MN_LINE));
-    must(p != NULL, "memory");
-    return p;
-}
-
-static float *load(const char *path, uint32_t dim, uint32_t *rows)
-{
-    FILE *f = fopen(path, "rb");
-    struct stat st;
-    must(f && fstat(fileno(f), &st) == 0, path);
-    uint32_t there = (uint32_t)((uint64_t)st.st_size / (dim * sizeof(float)));
-    *rows = *rows > 0 && *rows < there ? *rows : there;
-    float *data = need((size_t)*rows * dim * sizeof *data);
-    must(fread(data, dim * sizeof *data, *rows, f) == *rows, path);
-    fclose(f);
-    return data;
-}
-
 static uint32_t below(struct bench *b, uint32_t n)
 {
     b->random = b->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
     return (uint32_t)((b->random >> 33) % n);
-}
-
-static double norm_of(const float *x, uint32_t dim)
-{
-    double sum = 0;
-    for (uint32_t i = 0; i < dim; i++)
-        sum += (double)x[i] * (double)x[i];
-    return sqrt(sum);
 }
 
 /* ---- topics ---- */
@@ -135,7 +87,7 @@ static uint32_t topic_of(const struct bench *b, uint32_t share, const float *x, 
     uint32_t found = 0;
     float best = nearest ? -INFINITY : INFINITY;
     for (uint32_t t = 0; t < one_in[share]; t++) {
-        float dot = kernels->dot(x, b->centres[share] + (size_t)t * b->o.dim, b->o.dim);
+        float dot = kernels->dot(x, b->centres[share] + (size_t)t * b->kept.dim, b->kept.dim);
         if (nearest ? dot > best : dot < best) {
             best = dot;
             found = t;
@@ -147,12 +99,12 @@ static uint32_t topic_of(const struct bench *b, uint32_t share, const float *x, 
 static void draw_topics(struct bench *b)
 {
     for (uint32_t s = 0; s < SHARES; s++) {
-        b->centres[s] = need((size_t)one_in[s] * b->o.dim * sizeof(float));
+        b->centres[s] = kept_need((size_t)one_in[s] * b->kept.dim * sizeof(float));
         for (uint32_t t = 0; t < one_in[s]; t++) {
-            const float *x = b->base + (size_t)below(b, b->o.rows) * b->o.dim;
-            float scale = (float)(1 / norm_of(x, b->o.dim));
-            for (uint32_t i = 0; i < b->o.dim; i++)
-                b->centres[s][(size_t)t * b->o.dim + i] = x[i] * scale;
+            const float *x = b->base + (size_t)below(b, b->kept.rows) * b->kept.dim;
+            float scale = (float)(1 / kept_norm(x, b->kept.dim));
+            for (uint32_t i = 0; i < b->kept.dim; i++)
+                b->centres[s][(size_t)t * b->kept.dim + i] = x[i] * scale;
         }
     }
 }
@@ -169,10 +121,11 @@ static int compare_names(const void *a, const void *b)
     return mn_str_compare(*(const struct mn_str *)a, *(const struct mn_str *)b);
 }
 
-static uint32_t number_of(const struct mn_str *names, uint32_t count, const char *name)
+static uint32_t number_of(const struct bench *b, const char *name)
 {
     struct mn_str wanted = str(name);
-    return (uint32_t)((const struct mn_str *)bsearch(&wanted, names, count, sizeof wanted, compare_names) - names);
+    const struct mn_str *found = bsearch(&wanted, b->names, b->name_count, sizeof wanted, compare_names);
+    return (uint32_t)(found - b->names);
 }
 
 /* {"number": 0..999999, "topic": {"2": ..., "10": ...}}; topics of more than a thousand rows' centres only when rows
@@ -194,126 +147,47 @@ static struct mn_str make_meta(struct bench *b, const float *x, uint8_t *bytes, 
     return (struct mn_str){(const char *)bytes, w.bytes};
 }
 
-static void write_part(struct bench *b, uint32_t part, uint32_t first, uint32_t rows)
+static void write_rows(void *context, struct mn_columns_writer *writer, uint32_t first, uint32_t rows)
 {
-    struct mn_columns_writer *writer;
-    struct mn_str names[2 * SHARES + 1];
-    uint32_t count = 0;
-    uint64_t bytes;
-    for (uint32_t s = 0; s < SHARES; s++)
-        names[count++] = str(tag_names[s]);
-    for (uint32_t s = 0; s <= SHARES; s++)
-        names[count++] = str(space_names[s]);
-    qsort(names, count, sizeof *names, compare_names);
-    must(mn_columns_create(&writer, &b->store, part + 1, rows, names, count) == MN_OK, "columns");
+    struct bench *b = context;
     for (uint32_t i = first; i < first + rows; i++) {
-        const float *vector = b->base + (size_t)i * b->o.dim;
+        const float *vector = b->base + (size_t)i * b->kept.dim;
         uint32_t tags[SHARES], tag_count = 0, space = SHARES;
         uint8_t meta[256];
         for (uint32_t s = 0; s < SHARES; s++) {
             if (below(b, one_in[s]) == 0)
-                tags[tag_count++] = number_of(names, count, tag_names[s]);
+                tags[tag_count++] = number_of(b, tag_names[s]);
             if (below(b, one_in[s]) == 0)
                 space = s;
         }
         struct mn_columns_row row = {.id = {.lo = i + 1},
-                                     .space = number_of(names, count, space_names[space]),
+                                     .space = number_of(b, space_names[space]),
                                      .born = 1,
                                      .died = MN_ALIVE,
                                      .at = i,
                                      .expires = MN_NEVER,
                                      .confidence = (float)below(b, 1000000) / 1000000,
-                                     .scale = (float)(1 / norm_of(vector, b->o.dim)),
+                                     .scale = (float)(1 / kept_norm(vector, b->kept.dim)),
                                      .vector = vector,
                                      .tags = tags,
                                      .tag_count = tag_count,
                                      .meta = make_meta(b, vector, meta, sizeof meta)};
-        must(mn_columns_append(writer, &row) == MN_OK, "a row");
+        kept_must(mn_columns_append(writer, &row) == MN_OK, "a row");
     }
-    must(mn_columns_finish(writer, &bytes) == MN_OK, "columns");
-}
-
-static bool sample_row(void *context, uint64_t i, float *out)
-{
-    struct bench *b = context;
-    uint64_t samples = mn_codebook_sample_rows(mn_codebook_clusters(b->o.rows));
-    const float *x = b->base + (samples < b->o.rows ? i * b->o.rows / samples : i) * b->o.dim;
-    float scale = (float)(1 / norm_of(x, b->o.dim));
-    for (uint32_t j = 0; j < b->o.dim; j++)
-        out[j] = x[j] * scale;
-    return true;
-}
-
-static bool never(void *context)
-{
-    (void)context;
-    return false;
-}
-
-static uint32_t part_begin(const struct bench *b, uint32_t part)
-{
-    return (uint32_t)((uint64_t)b->o.rows * part / b->o.parts);
-}
-
-static void build(struct bench *b)
-{
-    uint32_t clusters = mn_codebook_clusters(b->o.rows);
-    uint64_t samples = mn_codebook_sample_rows(clusters);
-    struct mn_codebook_sample sample = {
-        .rows = samples < b->o.rows ? samples : b->o.rows, .row = sample_row, .context = b};
-    const struct mn_codebook *codebook;
-    double begin = now_us();
-    mkdir(b->o.store, 0700);
-    must(mn_store_create(&b->store, &mn_io_posix, b->o.store, b->o.dim, MN_METRIC_COSINE) == MN_OK, "a store");
-    for (uint32_t i = 0; i < b->o.parts; i++)
-        write_part(b, i, part_begin(b, i), part_begin(b, i + 1) - part_begin(b, i));
-    must(mn_codebook_train(&b->store, 1, clusters, b->o.rows, &sample, 1, never, NULL) == MN_OK, "training");
-    must(mn_codebook_open(&codebook, &b->store, 1) == MN_OK, "the codebook");
-    for (uint32_t i = 0; i < b->o.parts; i++) {
-        struct mn_columns *columns;
-        struct mn_part part;
-        uint64_t bytes;
-        float energy;
-        must(mn_columns_open(&columns, &b->store, i + 1, MN_COLUMNS_CHECK) == MN_OK, "columns");
-        mn_columns_part(columns, &part);
-        must(mn_ivf_write(&b->store, i + 1, &part, codebook, NULL, never, NULL, &bytes, &energy) == MN_OK, "codes");
-        mn_columns_close(columns);
-    }
-    mn_codebook_close(codebook);
-    fprintf(stderr, "built in %.1f s\n", (now_us() - begin) / 1e6);
 }
 
 static void open_store(struct bench *b)
 {
-    uint64_t touched = 0;
-    must(mn_store_open(&b->store, &mn_io_posix, b->o.store) == MN_OK, "the store");
-    for (uint32_t i = 0; i < b->o.parts; i++) {
-        struct mn_columns *columns;
-        struct mn_ivf_file *file;
-        struct mn_part *part = &b->parts[i];
-        must(mn_columns_open(&columns, &b->store, i + 1, MN_COLUMNS_CHECK) == MN_OK, "columns");
-        mn_columns_part(columns, part);
-        must(part->rows == part_begin(b, i + 1) - part_begin(b, i), "the store has other rows");
-        uint64_t *died = need(part->rows * sizeof *died);
-        memset(died, 0xff, part->rows * sizeof *died);
-        part->died = (const _Atomic uint64_t *)died;
-        part->dead = &b->dead;
-        must(mn_ivf_open(&file, &b->store, i + 1, 1) == MN_OK, "codes");
-        part->ivf = mn_ivf_of(file);
-        for (uint32_t row = 0; row < part->rows; row++)
-            touched += mn_ivf_intact(part->ivf, row) && mn_part_vector(part, row);
-    }
-    must(touched == b->o.rows, "something is damaged");
-}
-
-static void calibrate(struct bench *b)
-{
-    struct mn_snapshot snapshot = {.gen = 1, .seq = 1, .part_count = b->o.parts, .parts = b->parts};
-    struct mn_tuning tuning;
-    must(mn_tune_calibrate(&snapshot, MN_METRIC_COSINE, b->o.dim, 1000, 1, never, NULL, &tuning, NULL) == MN_OK,
-         "calibration");
-    for (uint32_t i = 0; i < MN_TUNING_WORDS; i++)
-        b->tuning[i] = ((const uint32_t *)(const void *)&tuning)[i];
+    b->name_count = 0;
+    for (uint32_t s = 0; s < SHARES; s++)
+        b->names[b->name_count++] = str(tag_names[s]);
+    for (uint32_t s = 0; s <= SHARES; s++)
+        b->names[b->name_count++] = str(space_names[s]);
+    qsort(b->names, b->name_count, sizeof *b->names, compare_names);
+    struct kept_rows rows = {
+        .base = b->base, .names = b->names, .name_count = b->name_count, .write = write_rows, .context = b};
+    kept_store_need(&b->kept, &rows);
+    kept_store_open(&b->kept);
 }
 
 /* ---- filters ---- */
@@ -335,8 +209,8 @@ static void ask_meta(struct asked *a, const char *key, enum mn_where_op op, uint
 
 static void ask_time(struct bench *b, struct asked *a, double share)
 {
-    uint32_t rows = (uint32_t)(b->o.rows * share);
-    a->scope.after = below(b, b->o.rows - rows + 1);
+    uint32_t rows = (uint32_t)(b->kept.rows * share);
+    a->scope.after = below(b, b->kept.rows - rows + 1);
     a->scope.before = a->scope.after + rows;
     a->scope.has_before = true;
 }
@@ -393,23 +267,17 @@ static void make_filter(struct bench *b, const struct line *line, const float *q
 
 /* ---- asking ---- */
 
-static struct mn_snapshot snapshot_of(const struct bench *b)
-{
-    return (struct mn_snapshot){
-        .gen = 1, .seq = 1, .part_count = b->o.parts, .parts = (struct mn_part *)b->parts, .tuning = b->tuning};
-}
-
 static double ask(struct bench *b, uint32_t i, const struct asked *a, bool exact)
 {
-    struct mn_snapshot snapshot = snapshot_of(b);
+    struct mn_snapshot snapshot = kept_store_snapshot(&b->kept);
     struct mn_query query = {.scope = a->scope,
-                             .embedding = b->queries + (size_t)i * b->o.dim,
+                             .embedding = b->queries + (size_t)i * b->kept.dim,
                              .k = K,
                              .exact = exact,
                              .target = b->o.target};
-    double begin = now_us();
-    must(mn_recall_search(&b->search, &snapshot, &query) == MN_OK, "a search");
-    return now_us() - begin;
+    double begin = kept_now_us();
+    kept_must(mn_recall_search(&b->search, &snapshot, &query) == MN_OK, "a search");
+    return kept_now_us() - begin;
 }
 
 static void judge(struct bench *b, struct line *line, uint32_t i, const struct asked *a)
@@ -434,7 +302,7 @@ static void ask_line(struct bench *b, struct line *line, uint32_t i, uint32_t ro
 {
     struct asked a;
     b->random = 77 + i; /* the same filter in each round */
-    make_filter(b, line, b->queries + (size_t)i * b->o.dim, &a);
+    make_filter(b, line, b->queries + (size_t)i * b->kept.dim, &a);
     struct timing t = {.us = ask(b, i, &a, false)};
     t.select = (double)b->search.coarse_ns * 1e-3;
     t.scan = (double)b->search.scan_ns * 1e-3;
@@ -493,7 +361,7 @@ static void measure(struct bench *b)
         }
     }
     for (uint32_t l = 0; l < count; l++)
-        lines[l].least = need(b->o.query_count * sizeof *lines[l].least);
+        lines[l].least = kept_need(b->o.query_count * sizeof *lines[l].least);
     for (uint32_t round = 0; round < b->o.rounds; round++) {
         for (uint32_t l = 0; l < count; l++) {
             for (uint32_t i = 0; i < b->o.query_count; i++)
@@ -506,70 +374,59 @@ static void measure(struct bench *b)
 
 /* ---- the command line ---- */
 
-static bool option(const char *text, const char *name, const char **value)
-{
-    size_t length = strlen(name);
-    *value = text + length + 1;
-    return strncmp(text, name, length) == 0 && text[length] == '=';
-}
-
-static void parse(struct options *o, int argc, char **argv)
+static void parse(struct options *o, struct kept_store *kept, int argc, char **argv)
 {
     const char *v;
     if (argc < 5) {
         fprintf(stderr, "usage: bench_recall_filters STORE BASE.f32 QUERIES.f32 DIM [name=value...]\n");
         exit(2);
     }
-    *o = (struct options){.store = argv[1], .base = argv[2], .queries = argv[3], .parts = 1, .rounds = 5, .truth = 200};
-    o->dim = (uint32_t)strtoul(argv[4], NULL, 10);
+    *o = (struct options){.base = argv[2], .queries = argv[3], .rounds = 5, .truth = 200};
+    *kept = (struct kept_store){.folder = argv[1], .part_count = 1};
+    kept->dim = (uint32_t)strtoul(argv[4], NULL, 10);
     o->target = 0.95;
     o->tune = true;
     for (int i = 5; i < argc; i++) {
-        if (option(argv[i], "rows", &v))
-            o->rows = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "queries", &v))
+        if (kept_option(argv[i], "rows", &v))
+            kept->rows = (uint32_t)strtoul(v, NULL, 10);
+        else if (kept_option(argv[i], "queries", &v))
             o->query_count = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "parts", &v))
-            o->parts = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "rounds", &v))
+        else if (kept_option(argv[i], "parts", &v))
+            kept->part_count = (uint32_t)strtoul(v, NULL, 10);
+        else if (kept_option(argv[i], "rounds", &v))
             o->rounds = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "truth", &v))
+        else if (kept_option(argv[i], "truth", &v))
             o->truth = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "target", &v))
+        else if (kept_option(argv[i], "target", &v))
             o->target = strtod(v, NULL);
-        else if (option(argv[i], "only", &v))
+        else if (kept_option(argv[i], "only", &v))
             o->only = v;
-        else if (option(argv[i], "share", &v))
+        else if (kept_option(argv[i], "share", &v))
             o->share = (uint32_t)strtoul(v, NULL, 10);
-        else if (option(argv[i], "tune", &v))
+        else if (kept_option(argv[i], "tune", &v))
             o->tune = *v == '1';
         else
-            must(false, argv[i]);
+            kept_must(false, argv[i]);
     }
-    must(o->parts >= 1 && o->parts <= PARTS_MAX && o->rounds > 0, "options");
+    kept_must(kept->part_count >= 1 && kept->part_count <= KEPT_PARTS_MAX && o->rounds > 0, "options");
 }
 
 int main(int argc, char **argv)
 {
     static struct bench b;
-    struct stat st;
-    char path[MN_PATH_MAX];
-    parse(&b.o, argc, argv);
+    parse(&b.o, &b.kept, argc, argv);
     b.random = 1;
-    b.base = load(b.o.base, b.o.dim, &b.o.rows);
-    b.queries = load(b.o.queries, b.o.dim, &b.o.query_count);
+    b.base = kept_load(b.o.base, b.kept.dim, &b.kept.rows);
+    b.queries = kept_load(b.o.queries, b.kept.dim, &b.o.query_count);
     b.o.truth = b.o.truth < b.o.query_count ? b.o.truth : b.o.query_count;
     draw_topics(&b);
-    snprintf(path, sizeof path, "%s/STORE", b.o.store);
-    if (stat(path, &st) != 0)
-        build(&b);
-    free(b.base);
     open_store(&b);
+    free(b.base);
     if (b.o.tune)
-        calibrate(&b);
-    must(mn_search_init(&b.search, MN_METRIC_COSINE, b.o.dim) == MN_OK, "a search");
-    printf("%u rows x %u, %u parts, %u queries, target %.3f\n\n", b.o.rows, b.o.dim, b.o.parts, b.o.query_count,
-           b.o.target);
+        kept_store_calibrate(&b.kept, NULL);
+    kept_must(mn_search_init(&b.search, MN_METRIC_COSINE, b.kept.dim) == MN_OK, "a search");
+    printf("%u rows x %u, %u parts, %u queries, target %.3f\n\n", b.kept.rows, b.kept.dim, b.kept.part_count,
+           b.o.query_count, b.o.target);
     measure(&b);
     mn_search_free(&b.search);
     return 0;
