@@ -103,10 +103,12 @@ class StruckCluster(Cluster):
         return all(f"/{name}" in line for line in struck)
 
     def relieve(self):
+        """From here on silence is slowness again."""
         if self.tracer and self.tracer.poll() is None:
             self.tracer.terminate()
         if self.tracer:
             self.tracer.wait()
+        self.tracer = None
 
     def finish(self):
         self.relieve()
