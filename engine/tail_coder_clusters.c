@@ -91,6 +91,7 @@ static enum mn_status make_clusters(struct mn_tail_coder *c, const struct mn_tai
     MN_TRY(mn_tail_made_create(c, k, m, d->blocks, d->blocks - d->first_block[clusters]));
     const struct mn_codes *h = m->codes.header;
     uint8_t *base = m->codes.segment.base;
+    // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): mn_tail_made_create has mapped it
     uint64_t block_bytes = mn_ivf_block_bytes(h->width);
     MN_TRY(mn_tail_made_reserve(m, 0, h->blocks_at + d->blocks * block_bytes));
     MN_TRY(mn_tail_made_reserve(m, h->codes8_at, (uint64_t)m->clustered * h->width));

@@ -130,8 +130,8 @@ static bool laid_out_well(const struct mn_tail_codes *codes, const struct mn_sto
 /* Of the rows by cluster: all of them are there, and their directory holds. */
 static bool directory_holds(const struct mn_ivf *ivf, const struct mn_codes *h)
 {
-    return atomic_load_explicit(&h->rows, memory_order_acquire) >= h->clustered &&
-           ivf->block_count - ivf->first_block[h->clusters] == h->shared && mn_ivf_holds(ivf);
+    return atomic_load_explicit(&h->rows, memory_order_acquire) >= ivf->rows &&
+           ivf->block_count - ivf->first_block[ivf->clusters] == h->shared && mn_ivf_holds(ivf);
 }
 
 static void adopt(struct mn_tail_codes *codes)
@@ -149,9 +149,9 @@ static void adopt(struct mn_tail_codes *codes)
     };
     codes->flat = codes->ivf;
     codes->flat.clusters = 1;
-    codes->flat.first = h->clustered;
+    codes->flat.first = codes->ivf.rows;
     codes->flat.blocks = base + h->flat_at;
-    if (h->clustered > 0) {
+    if (codes->ivf.rows > 0) {
         codes->ivf.first_slot = (const uint32_t *)(const void *)(base + h->first_slot_at);
         codes->ivf.first_block = (const uint32_t *)(const void *)(base + h->first_block_at);
         codes->ivf.rest = (const uint32_t *)(const void *)(base + h->rest_at);
@@ -169,10 +169,11 @@ static enum mn_status check(struct mn_tail_codes *codes, const struct mn_store *
     if (!laid_out_well(codes, store))
         return MN_FAIL(MN_CORRUPT, "%s is not laid out as it should be", text);
     MN_TRY(mn_codebook_open(&codes->codebook, store, h->codebook));
-    if (codes->codebook->width != h->width || (h->clustered > 0 && codes->codebook->clusters != h->clusters))
+    adopt(codes); /* and from here on what was adopted is looked at: the header is shared */
+    bool clustered = codes->ivf.rows > 0;
+    if (codes->codebook->width != h->width || (clustered && codes->codebook->clusters != codes->ivf.clusters))
         return MN_FAIL(MN_CORRUPT, "%s does not fit its codebook", text);
-    adopt(codes);
-    if (h->clustered > 0 && !directory_holds(&codes->ivf, h))
+    if (clustered && !directory_holds(&codes->ivf, h))
         return MN_FAIL(MN_CORRUPT, "the directory of %s is damaged", text);
     return MN_OK;
 }

@@ -11,7 +11,8 @@
 
 #define SEGMENT_BYTES 65536u
 
-static enum { HEALTHY, NO_WRITE, NO_SYNC } disk;
+enum { HEALTHY, NO_WRITE, NO_SYNC };
+static _Atomic int disk; /* the keeper's thread asks it, too */
 
 static enum mn_status write_or_not(int fd, const void *data, size_t bytes, uint64_t offset)
 {
