@@ -35,12 +35,12 @@ NOT_TAKEN = ("read_only", "busy", "unavailable", "unknown", "deadline")
 
 class FullLoad(Load):
     """Counts what is refused, and with which words."""
-    refused, words = 0, ""
+    refused, words = 0, ""  # of all refusals, a line each
 
     def note(self, reply):
         if not reply["ok"] and reply["code"] in NOT_TAKEN:
             self.refused += 1
-            self.words = reply["error"]
+            self.words += reply["error"] + "\n"
 
     def take_reply(self, request, reply):
         self.note(reply)
@@ -300,9 +300,17 @@ def files_too_large(story):  # 38
 
 
 def limit(cluster, size):
-    """For all that live, and what the supervisor starts later."""
+    """For what the supervisor starts later, and then for all that live."""
+    limit_one(cluster.process.pid, size)
     for pid in cluster.processes():
+        limit_one(pid, size)
+
+
+def limit_one(pid, size):
+    try:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    except ProcessLookupError:
+        pass  # it has ended meanwhile
 
 
 def no_shared_memory(story):  # 40
