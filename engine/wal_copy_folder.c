@@ -271,7 +271,7 @@ enum mn_status mn_copy_folder_drop(const struct mn_store *store, char *dir)
     /* As far as it can be reached. The folder itself may be a mount point, and stays. */
     if (status == MN_OK && read_mark(&f.copy, &mark) == MN_OK && memcmp(mark.pair, f.pair, 16) == 0 &&
         mn_io_remove_tree(store->io, mn_store_path(&f.copy, path, "wal")) == MN_OK)
-        store->io->unlink(mn_store_path(&f.copy, path, "COPY"));
+        (void)store->io->unlink(mn_store_path(&f.copy, path, "COPY"));
     if (f.copy.dir[0])
         snprintf(dir, MN_PATH_MAX, "%s", f.copy.dir);
     MN_TRY(store->io->unlink(mn_store_path(store, path, "COPY")));
