@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import model as truth
 from cluster import MARK, PATIENCE, Cluster, ClusterCase, Peer, f32, poll_until, program, unpack
 
 RUN_S = 60 * PATIENCE
+BEHIND_S = 1.0  # so long the command waits for a store to be there
 
 
 class Mnemed(unittest.TestCase):
@@ -119,13 +121,17 @@ class OneStore(unittest.TestCase):
 
     def test_a_command_may_come_right_behind_the_start(self):
         """As on two lines of a shell: `mnemed &` and then `mneme`."""
-        self.cluster.check_stop(self.cluster.terminate())
-        self.cluster.start(wait=False)
         words = [program("MNEME"), "--dir", str(self.cluster.dir), "get", "1", "--json"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=RUN_S)
+        for _ in range(10):
+            self.cluster.check_stop(self.cluster.terminate())
+            began = time.time()
+            self.cluster.start(wait=False)
+            done = subprocess.run(words, capture_output=True, text=True, timeout=RUN_S)
+            self.cluster.await_ready()
+            if done.returncode == 0 or (self.cluster.dir / "run" / "control").stat().st_mtime < began + BEHIND_S:
+                break  # else this machine takes longer over a start than the command waits
         self.assertEqual(done.returncode, 0, done)
         self.assertEqual(json.loads(done.stdout)["memories"][0]["id"], 1)
-        self.cluster.await_ready()
 
     def test_dim_and_metric_need_not_be_repeated(self):
         self.cluster.check_stop(self.cluster.terminate())
