@@ -76,9 +76,9 @@ enum mn_status mn_matcher_begin(struct mn_matcher *m, const struct mn_scope *sco
     m->tags_all = (struct mn_numbers){m->tags_any.data + filter->tags_any_count, 0};
     m->tags_none = (struct mn_numbers){m->tags_all.data + filter->tags_all_count, 0};
     m->any_wanted = filter->has_tags_any || filter->tags_any_count > 0;
-    m->any_row = scope->all_spaces && !m->any_wanted && !filter->has_ids && filter->id_count == 0 &&
-                 filter->tags_all_count == 0 && filter->tags_none_count == 0 && filter->where_count == 0 &&
-                 !(scope->min_confidence > 0);
+    m->any_in_space = !m->any_wanted && !filter->has_ids && filter->id_count == 0 && filter->tags_all_count == 0 &&
+                      filter->tags_none_count == 0 && filter->where_count == 0 && !(scope->min_confidence > 0);
+    m->any_row = m->any_in_space && scope->all_spaces;
     take_ids(m, filter);
     take_times(m, scope);
     return MN_OK;
@@ -128,6 +128,19 @@ static bool number_scope(struct mn_matcher *m)
     return !filter->has_ids || m->id_count > 0;
 }
 
+static bool holds(const struct mn_numbers *numbers, uint32_t number)
+{
+    uint32_t low = 0, high = numbers->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (numbers->data[middle] < number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < numbers->count && numbers->data[low] == number;
+}
+
 /* Rows of a column segment lie in the order of time: leaves out those before and after. */
 static void narrow_by_time(struct mn_matcher *m)
 {
@@ -149,24 +162,12 @@ bool mn_matcher_part(struct mn_matcher *m, const struct mn_part *part, uint32_t 
         narrow_by_time(m);
     if (m->first >= m->last || !number_scope(m))
         return false;
+    m->any_row = m->any_in_space && (m->scope->all_spaces || holds(&m->spaces, mn_part_only_space(part)));
     mn_matcher_choose(m);
     return true;
 }
 
 /* ---- a row ---- */
-
-static bool holds(const struct mn_numbers *numbers, uint32_t number)
-{
-    uint32_t low = 0, high = numbers->count;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (numbers->data[middle] < number)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < numbers->count && numbers->data[low] == number;
-}
 
 static bool has_tag(const uint32_t *tags, uint32_t count, uint32_t tag)
 {

@@ -39,7 +39,8 @@ struct mn_matcher {
     /* the scope */
     const struct mn_scope *scope;
     bool any_wanted;   /* tags_any is a condition */
-    bool any_row;      /* nothing but time is a condition */
+    bool any_in_space; /* nothing but space and time is a condition */
+    bool any_row;      /* nothing but time is one, or none of the others leaves a row of the part out */
     struct mn_id *ids; /* sorted, each once */
     uint32_t id_count;
     void *storage;

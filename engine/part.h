@@ -51,6 +51,11 @@ static inline uint32_t mn_part_space(const struct mn_part *p, uint32_t row)
 {
     return p->tail ? p->tail_rows[row].space : p->spaces[row];
 }
+/* The space of all its rows, as far as the part can tell at once; MN_NONE: they may lie in several. */
+static inline uint32_t mn_part_only_space(const struct mn_part *p)
+{
+    return p->tail ? atomic_load_explicit(&p->chunk->space, memory_order_relaxed) : MN_NONE;
+}
 static inline uint64_t mn_part_born(const struct mn_part *p, uint32_t row)
 {
     return p->tail ? p->tail_rows[row].born : p->born[row];

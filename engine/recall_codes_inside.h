@@ -30,6 +30,7 @@ struct mn_recall_source {
     struct mn_probe *probe;
     struct mn_selection selection;
     bool whole; /* every row matches */
+    bool every; /* every row is to be looked at, whether or not it matches */
     enum mn_recall_way way;
     bool ask_born, ask_died, ask_expires;
     uint32_t excluded; /* number of the space of the memory that is left out, or MN_NONE */

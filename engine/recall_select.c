@@ -45,7 +45,7 @@ static enum mn_status select_rows(const struct mn_recall *r, struct mn_recall_so
     s->ask_expires = !known || p->expires_min <= r->snapshot->now;
     /* Relaxed: who died by the snapshot's seq was counted before that seq was published. */
     s->ask_died = !known || atomic_load_explicit(p->dead, memory_order_relaxed) > 0;
-    s->whole = mn_matcher_open(&r->search->matcher);
+    s->whole = s->every = mn_matcher_open(&r->search->matcher);
     s->selection = (struct mn_selection){
         .kind = MN_SELECTION_ALL, .first = s->ivf->first, .end = s->ivf->rows, .count = s->ivf->rows - s->ivf->first};
     if (s->whole)
@@ -57,8 +57,9 @@ static enum mn_status select_rows(const struct mn_recall *r, struct mn_recall_so
     if (s->selection.kind == MN_SELECTION_NONE)
         s->selection.first = s->selection.end = s->selection.count = 0;
     /* What leaves nothing out is no filter: the search goes as it was calibrated. */
-    s->whole = s->selection.kind == MN_SELECTION_ALL && s->selection.first == s->ivf->first &&
-               s->selection.end == s->ivf->rows;
+    bool entire = s->selection.first == s->ivf->first && s->selection.end == s->ivf->rows;
+    s->whole = s->selection.kind == MN_SELECTION_ALL && entire;
+    s->every = s->whole || (s->selection.kind == MN_SELECTION_TEST && entire);
     return MN_OK;
 }
 
@@ -122,7 +123,7 @@ uint32_t mn_recall_select_slots(const struct mn_recall_source *s, uint32_t first
     const struct mn_selection *selection = &s->selection;
     const uint32_t *order = s->ivf->order;
     uint32_t selected = 0;
-    if (s->whole)
+    if (s->every)
         return UINT32_MAX >> (MN_IVF_LANES - count);
     if (s->marks)
         return mn_rowset_slice(s->marks, first, count);

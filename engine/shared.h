@@ -51,7 +51,8 @@
     F(176, uint64_t, arena_max, , "writer: bytes")                                                                     \
     L(192, _Atomic uint32_t, rows, , "writer: published rows; store with release after they are filled")               \
     F(196, _Atomic uint32_t, sealed, , "writer: 1 when no more rows will come")                                        \
-    F(200, _Atomic uint64_t, last_seq, , "writer: the newest seq in the log segment")
+    F(200, _Atomic uint64_t, last_seq, , "writer: the newest seq in the log segment")                                  \
+    F(208, _Atomic uint32_t, space, , "writer: string number of the space of all rows; MN_NONE: of several")
 
 /* In the arena, 8-byte aligned; its number is offset / 8. Number 0 is never given out. */
 #define MN_TAIL_STRING_FIELDS(F, L)                                                                                    \

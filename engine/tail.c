@@ -200,6 +200,9 @@ enum mn_status mn_tail_fill(struct mn_tail *tail, const struct mn_tail_row *valu
         MN_TRY(take_arena(tail, (uint64_t)tag_count * sizeof *tags, &tags_at));
     uint32_t n = tail->filled++;
     struct mn_tail_row *r = &tail->rows[n];
+    /* Published along with the row: whoever sees a row of another space sees this, too. */
+    if (n == 0 || atomic_load_explicit(&tail->header->space, memory_order_relaxed) != values->space)
+        atomic_store_explicit(&tail->header->space, n == 0 ? values->space : MN_NONE, memory_order_relaxed);
     memcpy(r, values, sizeof *r);
     r->tags_at = (uint32_t)(tags_at / sizeof *tags);
     r->tags_count = tag_count;

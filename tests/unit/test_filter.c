@@ -94,6 +94,39 @@ static void spaces_and_times_bound(void **state)
     assert_false(row_matches(&scope));
 }
 
+static bool part_is_open(const struct mn_scope *scope)
+{
+    struct fake_parts *parts = one_row();
+    struct mn_snapshot snapshot = fake_parts_snapshot(parts, 1, 0);
+    struct mn_matcher m = {0};
+    assert_int_equal(mn_matcher_begin(&m, scope), MN_OK);
+    bool open = mn_matcher_part(&m, &snapshot.parts[0], 0, UINT32_MAX) && mn_matcher_open(&m);
+    mn_matcher_free(&m);
+    fake_parts_free(parts);
+    return open;
+}
+
+static void the_only_space_of_a_tail_leaves_no_row_out(void **state)
+{
+    struct mn_str names[] = {fake_str("s"), fake_str("red")}; /* red is a tag in that part, and no space */
+    struct mn_scope scope = everything();
+    assert_true(part_is_open(&scope));
+    scope.all_spaces = false;
+    scope.spaces = names;
+    scope.space_count = 2;
+    assert_true(part_is_open(&scope));
+    scope.after = 100;
+    assert_false(part_is_open(&scope));
+    scope.after = INT64_MIN;
+    scope.min_confidence = 0.1f;
+    assert_false(part_is_open(&scope));
+    scope.min_confidence = 0;
+    scope.spaces = names + 1;
+    scope.space_count = 1;
+    assert_false(part_is_open(&scope));
+    assert_false(row_matches(&scope));
+}
+
 static void tags_and_ids_bound(void **state)
 {
     struct mn_str red_blue[] = {fake_str("red"), fake_str("blue")}, blue = fake_str("blue"), green = fake_str("green");
@@ -268,6 +301,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spaces_and_times_bound),
+        cmocka_unit_test(the_only_space_of_a_tail_leaves_no_row_out),
         cmocka_unit_test(tags_and_ids_bound),
         cmocka_unit_test(meta_conditions_hold_as_the_protocol_says),
         cmocka_unit_test(a_missing_key_matches_only_ne_and_not_exists),

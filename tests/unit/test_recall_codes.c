@@ -369,15 +369,26 @@ static void leaving_the_memory_itself_out_opens_no_more_clusters(void **state)
     cloud_free(c);
 }
 
-/* Asks in all spaces, or in the one by name that every row is in. */
+/* Asks in all spaces, or by name in those that the rows are in. */
 static void ask_scoped(struct cloud *c, const struct mn_snapshot *snapshot, struct mn_query query, bool scoped)
 {
-    const struct mn_str space = fake_str("default");
+    const struct mn_str spaces[] = {fake_str("default"), fake_str("other")};
     query.scope.all_spaces = !scoped;
-    query.scope.spaces = &space;
-    query.scope.space_count = 1;
+    query.scope.spaces = spaces;
+    query.scope.space_count = 2;
     assert_int_equal(mn_recall_search(&c->codes, snapshot, &query), MN_OK);
     assert_false(c->codes.exact);
+}
+
+/* The newest rows as a tail chunk, the others as columns, all by cluster. */
+static void code_tail_and_columns(struct cloud *c, uint32_t tail, uint32_t clusters)
+{
+    uint32_t columns = c->rows - tail;
+    fake_parts_tail(c->parts, c->list + columns, tail);
+    fake_parts_columns(c->parts, c->list, columns);
+    c->codebook = fake_parts_codebook(c->parts, 1, clusters);
+    fake_parts_code(c->parts, 0, tail, c->codebook, false);
+    fake_parts_code(c->parts, 1, columns, c->codebook, false);
 }
 
 /* A scope that every row is in, of which the tail's are tested one by one, is none: it opens as many clusters. */
@@ -385,16 +396,12 @@ static void a_scope_that_holds_everything_opens_as_many_clusters(void **state)
 {
     const struct mn_tune_rule some = {.stop = 3.5f, .epsilon = 3, .nearness = 0.5f};
     struct cloud *c = cloud_new(MN_METRIC_COSINE, 24, 6000);
-    uint32_t tail = 1200, columns = c->rows - tail;
+    uint32_t tail = 1200;
     uint64_t steps[2] = {0, 0};
     float embedding[24];
     for (uint32_t i = 0; i < c->rows; i++)
-        c->memories[i].space = "default";
-    fake_parts_tail(c->parts, c->list + columns, tail);
-    fake_parts_columns(c->parts, c->list, columns);
-    c->codebook = fake_parts_codebook(c->parts, 1, 200);
-    fake_parts_code(c->parts, 0, tail, c->codebook, false);
-    fake_parts_code(c->parts, 1, columns, c->codebook, false);
+        c->memories[i].space = i % 2 ? "default" : "other";
+    code_tail_and_columns(c, tail, 200);
     struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
     c->codes.rule = &some;
     for (uint32_t turn = 0; turn < 200; turn++) {
@@ -408,7 +415,8 @@ static void a_scope_that_holds_everything_opens_as_many_clusters(void **state)
     cloud_free(c);
 }
 
-/* Where that is known beforehand the search is the same to the last step: as it was calibrated. */
+/* Where that is known beforehand, as of a tail of one space, the search is the same to the last step: as it was
+ * calibrated. */
 static void a_scope_that_leaves_nothing_out_is_no_filter(void **state)
 {
     const struct mn_tune_rule some = {.stop = 3.5f, .epsilon = 3, .nearness = 2};
@@ -416,19 +424,19 @@ static void a_scope_that_leaves_nothing_out_is_no_filter(void **state)
     float embedding[24];
     for (uint32_t i = 0; i < c->rows; i++)
         c->memories[i].space = "default";
-    fake_parts_columns(c->parts, c->list, c->rows);
-    c->codebook = fake_parts_codebook(c->parts, 1, 100);
-    fake_parts_code(c->parts, 0, c->rows, c->codebook, false);
+    code_tail_and_columns(c, 1000, 100);
     struct mn_snapshot snapshot = fake_parts_snapshot(c->parts, 1, 0);
     c->codes.rule = &some;
     for (uint32_t turn = 0; turn < 50; turn++) {
-        uint64_t scanned[2];
+        uint64_t scanned[2], steps[2];
         struct mn_query query = query_near(c, embedding, 10);
         for (int scoped = 0; scoped < 2; scoped++) {
             ask_scoped(c, &snapshot, query, scoped);
             scanned[scoped] = c->codes.scanned;
+            steps[scoped] = c->codes.steps;
         }
         assert_int_equal(scanned[0], scanned[1]);
+        assert_int_equal(steps[0], steps[1]);
     }
     cloud_free(c);
 }

@@ -69,6 +69,25 @@ static void rows_show_when_they_are_published(void **state)
     fixture_free(f);
 }
 
+/* As long as all rows lie in one space the chunk says in which: also those that are filled and not published. */
+static void the_only_space_is_told(void **state)
+{
+    static const char *const spaces[] = {"one", "one", "two", "one"};
+    struct fixture *f = with_instance();
+    struct mn_tail tail;
+    struct mn_part part;
+    uint32_t row;
+    ok(mn_tail_create(&tail, &f->instance, FIXTURE_DIM, WAL_BYTES, 3, 9));
+    for (uint32_t i = 0; i < MN_ARRAY_LEN(spaces); i++) {
+        struct mn_tail_row values = row_of(&tail, spaces[i], i);
+        ok(mn_tail_fill(&tail, &values, NULL, 0, &row));
+        mn_tail_part(&tail, NULL, 0, FIXTURE_DIM, &part);
+        assert_int_equal(mn_part_only_space(&part), i < 2 ? mn_part_lookup(&part, text_str("one")) : MN_NONE);
+    }
+    mn_tail_unmap(&tail);
+    fixture_free(f);
+}
+
 static void strings_are_entered_once(void **state)
 {
     struct fixture *f = with_instance();
@@ -199,6 +218,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_show_when_they_are_published),
+        cmocka_unit_test(the_only_space_is_told),
         cmocka_unit_test(strings_are_entered_once),
         cmocka_unit_test(a_full_chunk_says_so),
         cmocka_unit_test(a_record_that_lies_is_refused),
