@@ -105,8 +105,8 @@ class Story:
         self.load.settle()
 
     def probe(self, timeout_s=2 * PATIENCE):
-        """One write, of which it does not matter what becomes; whether it was taken. Large: it fills the disk as well, when
-        a machine is so slow that the load takes its silence for a death."""
+        """One write, of which it does not matter what becomes; whether it was taken. Large: it fills the disk as well,
+        when a machine is so slow that the load takes its silence for a death."""
         memory = {**self.load.memory("probe", id=1), "content": self.load.rng.bytes(PROBE_BYTES)}
         reply = self.cluster.call("remember", timeout_s=timeout_s, space="probe", memories=[memory])
         self.load.note(reply)

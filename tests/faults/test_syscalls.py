@@ -143,7 +143,7 @@ class Syscalls(unittest.TestCase):
             self.assertGreater(struck, 0, f"{name}: the load never made the call {calls}")
             self.check(cluster, load)
             if replaced and cluster.struck_nothing_but("MANIFEST"):
-                replaced = None  # it lives on when its second copy was struck, and ends when nobody knows if the edit stands
+                replaced = None  # the second copy: it lives on; the first: nobody knows if the edit stands, it ends
             if replaced is not None:
                 self.assertEqual(cluster.role(role)["pid"] != pid, replaced, f"{name}: {role} replaced")
             self.work(load)

@@ -30,7 +30,7 @@ class Bench(unittest.TestCase):
         return json.loads(done.stdout) if status == 0 else done.stdout + done.stderr
 
     def bench_until(self, measured, seconds, *words):
-        """A machine that is slow, or busy with other things, may get nothing done in so short a time, and is given more."""
+        """A machine that is slow or busy may get nothing done in so short a time, and is given more."""
         while True:
             report = self.bench(*words, "--seconds", seconds)
             if measured(report) or seconds > 20:
@@ -46,8 +46,8 @@ class Bench(unittest.TestCase):
         self.assertLessEqual(quantiles["p99"], quantiles["max"])
 
     def test_ingest(self):
-        report = self.bench_until(lambda report: report["memories_per_s"] > 0, 0.3, "ingest", "--dim", DIM, "--warmup", 0.1,
-                                  "--floor")
+        report = self.bench_until(lambda report: report["memories_per_s"] > 0, 0.3, "ingest", "--dim", DIM, "--warmup",
+                                  0.1, "--floor")
         self.assertGreater(report["memories_per_s"], 0)
         self.assert_quantiles(report["ack_ms"])
 

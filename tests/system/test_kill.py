@@ -206,10 +206,12 @@ class Kills(unittest.TestCase):
 
     def try_round(self, disturb):
         before = self.progress()
-        poll_until(
-            "all writers make progress",
-            lambda: all(now > then + 5 for now, then in zip(self.progress(), before)) or any(w.trouble for w in self.writers),
-            60 * PATIENCE)
+
+        def under_way():
+            moved = all(now > then + 5 for now, then in zip(self.progress(), before))
+            return moved or any(w.trouble for w in self.writers)
+
+        poll_until("all writers make progress", under_way, 60 * PATIENCE)
         disturb()
         self.check()
         self.assertEqual([w.trouble for w in self.writers if w.trouble], [])
