@@ -21,7 +21,7 @@
 #define SKEW_GROWN_NUM 3    /* when there are 3 / 2 as many rows: the same rows would give the same clusters again */
 #define SKEW_GROWN_DEN 2
 
-#define TUNED_PERCENT 20 /* more or fewer rows ask for a calibration */
+#define TUNED_PERCENT 20 /* more or fewer rows, or other ones, ask for a calibration */
 #define TUNE_QUERIES  1000
 
 #define THE_CODEBOOK UINT64_MAX /* among the doubts, which are ids of segments */
@@ -263,21 +263,39 @@ static uint64_t tuned_rows(const struct mn_manifest *manifest)
     return tuning.rows > 0 ? (uint64_t)tuning.rows : 0;
 }
 
-static bool moved_on(uint64_t rows, uint64_t before)
+/* Rows in columns that were not there at the last calibration: where they replace others, or others are forgotten
+ * meanwhile, their number alone does not tell. Those that came before the compactor was opened are not counted. */
+static uint64_t came_since(const struct care *care)
+{
+    struct mn_compactor *c = care->compactor;
+    if (c->came_edit == care->manifest.edit)
+        return c->came_rows;
+    c->came_edit = care->manifest.edit;
+    c->came_rows = 0;
+    for (uint32_t p = 0; p < care->snapshot.part_count; p++) {
+        const struct mn_part *part = &care->snapshot.parts[p];
+        for (uint32_t row = 0; !part->tail && part->born_max > c->tuned_seq && row < part->rows; row++)
+            c->came_rows += mn_part_born(part, row) > c->tuned_seq;
+    }
+    return c->came_rows;
+}
+
+static bool moved_on(uint64_t rows, uint64_t came, uint64_t before)
 {
     uint64_t apart = rows > before ? rows - before : before - rows;
-    return apart * 100 > before * TUNED_PERCENT;
+    return (apart > came ? apart : came) * 100 > before * TUNED_PERCENT;
 }
 
 /* Also what came to nothing is not tried again before the store has changed. */
 static bool wants_tuning(const struct care *care)
 {
-    uint64_t rows = searched_rows(&care->snapshot);
+    const struct mn_compactor *c = care->compactor;
+    uint64_t rows = searched_rows(&care->snapshot), came = came_since(care);
     bool coded = false;
     for (uint32_t p = 0; p < care->snapshot.part_count && !coded; p++)
         coded = !care->snapshot.parts[p].tail && care->snapshot.parts[p].ivf;
-    return coded && moved_on(rows, tuned_rows(&care->manifest)) &&
-           (care->compactor->tuned_codebook != care->manifest.codebook || moved_on(rows, care->compactor->tuned_rows));
+    return coded && moved_on(rows, came, tuned_rows(&care->manifest)) &&
+           (c->tuned_codebook != care->manifest.codebook || moved_on(rows, came, c->tuned_rows));
 }
 
 static enum mn_status tune(struct care *care)
@@ -289,6 +307,8 @@ static enum mn_status tune(struct care *care)
                              care->pause, care->context, &tuning, NULL));
     c->tuned_codebook = care->manifest.codebook;
     c->tuned_rows = rows;
+    c->tuned_seq = care->snapshot.seq;
+    c->came_edit = 0;
     if (!mn_tuned(&tuning))
         return MN_OK; /* there was nothing to learn from: the safe defaults stay */
     MN_TRY(propose(care));
@@ -410,6 +430,8 @@ enum mn_status mn_compact_care_for(struct mn_compactor *compactor, const struct 
     if (!agree)
         return MN_OK;
     result->looked = true;
+    if (compactor->tuned_seq == 0)
+        compactor->tuned_seq = care.snapshot.seq;
     enum mn_status status = tidy(&care);
     if (status == MN_OK)
         status = decide(&care);

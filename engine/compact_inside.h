@@ -36,7 +36,9 @@ struct mn_compactor {
     struct mn_compact_coded coded;
     uint64_t *doubts; /* segments whose inverted files are to be checked */
     uint32_t doubt_count;
-    uint64_t tuned_codebook, tuned_rows; /* of the last calibration, whatever came of it */
+    uint64_t tuned_codebook, tuned_rows; /* of the last calibration, whatever came of it, */
+    uint64_t tuned_seq;                  /* and what it saw; before the first: what the compactor found */
+    uint64_t came_edit, came_rows;       /* rows that have come to the columns of this manifest since tuned_seq */
     uint64_t tidied_edit;                /* nothing was left to tidy beside this manifest */
 };
 

@@ -330,6 +330,27 @@ static void recall_is_calibrated_when_the_store_changes(void **state)
     assert_true(tuning(s).rows == 2900);
 }
 
+/* As many rows as before, but others. */
+static void recall_is_calibrated_when_rows_are_replaced(void **state)
+{
+    struct live_store *s = *state;
+    struct mn_compact_care care;
+    live_add_segment(s, 0, 0, 1200);
+    live_care_all(s);
+    for (uint32_t turn = 0; turn < 3; turn++) {
+        for (uint32_t tenth = 0; tenth < 2; tenth++) {
+            assert_false(live_care(s, &care)); /* a tenth of them is not enough */
+            live_add_segment(s, 0, tenth * 130, 130);
+            while (live_compact(s, true))
+                ;
+        }
+        assert_true(live_care(s, &care));
+        assert_true(care.tuned && tuning(s).rows == 1200);
+    }
+    live_care_all(s);
+    assert_true(live_codebook(s) == 1);
+}
+
 /* Another version's numbers mean something else: they are not gone by, and made anew. */
 static void what_another_version_calibrated_is_made_anew(void **state)
 {
@@ -389,6 +410,7 @@ int main(void)
         test(seven_embeddings_over_and_over),
         test(one_embedding_over_and_over),
         test(recall_is_calibrated_when_the_store_changes),
+        test(recall_is_calibrated_when_rows_are_replaced),
         test(what_another_version_calibrated_is_made_anew),
         test(a_new_codebook_takes_the_rule_along),
     };
