@@ -351,7 +351,7 @@ double mn_probe_strain(const struct mn_probe *probe, double nearness, uint32_t r
     double energy = 0.5 * ((double)codebook->energies[place->cluster] + (double)codebook->energy);
     double over, spread;
     if (codebook->metric == MN_METRIC_IP) {
-        over = gap - near;
+        over = gap + (double)lean(probe, place->cluster) - near;
         spread = (double)probe->norm * sqrt(energy);
     } else {
         over = gap + energy - near;

@@ -257,6 +257,8 @@ static const struct planned *refill(struct plan *plan)
             continue;
         next->opens = plan->opening ? &plan->taken[plan->at] : NULL;
         next->rank = plan->rank;
+        if (next->opens)
+            mn_recall_late_opened(plan->codes, next->opens->cluster, plan->rank);
         add_rank(plan, next);
         plan->opening = false;
         plan->count++;
@@ -289,7 +291,7 @@ static bool goes_on(struct mn_recall_codes *c, const struct mn_probe *probe, con
     }
     double strain = mn_probe_strain(probe, (double)c->rule.nearness, (uint32_t)at->rank, at->opens, c->limit);
     c->ending |= strain > (double)c->rule.stop - SOON;
-    return !(strain > (double)c->rule.stop);
+    return !(strain > (double)c->rule.stop) || mn_recall_late(c, probe, at->rank);
 }
 
 void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *probe)
@@ -298,6 +300,7 @@ void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *
     for (uint32_t i = 0; i < c->source_count; i++)
         if (c->sources[i].probe == probe && c->sources[i].way == MN_RECALL_BY_CLUSTERS)
             plan.together += c->sources[i].together;
+    mn_recall_late_begin(c, probe);
     if (c->recall->search->trace)
         mn_recall_trace_run(c->recall->search->trace, probe->codebook, c->recall->search->steps);
     refill(&plan);

@@ -32,6 +32,7 @@ void mn_recall_codes_free(struct mn_recall_codes *c)
     free(c->sources);
     free(c->best.heap);
     free(c->close.heap);
+    free(c->opened_at);
     free(c);
 }
 
@@ -181,6 +182,7 @@ static enum mn_status search_codes(struct mn_recall_codes *c, uint64_t begin, bo
     struct mn_search *search = c->recall->search;
     MN_TRY(mn_recall_select_ways(c));
     MN_TRY(mn_recall_weigh_reserve(c, c->recall->query->k));
+    MN_TRY(mn_recall_late_reserve(c));
     scan_uncoded(c);
     mn_recall_weigh_begin(c);
     uint64_t sorted = mn_clock_ns();

@@ -5,6 +5,7 @@
  *   recall_codes.c   the search: its sources, its flow, and the last word
  *   recall_select.c  which rows of a source match, in which way it is gone through, and rows followed one by one
  *   recall_blocks.c  blocks scanned by 1-bit codes, those of the nearest clusters first
+ *   recall_late.c    whether what was found came so late that the rule is not to be trusted
  *   recall_weigh.c   rows that passed are weighed by their 8-bit codes, and become candidates
  */
 #ifndef MN_ENGINE_RECALL_CODES_INSIDE_H
@@ -81,8 +82,13 @@ struct mn_recall_codes {
     /* The current search's. */
     struct mn_recall *recall;
     struct mn_tune_rule rule;
-    float bound;    /* what is farther cannot enter, whatever is found: of min_score, and of rows compared exactly */
-    float limit;    /* what is not below it cannot enter */
+    float bound; /* what is farther cannot enter, whatever is found: of min_score, and of rows compared exactly */
+    float limit; /* what is not below it cannot enter */
+    /* Where matches may lie otherwise than the rule knows, of clusters, where on the way they were opened; NaN: not. */
+    bool watched;
+    float *opened_at; /* [opened_max] */
+    uint32_t opened_max;
+    float look_at;  /* on the way: when what was found is looked at next */
     bool ending;    /* the clusters are near their end: the embeddings of the best are asked for */
     uint32_t asked; /* of the best: embeddings that were asked for */
     /* Of the block being scanned. */
@@ -114,6 +120,21 @@ void mn_recall_select_compare(struct mn_recall_codes *c, const struct mn_recall_
 void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *probe);
 /* Scans all of a flat source. Nobody waits any more when it returns. */
 void mn_recall_blocks_scan_flat(struct mn_recall_codes *c, uint32_t source);
+
+/* ---- recall_late.c ---- */
+
+/* Makes room for the clusters of the sources. */
+enum mn_status mn_recall_late_reserve(struct mn_recall_codes *c) MN_MUST_USE;
+/* Before the clusters of a codebook: decides whether they are watched. */
+void mn_recall_late_begin(struct mn_recall_codes *c, const struct mn_probe *probe);
+/* A cluster is opened, at `rank` on the way. */
+static inline void mn_recall_late_opened(struct mn_recall_codes *c, uint32_t cluster, float rank)
+{
+    if (c->watched)
+        c->opened_at[cluster] = rank;
+}
+/* The rule would end at `rank`: whether too many of the best came from the later half of the way. */
+bool mn_recall_late(struct mn_recall_codes *c, const struct mn_probe *probe, float rank);
 
 /* ---- recall_weigh.c ---- */
 

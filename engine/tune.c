@@ -77,6 +77,7 @@ struct mn_tune_rule mn_tune_rule_for(const struct mn_tuning *tuning, double targ
         share = (target - mn_tune_targets[i]) / (mn_tune_targets[i + 1] - mn_tune_targets[i]);
     }
     rule.stop = between(stop, i, share);
+    rule.misses = (float)((1 - target) / target);
     if (tuned) {
         rule.epsilon = between(tuning->epsilon, i, share);
         rule.nearness = between_groups(tuning->nearness, i, share);

@@ -6,21 +6,22 @@
  * where
  *
  *     over = |q - c|^2 + energy - d_k and spread = 2 |q - c| sqrt(energy)    under cosine and L2,
- *     over = -<c,q> - d_k and spread = |q| sqrt(energy)                      under inner product;
+ *     over = o - d_k and spread = |q| sqrt(energy)                           under inner product;
  *
- * energy: half that of the cluster (mean |x - c|^2) and half that of the codebook. The search ends before the i-th
- * cluster (from 0) when
+ * o: what the clusters are in the order of (engine/probe.h); energy: half that of the cluster (mean |x - c|^2) and half
+ * that of the codebook. The search ends before the i-th cluster (from 0) when
  *
  *     log(i + 2) + nearness * over / spread > stop
  *
  * so that the last clusters cost about what they yield. Under a filter only clusters with matching rows count, each
- * mostly by how many there are (recall_blocks.c), wherever the matches lie to the query. `stop` and epsilon (how far a
- * 1-bit lower bound reaches) per recall target, and nearness for every four of them, are found by calibration: rows of
- * the store that no centroid was trained on, left out of their own answers, are the queries; the top 10 is the truth;
- * of the best one about as large a share must be found. By how much the best 100 need a higher stop is learnt, too
- * (`deeper`): it is added for a larger k, and where a filter leaves a tenth of the rows, since the 10 best of them lie
- * where the 100 best of all do. The less nearness counts, the more alike are searches in what they cost: at 0 all look
- * into as many clusters. Where codes cannot tell rows apart well enough for a target, its stop is INFINITY.
+ * mostly by how many there are (recall_blocks.c), wherever the matches lie to the query, and the search does not end
+ * while what it has found came late (recall_late.c). `stop` and epsilon (how far a 1-bit lower bound reaches) per
+ * recall target, and nearness for every four of them, are found by calibration: rows of the store that no centroid was
+ * trained on, left out of their own answers, are the queries; the top 10 is the truth; of the best one about as large a
+ * share must be found. By how much the best 100 need a higher stop is learnt, too (`deeper`): it is added for a larger
+ * k, and where a filter leaves a tenth of the rows, since the 10 best of them lie where the 100 best of all do. The
+ * less nearness counts, the more alike are searches in what they cost: at 0 all look into as many clusters. Where codes
+ * cannot tell rows apart well enough for a target, its stop is INFINITY.
  */
 #ifndef MN_ENGINE_TUNE_H
 #define MN_ENGINE_TUNE_H
@@ -63,6 +64,7 @@ struct mn_tune_rule {
     float epsilon, nearness;
     float deeper;  /* see mn_tune_deeper */
     float decades; /* of k beyond MN_TUNE_TOP: stop is for so many */
+    float misses;  /* that the target allows for each one found; 0: `stop` alone ends a search (recall_late.c) */
 };
 
 /* What is to be added to the stop of a rule where the k best lie as far as 10^decades times as many of all rows would:

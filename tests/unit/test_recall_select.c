@@ -1,5 +1,6 @@
 /*
- * test_recall_select.c - engine/recall_select: what a filter makes of the rule by which a search through clusters ends.
+ * test_recall_select.c - engine/recall_select and engine/recall_late: what a filter makes of the rule by which a search
+ * through clusters ends.
  *
  * A rule is calibrated without one; under it the hits of the exact search must still be found.
  */
@@ -180,6 +181,19 @@ static void long_rows_are_found_far_from_the_query(void **state)
     crowd_free(c);
 }
 
+/* A rule that ends too early for matches that lie to one side is not the last word while what is found comes late. */
+static void what_comes_late_keeps_a_search_going(void **state)
+{
+    static const struct mn_tune_rule alone = {.stop = 1.5f, .epsilon = 3, .nearness = 1, .deeper = 0.575f},
+                                     watched = {
+                                         .stop = 1.5f, .epsilon = 3, .nearness = 1, .deeper = 0.575f, .misses = 0.05f};
+    struct crowd *c = crowd_new(MN_METRIC_COSINE, 0);
+    double early = recall_of(c, &alone, "side", FAR), late = recall_of(c, &watched, "side", FAR);
+    if (early > 0.6 || late < 0.65)
+        fail_msg("recall is %.3f, watched %.3f", early, late);
+    crowd_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +201,7 @@ int main(void)
         cmocka_unit_test(a_calibrated_target_is_kept_where_matches_are_thin),
         cmocka_unit_test(matches_are_found_far_from_the_query),
         cmocka_unit_test(long_rows_are_found_far_from_the_query),
+        cmocka_unit_test(what_comes_late_keeps_a_search_going),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
