@@ -536,7 +536,8 @@ class Client:
         if endpoints is None:
             self.info()
             endpoints = self._endpoints[group]
-        endpoint = endpoints[next(self._turn) % len(endpoints)]
+        # Turns are for those between whom there is a choice: one taken by `info` would lead back to a worker that hangs.
+        endpoint = endpoints[next(self._turn) % len(endpoints) if len(endpoints) > 1 else 0]
         with self._lock:
             if endpoint not in self._channels:
                 self._channels[endpoint] = _Channel(self._context, endpoint, self._curve)
