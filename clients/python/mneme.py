@@ -19,6 +19,7 @@ What a program may rely on:
   times       nanoseconds since the Unix epoch, as int (time.time_ns()).
   threads     a client may be shared by threads; its requests to one endpoint are sent one after the other.
               After a fork, open a new one.
+  closing     `with`, or close(); a client that is dropped without is closed when Python collects it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import sys
 import threading
 import time
 import uuid
+import weakref
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import msgpack
@@ -210,6 +212,9 @@ class Client:
         self._channels: Dict[str, _Channel] = {}
         self._turn = itertools.count(random.randrange(1 << 16))
         self._endpoints: Dict[str, List[str]] = {"control": [control]}
+        # A context that is collected before its sockets would wait for them without end.
+        self._release = weakref.finalize(self, _release, self._channels, self._context, self._pid)
+        self._release.atexit = False  # then nobody waits for a context, and a thread may still be asking
 
     def __enter__(self) -> "Client":
         return self
@@ -218,13 +223,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Drops the connections. Unanswered requests are abandoned."""
+        """Drops the connections. Unanswered requests are abandoned; a later call raises ValueError."""
         with self._lock:
-            channels, self._channels = list(self._channels.values()), {}
-        for channel in channels:
-            channel.close()
-        if self._pid == os.getpid():
-            self._context.destroy(linger=0)
+            self._release()
 
     # ---- writes
 
@@ -328,8 +329,8 @@ class Client:
         `options`: filter, after, before, min_confidence, min_score, target, exact, rank, context, as_of, min_seq,
         fields.
         """
-        query = {"like": like} if embedding is None else {"embedding": _f32(embedding)}
-        reply = self._read("recall", timeout_s, space=_space(space), k=k, **query, **options)
+        query = None if embedding is None else _f32(embedding)
+        reply = self._read("recall", timeout_s, space=_space(space), k=k, embedding=query, like=like, **_checked(options))
         return Recalled([_hit(h) for h in reply["hits"]], reply["seq"], reply["exact"], reply["scanned"], reply["us"])
 
     def recall_batch(self,
@@ -340,7 +341,12 @@ class Client:
                      timeout_s: Optional[float] = None,
                      **options: Any) -> List[Recalled]:
         """recall for each of `embeddings` (a sequence, a matrix, or bytes of n × dim f32), in one request."""
-        reply = self._read("recall", timeout_s, space=_space(space), k=k, embeddings=_f32_rows(embeddings), **options)
+        reply = self._read("recall",
+                           timeout_s,
+                           space=_space(space),
+                           k=k,
+                           embeddings=_f32_rows(embeddings),
+                           **_checked(options))
         rest = (reply["seq"], reply["exact"], reply["scanned"], reply["us"])
         return [Recalled([_hit(h) for h in hits], *rest) for hits in reply["results"]]
 
@@ -539,9 +545,21 @@ class Client:
         # Turns are for those between whom there is a choice: one taken by `info` would lead back to a worker that hangs.
         endpoint = endpoints[next(self._turn) % len(endpoints) if len(endpoints) > 1 else 0]
         with self._lock:
+            if not self._release.alive:
+                raise ValueError("this client is closed")
             if endpoint not in self._channels:
                 self._channels[endpoint] = _Channel(self._context, endpoint, self._curve)
             return self._channels[endpoint]
+
+
+def _release(channels: Dict[str, "_Channel"], context: zmq.Context, pid: int) -> None:
+    """What a client holds, given back by close() or when the client is collected; a forked child leaves it alone."""
+    if pid != os.getpid():
+        return
+    for channel in channels.values():
+        channel.close()
+    channels.clear()
+    context.destroy(linger=0)
 
 
 class _Silence(Exception):
@@ -620,6 +638,18 @@ def _space(space: Space) -> Any:
     if space is None:
         return _EVERY_SPACE
     return space if isinstance(space, str) else [*space]
+
+
+RECALL_OPTIONS = frozenset(("filter", "after", "before", "min_confidence", "min_score", "target", "exact", "rank", "context",
+                            "as_of", "min_seq", "fields"))
+
+
+def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`options` of a recall; a name that the protocol does not have would be passed over, and change the answer."""
+    for name in options:
+        if name not in RECALL_OPTIONS:
+            raise TypeError(f"recall has no option {name!r}; it has {', '.join(sorted(RECALL_OPTIONS))}")
+    return options
 
 
 def _pauses() -> Iterator[float]:

@@ -151,6 +151,34 @@ class Calls(ClusterCase):
             self.assertIsInstance(caught.exception, mneme.MnemeError)
             self.assertTrue(str(caught.exception))
 
+    def test_a_misspelled_option_is_no_option(self):
+        for call, about in ((self.client.recall, self.vector()), (self.client.recall_batch, [self.vector()])):
+            with self.assertRaisesRegex(TypeError, "no option 'filtre'.*filter"):
+                call(about, filtre={"ids": []}, space=self.space)
+        with self.assertRaises(mneme.BadRequest):
+            self.client.recall(self.vector(), like=1, space=self.space)
+
+    def test_a_closed_client_says_so(self):
+        client = mneme.open(self.cluster.dir)
+        client.close()
+        client.close()
+        with self.assertRaisesRegex(ValueError, "closed"):
+            client.count()
+
+    def test_clients_that_are_dropped_are_closed(self):
+        """In a cycle, too, where Python may collect a client's context before its sockets."""
+        dropped = """if True:
+            import gc, os, sys, mneme
+            for i in range(10):
+                client = mneme.open(sys.argv[1])
+                client.itself = client
+                del client
+                gc.collect()
+            assert len(os.listdir("/proc/self/task")) < 5, "threads of clients that are gone"
+            """
+        environment = dict(os.environ, PYTHONPATH=str(CLIENT_FOLDER))
+        subprocess.run([sys.executable, "-c", dropped, self.cluster.dir], env=environment, timeout=REPLY_S, check=True)
+
     def test_idem_over_two_clients(self):
         with mneme.open(self.cluster.dir) as other:
             first = self.client.remember(f32([1] * self.dim), space=self.space, idem=self.space)
