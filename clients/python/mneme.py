@@ -330,7 +330,13 @@ class Client:
         fields.
         """
         query = None if embedding is None else _f32(embedding)
-        reply = self._read("recall", timeout_s, space=_space(space), k=k, embedding=query, like=like, **_checked(options))
+        reply = self._read("recall",
+                           timeout_s,
+                           space=_space(space),
+                           k=k,
+                           embedding=query,
+                           like=like,
+                           **_checked(options))
         return Recalled([_hit(h) for h in reply["hits"]], reply["seq"], reply["exact"], reply["scanned"], reply["us"])
 
     def recall_batch(self,
@@ -542,7 +548,8 @@ class Client:
         if endpoints is None:
             self.info()
             endpoints = self._endpoints[group]
-        # Turns are for those between whom there is a choice: one taken by `info` would lead back to a worker that hangs.
+        # Turns are for those between whom there is a choice: one taken by `info` would lead back to a worker that
+        # hangs.
         endpoint = endpoints[next(self._turn) % len(endpoints) if len(endpoints) > 1 else 0]
         with self._lock:
             if not self._release.alive:
@@ -640,8 +647,8 @@ def _space(space: Space) -> Any:
     return space if isinstance(space, str) else [*space]
 
 
-RECALL_OPTIONS = frozenset(("filter", "after", "before", "min_confidence", "min_score", "target", "exact", "rank", "context",
-                            "as_of", "min_seq", "fields"))
+RECALL_OPTIONS = frozenset(("filter", "after", "before", "min_confidence", "min_score", "target", "exact", "rank",
+                            "context", "as_of", "min_seq", "fields"))
 
 
 def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
