@@ -9,7 +9,8 @@
 /* calls: changes so far; fail_at: the one that fails, with `status`; with MN_OK a write of it lands with one byte
  * changed, and nobody is told. The test sets them. bent: the file that it went to. */
 extern struct fail_once {
-    uint32_t calls, fail_at;
+    _Atomic uint32_t calls; /* recovery changes log segments in parallel */
+    uint32_t fail_at;
     enum mn_status status;
     char bent[256];
 } fail_once;
