@@ -59,6 +59,15 @@ static float fill_near(struct crowd *c, float x[DIM])
     return center[0];
 }
 
+static void make_parts(struct crowd *c, enum mn_metric metric)
+{
+    if (c->parts)
+        fake_parts_free(c->parts);
+    c->parts = fake_parts_new(DIM, metric);
+    fake_parts_columns(c->parts, c->list, ROWS);
+    fake_parts_code(c->parts, 0, ROWS, fake_parts_codebook(c->parts, 1, CLUSTERS), false);
+}
+
 /* lengths: how much the lengths of rows differ; their logarithms are about normal. */
 static struct crowd *crowd_new(enum mn_metric metric, float lengths)
 {
@@ -86,9 +95,7 @@ static struct crowd *crowd_new(enum mn_metric metric, float lengths)
             memory->tags[memory->tag_count++] = "side";
         c->list[i] = memory;
     }
-    c->parts = fake_parts_new(DIM, metric);
-    fake_parts_columns(c->parts, c->list, ROWS);
-    fake_parts_code(c->parts, 0, ROWS, fake_parts_codebook(c->parts, 1, CLUSTERS), false);
+    make_parts(c, metric);
     assert_int_equal(mn_search_init(&c->search, metric, DIM), MN_OK);
     return c;
 }
@@ -194,6 +201,22 @@ static void what_comes_late_keeps_a_search_going(void **state)
     crowd_free(c);
 }
 
+/* So it is where all around the query was forgotten. */
+static void what_lives_is_found_behind_many_dead(void **state)
+{
+    static const struct mn_tune_rule alone = {.stop = 2.2f, .epsilon = 3, .nearness = 1},
+                                     watched = {.stop = 2.2f, .epsilon = 3, .nearness = 1, .misses = 0.05f};
+    struct crowd *c = crowd_new(MN_METRIC_COSINE, 0);
+    for (uint32_t i = 0; i < ROWS; i++)
+        if (c->memories[i].tag_count == 0 || strcmp(c->memories[i].tags[c->memories[i].tag_count - 1], "side") != 0)
+            c->memories[i].died = mn_died_make(1, false);
+    make_parts(c, MN_METRIC_COSINE);
+    double early = recall_of(c, &alone, NULL, FAR), late = recall_of(c, &watched, NULL, FAR);
+    if (early > 0.72 || late < 0.8)
+        fail_msg("recall is %.3f, watched %.3f", early, late);
+    crowd_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +225,7 @@ int main(void)
         cmocka_unit_test(matches_are_found_far_from_the_query),
         cmocka_unit_test(long_rows_are_found_far_from_the_query),
         cmocka_unit_test(what_comes_late_keeps_a_search_going),
+        cmocka_unit_test(what_lives_is_found_behind_many_dead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
