@@ -148,6 +148,7 @@ static enum mn_status open_writer(struct mn_writer *w)
     w->purge_rewritten = w->manifest.log_seq; /* by the writer before this one; what it left is being swept */
     w->purge_gen = atomic_load(&w->control->view_gen);
     w->purge_unsearched = purges_left(w) ? w->missing : 0;
+    mn_writer_show_tail(w, w->tail_rows);
     return mn_writer_sweep(w);
 }
 

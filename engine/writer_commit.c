@@ -231,7 +231,7 @@ void mn_writer_publish(struct mn_writer *w)
             MN_FAULT_POINT(writer_mid_publish);
         mn_parts_mark(&w->parts, &batch->marks[i]);
     }
-    atomic_store_explicit(&w->control->tail_rows, w->tail_rows - w->batch.memories, memory_order_relaxed);
+    mn_writer_show_tail(w, w->tail_rows - w->batch.memories);
     /* Release: a reader that acquires this seq sees its rows and marks. Memories become visible here, all of a batch at
      * once. */
     atomic_store_explicit(&w->control->visible_seq, MN_BUG(ack_before_publish) ? seq - 1 : seq, memory_order_release);

@@ -161,7 +161,7 @@ static enum mn_status adopt(struct mn_writer *w, const struct mn_compact_proposa
     mn_wal_copy_first(w->wal.copy, w->manifest.wal_first); /* readers map no twins: they may go at once */
     mn_writer_look_for_missing(w);
     MN_TRY(mn_writer_new_view(w));
-    atomic_store_explicit(&w->control->tail_rows, w->tail_rows, memory_order_relaxed);
+    mn_writer_show_tail(w, w->tail_rows);
     note_purges(w, p, gen);
     mn_stat_add(w->stats, MN_STAT_manifest_edits, 1);
     return MN_OK;

@@ -110,6 +110,15 @@ enum mn_status mn_writer_retire(struct mn_writer *writer, struct mn_limbo entry)
 /* At open: files that nothing refers to, left by an earlier writer or recovery. */
 enum mn_status mn_writer_sweep(struct mn_writer *writer) MN_MUST_USE;
 
+/* ---- what is told ---- */
+
+/* Tells processes and people how many visible rows are not in columns: before those rows are acknowledged. */
+static inline void mn_writer_show_tail(struct mn_writer *writer, uint64_t rows)
+{
+    atomic_store_explicit(&writer->control->tail_rows, rows, memory_order_relaxed);
+    mn_stat_set(writer->stats, MN_STAT_tail_rows, rows);
+}
+
 /* ---- places ---- */
 
 /* The current row of a place. */

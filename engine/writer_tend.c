@@ -258,7 +258,6 @@ static void set_gauges(struct mn_writer *w)
     mn_stat_set(w->stats, MN_STAT_wal_prepared, mn_wal_keeper_ready(w->keeper));
     mn_stat_set(w->stats, MN_STAT_wal_copies, w->wal.copy && mn_wal_copy_current(w->wal.copy) ? 2 : 1);
     mn_stat_set(w->stats, MN_STAT_wal_copy_mended, mn_wal_copy_mended(w->wal.copy));
-    mn_stat_set(w->stats, MN_STAT_tail_rows, w->tail_rows);
     mn_stat_set(w->stats, MN_STAT_index_entries, mn_index_entries(w->parts.index));
     mn_stat_set(w->stats, MN_STAT_idem_entries, mn_ledger_entries(w->ledger));
     mn_stat_set(w->stats, MN_STAT_limbo_files, w->limbo_count + mn_wal_keeper_removals(w->keeper));
