@@ -88,6 +88,7 @@ struct mn_recall_codes {
     bool watched;
     float *opened_at; /* [opened_max] */
     uint32_t opened_max;
+    float chance;   /* how many of the best may have come late by chance */
     float look_at;  /* on the way: when what was found is looked at next */
     bool ending;    /* the clusters are near their end: the embeddings of the best are asked for */
     uint32_t asked; /* of the best: embeddings that were asked for */

@@ -16,6 +16,9 @@
 #define LATER     0.5f   /* the later half, */
 #define AGAIN     1.125f /* looked at again when the way is so much longer */
 #define DEAD_MANY 8u     /* one row in so many dead */
+/* So many more may be late by chance: most filters leave matches that lie like all rows, and should not pay for others.
+ * Where many are dead nobody else would. */
+#define CHANCE 3.0f
 
 enum mn_status mn_recall_late_reserve(struct mn_recall_codes *c)
 {
@@ -43,10 +46,13 @@ static bool has_many_dead(const struct mn_recall_source *s)
 
 void mn_recall_late_begin(struct mn_recall_codes *c, const struct mn_probe *probe)
 {
-    bool other = false;
-    for (uint32_t i = 0; i < c->source_count; i++)
-        other |= goes_by(&c->sources[i], probe) && (!c->sources[i].whole || has_many_dead(&c->sources[i]));
-    c->watched = other && c->rule.misses > 0;
+    bool filtered = false, dead = false;
+    for (uint32_t i = 0; i < c->source_count; i++) {
+        filtered |= goes_by(&c->sources[i], probe) && !c->sources[i].whole;
+        dead |= goes_by(&c->sources[i], probe) && has_many_dead(&c->sources[i]);
+    }
+    c->watched = (filtered || dead) && c->rule.misses > 0;
+    c->chance = dead ? 0 : CHANCE;
     c->look_at = 0;
     if (c->watched)
         memset(c->opened_at, 0xff, probe->codebook->clusters * sizeof *c->opened_at); /* NaN */
@@ -68,5 +74,5 @@ bool mn_recall_late(struct mn_recall_codes *c, const struct mn_probe *probe, flo
         late += !(at < later); /* NaN: in a block shared with a cluster not opened yet */
     }
     c->look_at = AGAIN * rank;
-    return (float)late > most + sqrtf(most);
+    return (float)late > most + sqrtf(most) + c->chance;
 }
