@@ -375,7 +375,7 @@ static json_t *head_of(const struct mneme_found *m, const char *space)
         good = good && set(o, "confidence", json_real(m->confidence));
     if (mneme_value_length(m->tags))
         good = good && set(o, "tags", mn_cli_json_from_value(m->tags));
-    if (mneme_value_length(m->meta))
+    if (mneme_value_type(m->meta) == MNEME_TYPE_MAP) /* also one that is empty */
         good = good && set(o, "meta", mn_cli_json_from_value(m->meta));
     if (m->content)
         good = good && set(o, "content", mn_cli_json_from_bytes(m->content, m->content_size, m->content_is_binary));

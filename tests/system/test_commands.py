@@ -369,7 +369,7 @@ class Mneme(ClusterCase):
         memories = [{
             "id": i + 1, "embedding": f32(rng.standard_normal(4)),
             "content": f"naïve\n\"{i}\"" if i % 3 else b"\x00\xff%d" % i,
-            "meta": {"n": i, "deep": {"list": [1, 2.5, None, "x"]}}, "tags": [f"t{i % 4}"], "confidence": i % 5 / 4,
+            "meta": {"n": i, "deep": {"list": [1, 2.5, None, "x"]}} if i % 5 else {}, "tags": [f"t{i % 4}"], "confidence": i % 5 / 4,
             "at": 10**18 + i, **({"expires": 2**62} if i % 7 == 0 else {})
         } for i in range(300)]
         self.remember(*memories)
