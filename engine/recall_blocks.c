@@ -176,7 +176,7 @@ static void ask_for_places(const struct plan *plan, uint32_t cluster)
     const struct mn_recall_codes *c = plan->codes;
     for (uint32_t i = 0; cluster != MN_NONE && i < c->source_count; i++) {
         const struct mn_ivf *ivf = c->sources[i].ivf;
-        if (c->sources[i].probe != plan->probe || c->sources[i].way != MN_RECALL_BY_CLUSTERS)
+        if (!mn_recall_goes_by(&c->sources[i], plan->probe))
             continue;
         __builtin_prefetch(&ivf->first_slot[cluster]);
         __builtin_prefetch(&ivf->first_block[cluster]);
@@ -191,8 +191,7 @@ static bool unroll(struct plan *plan)
     for (;;) {
         while (++plan->source < c->source_count) {
             const struct mn_recall_source *s = &c->sources[plan->source];
-            if (s->probe == plan->probe && s->way == MN_RECALL_BY_CLUSTERS &&
-                enter(plan, s, plan->taken[plan->at].cluster))
+            if (mn_recall_goes_by(s, plan->probe) && enter(plan, s, plan->taken[plan->at].cluster))
                 return true;
         }
         uint32_t at = (plan->at + !plan->opening) % MN_ARRAY_LEN(plan->taken);
@@ -298,7 +297,7 @@ void mn_recall_blocks_scan_clusters(struct mn_recall_codes *c, struct mn_probe *
 {
     struct plan plan = {.codes = c, .probe = probe, .source = c->source_count, .rest = MN_NONE};
     for (uint32_t i = 0; i < c->source_count; i++)
-        if (c->sources[i].probe == probe && c->sources[i].way == MN_RECALL_BY_CLUSTERS)
+        if (mn_recall_goes_by(&c->sources[i], probe))
             plan.together += c->sources[i].together;
     mn_recall_late_begin(c, probe);
     if (c->recall->search->trace)

@@ -46,6 +46,12 @@ struct mn_recall_source {
     uint64_t seen_max;
 };
 
+/* Whether it is gone through by the clusters that a probe has in order. */
+static inline bool mn_recall_goes_by(const struct mn_recall_source *source, const struct mn_probe *probe)
+{
+    return source->probe == probe && source->way == MN_RECALL_BY_CLUSTERS;
+}
+
 /* A row that was weighed. key: its distance; under rank the distance at which a row of its score would lie if its
  * factors were 1. least: what the key may well be, by the error of codes. */
 struct mn_recall_candidate {

@@ -33,11 +33,6 @@ enum mn_status mn_recall_late_reserve(struct mn_recall_codes *c)
     return c->opened_at ? MN_OK : MN_FAIL(MN_INTERNAL, "out of memory for the way through %u clusters", clusters);
 }
 
-static bool goes_by(const struct mn_recall_source *s, const struct mn_probe *probe)
-{
-    return s->probe == probe && s->way == MN_RECALL_BY_CLUSTERS;
-}
-
 static bool has_many_dead(const struct mn_recall_source *s)
 {
     return s->rows_of->dead &&
@@ -48,8 +43,8 @@ void mn_recall_late_begin(struct mn_recall_codes *c, const struct mn_probe *prob
 {
     bool filtered = false, dead = false;
     for (uint32_t i = 0; i < c->source_count; i++) {
-        filtered |= goes_by(&c->sources[i], probe) && !c->sources[i].whole;
-        dead |= goes_by(&c->sources[i], probe) && has_many_dead(&c->sources[i]);
+        filtered |= mn_recall_goes_by(&c->sources[i], probe) && !c->sources[i].whole;
+        dead |= mn_recall_goes_by(&c->sources[i], probe) && has_many_dead(&c->sources[i]);
     }
     c->watched = (filtered || dead) && c->rule.misses > 0;
     c->chance = dead ? 0 : CHANCE;
@@ -68,7 +63,7 @@ bool mn_recall_late(struct mn_recall_codes *c, const struct mn_probe *probe, flo
     for (uint32_t i = 0; i < c->best.count; i++) {
         const struct mn_recall_candidate *found = &c->best.heap[i];
         const struct mn_recall_source *s = &c->sources[found->source];
-        if (!goes_by(s, probe))
+        if (!mn_recall_goes_by(s, probe))
             continue;
         float at = c->opened_at[mn_ivf_cluster(s->ivf, mn_ivf_slot(s->ivf, found->row))];
         late += !(at < later); /* NaN: in a block shared with a cluster not opened yet */

@@ -239,11 +239,6 @@ static enum mn_status choose_way(struct mn_recall_source *s, uint32_t k)
 
 /* ---- clusters ---- */
 
-static bool goes_by(const struct mn_recall_source *s, const struct mn_probe *probe)
-{
-    return s->probe == probe && s->way == MN_RECALL_BY_CLUSTERS;
-}
-
 /* Of every fourth cluster of a sorted probe those that look nearest; returns how many. */
 static uint32_t look_near(const struct mn_probe *probe, uint32_t nearest[NEAR])
 {
@@ -290,7 +285,7 @@ static bool can_mark(const struct mn_recall_codes *c, const struct mn_probe *pro
 {
     for (uint32_t i = 0; i < c->source_count; i++) {
         const struct mn_recall_source *s = &c->sources[i];
-        if (goes_by(s, probe) && !s->marks && s->selection.kind != MN_SELECTION_BITS)
+        if (mn_recall_goes_by(s, probe) && !s->marks && s->selection.kind != MN_SELECTION_BITS)
             return false;
     }
     return true;
@@ -302,11 +297,11 @@ static enum mn_status mark_far(struct mn_recall_codes *c, const struct mn_probe 
     uint32_t nearest[NEAR], count = look_near(probe, nearest);
     for (uint32_t i = 0; i < c->source_count; i++) {
         const struct mn_recall_source *s = &c->sources[i];
-        if (goes_by(s, probe) && !s->marks && !worth_marks(s, nearest, count))
+        if (mn_recall_goes_by(s, probe) && !s->marks && !worth_marks(s, nearest, count))
             return MN_OK;
     }
     for (uint32_t i = 0; i < c->source_count; i++)
-        if (goes_by(&c->sources[i], probe) && !c->sources[i].marks)
+        if (mn_recall_goes_by(&c->sources[i], probe) && !c->sources[i].marks)
             MN_TRY(mark(&c->sources[i]));
     return MN_OK;
 }
@@ -315,12 +310,12 @@ static enum mn_status mark_far(struct mn_recall_codes *c, const struct mn_probe 
 static bool want_marked(const struct mn_recall_codes *c, struct mn_probe *probe)
 {
     for (uint32_t i = 0; i < c->source_count; i++)
-        if (goes_by(&c->sources[i], probe) && !c->sources[i].marks)
+        if (mn_recall_goes_by(&c->sources[i], probe) && !c->sources[i].marks)
             return false;
     mn_probe_want_some(probe);
     for (uint32_t i = 0; i < c->source_count; i++) {
         const struct mn_recall_source *s = &c->sources[i];
-        if (!goes_by(s, probe))
+        if (!mn_recall_goes_by(s, probe))
             continue;
         for (uint32_t cluster = 0; cluster < s->ivf->clusters; cluster++)
             if (mn_rowset_any(s->marks, s->ivf->first_slot[cluster], s->ivf->first_slot[cluster + 1]))
@@ -371,7 +366,7 @@ struct mn_tune_rule mn_recall_select_rule(const struct mn_recall_codes *c, const
     float rows = 0, matching = 0, together = 0, clusters = 0;
     for (uint32_t i = 0; i < c->source_count; i++) {
         const struct mn_recall_source *s = &c->sources[i];
-        if (s->probe != probe || s->way != MN_RECALL_BY_CLUSTERS)
+        if (!mn_recall_goes_by(s, probe))
             continue;
         rows += (float)s->ivf->rows;
         clusters = (float)s->ivf->clusters;

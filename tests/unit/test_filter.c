@@ -44,18 +44,31 @@ static struct fake_parts *one_row(void)
     return parts;
 }
 
-static bool row_matches(const struct mn_scope *scope)
+/* What a matcher says of the row, and of its part. */
+struct verdict {
+    bool matches, open;
+};
+
+static struct verdict judge(const struct mn_scope *scope)
 {
     struct fake_parts *parts = one_row();
     struct mn_snapshot snapshot = fake_parts_snapshot(parts, 1, 0);
     struct mn_matcher m = {0};
-    uint32_t rows[4], n = 0;
+    uint32_t rows[4];
+    struct verdict verdict = {false, false};
     assert_int_equal(mn_matcher_begin(&m, scope), MN_OK);
-    if (mn_matcher_part(&m, &snapshot.parts[0], 0, UINT32_MAX))
-        n = mn_matcher_next(&m, 1, 0, rows, 4);
+    if (mn_matcher_part(&m, &snapshot.parts[0], 0, UINT32_MAX)) {
+        verdict.open = mn_matcher_open(&m);
+        verdict.matches = mn_matcher_next(&m, 1, 0, rows, 4) == 1;
+    }
     mn_matcher_free(&m);
     fake_parts_free(parts);
-    return n == 1;
+    return verdict;
+}
+
+static bool row_matches(const struct mn_scope *scope)
+{
+    return judge(scope).matches;
 }
 
 static struct mn_scope everything(void)
@@ -96,14 +109,7 @@ static void spaces_and_times_bound(void **state)
 
 static bool part_is_open(const struct mn_scope *scope)
 {
-    struct fake_parts *parts = one_row();
-    struct mn_snapshot snapshot = fake_parts_snapshot(parts, 1, 0);
-    struct mn_matcher m = {0};
-    assert_int_equal(mn_matcher_begin(&m, scope), MN_OK);
-    bool open = mn_matcher_part(&m, &snapshot.parts[0], 0, UINT32_MAX) && mn_matcher_open(&m);
-    mn_matcher_free(&m);
-    fake_parts_free(parts);
-    return open;
+    return judge(scope).open;
 }
 
 static void the_only_space_of_a_tail_leaves_no_row_out(void **state)
